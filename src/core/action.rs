@@ -1,0 +1,74 @@
+//! Everything shepherd can do. The core returns actions; the caller performs them in order.
+
+use super::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
+use super::notice::Notice;
+use super::policy::Signal;
+use super::request::Response;
+
+/// One thing to do. None of them can fail back into the core: what goes wrong becomes an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Read the definition of a service again and keep it under this generation's number.
+    /// Answered by `Prepared` or `PrepareFailed`.
+    Prepare {
+        /// Whose definition.
+        service: ServiceId,
+        /// Its number.
+        generation: GenerationId,
+    },
+    /// Start a worker. Answered by `Started` or `SpawnFailed`.
+    Spawn(Spawn),
+    /// Look whether a worker waits on one of its sockets. Answered by `Probed`.
+    Probe(WorkerId),
+    /// Send a signal to a worker's main process.
+    Signal(WorkerId, Signal),
+    /// Send a signal to every process of a worker's tree.
+    SignalTree(WorkerId, Signal),
+    /// Send KILL to every process of a worker's tree until none is left.
+    KillTree(WorkerId),
+    /// Close our copy of a socket; a unix path that is ours goes with it.
+    Close(MemberId),
+    /// Nobody runs this definition and nobody will: drop it.
+    Forget {
+        /// Whose definition.
+        service: ServiceId,
+        /// Its number.
+        generation: GenerationId,
+    },
+    /// The outcome of a request.
+    Respond(RequestId, Response),
+    /// Tell the service manager above us.
+    Announce(Announcement),
+    /// Something a user should hear of.
+    Notice(Notice),
+    /// Everything is stopped and gone: end the daemon.
+    Finish,
+}
+
+/// A worker to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spawn {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its service.
+    pub service: ServiceId,
+    /// The slot it fills.
+    pub slot: SlotId,
+    /// The definition it runs.
+    pub generation: GenerationId,
+    /// The sockets it gets, in order, as descriptors from 3 on.
+    pub members: Vec<MemberId>,
+}
+
+/// What the service manager above us is told, see sd_notify(3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Announcement {
+    /// `READY=1`: every service has come up once, and no reload is under way.
+    Ready,
+    /// `RELOADING=1`: a reload has begun.
+    Reloading,
+    /// `STOPPING=1`, with the longest time that the stop can take.
+    Stopping(std::time::Duration),
+    /// `STATUS=`: one line for people.
+    Status(String),
+}

@@ -1,0 +1,77 @@
+//! The core: it decides everything and does nothing.
+//!
+//! Events and the time go in, actions come out. There is no clock, process, descriptor, file,
+//! environment, thread or log in here, so a test can run a year in a second and replay it.
+//!
+//! # The machine
+//!
+//! A **service** wants so many **workers**, one in each **slot**, all of one **generation**: that is
+//! its *serving fleet*. What is differs from what should be whenever a worker ends, a deadline
+//! passes or an operator asks for something. Each time, the service notes the fact and then
+//! *settles*: it starts what is missing, stops what is not wanted, and takes a reload one step on.
+//! Nothing else starts a worker, so there is one place to read when one starts that should not.
+//!
+//! A **worker** is `Starting` until there is evidence that it can serve, then `Ready`, then
+//! `Draining` once it is asked to stop; `Orphaned` when only processes it left behind are alive and
+//! `Killed` when its tree was sent KILL. A worker *ends* when it no longer serves (its slot is free
+//! at once) and is *gone* when no process of it is left. A fleet holds only workers that start or
+//! are ready: those that drain belong to nobody, may be of any generation and any number, and never
+//! stand in the way of the next one.
+//!
+//! A **reload** has a fleet of its own beside the serving one. Until every worker of that is ready
+//! nothing is taken from the serving fleet, which goes on restarting its workers by its own
+//! definition. Commit swaps the fleets and stops the old one's workers; abort stops the new one's.
+//!
+//! # Who decides when deciders disagree
+//!
+//! 1. A stop goes before everything: it ends a reload, empties the queue, and nothing starts after.
+//! 2. Serving goes before reloading: a reload that loses a worker is over, whoever is to blame.
+//! 3. What the operator asked for last about the number of workers holds for both fleets.
+//! 4. A worker's own word (`STOPPING=1`) frees its slot; it gets the drain's time, then the ladder.
+//!
+//! # How to drive it
+//!
+//! 1. [`Supervisor::new`], then perform every action that [`Supervisor::poll_action`] gives, in
+//!    order, until it gives none.
+//! 2. Wait for something to happen, or for [`Supervisor::next_deadline`].
+//! 3. Feed what happened to [`Supervisor::handle_event`], or call [`Supervisor::handle_timeout`].
+//! 4. Perform the actions, and again from 2 until [`Action::Finish`].
+//!
+//! `now` must never go back. Actions name workers by id; an event for a worker that is gone is late
+//! news and changes nothing.
+
+mod supervisor;
+
+pub mod event;
+
+pub mod action;
+
+pub mod policy;
+
+pub mod request;
+
+pub mod service;
+
+pub mod fleet;
+
+pub mod reload;
+
+pub mod worker;
+
+pub mod readiness;
+
+pub mod restart;
+
+pub mod sockets;
+
+pub mod notice;
+
+pub mod status;
+
+pub mod time;
+
+pub mod ids;
+
+pub use action::Action;
+pub use event::Event;
+pub use supervisor::Supervisor;

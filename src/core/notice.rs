@@ -1,0 +1,581 @@
+//! What a user should hear of, one line each: what happened, what shepherd does next, and when.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::event::{Exit, Wrapped};
+use super::ids::{GenerationId, Pid, SlotId, WorkerId};
+use super::policy::Signal;
+use super::readiness::Evidence;
+use super::restart::FAILING_AFTER;
+use super::worker::Cause;
+
+/// A worker as people are told of it: "worker 3 (web.2)".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerName {
+    /// Its number.
+    pub worker: WorkerId,
+    /// Its service's name.
+    pub service: String,
+    /// Its slot.
+    pub slot: SlotId,
+}
+
+/// Something a user should hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A worker's program runs.
+    Started {
+        /// Which worker.
+        worker: WorkerName,
+        /// The definition it runs.
+        generation: GenerationId,
+        /// Its main process.
+        pid: Pid,
+    },
+    /// A worker can serve.
+    Ready {
+        /// Which worker.
+        worker: WorkerName,
+        /// What showed it.
+        evidence: Evidence,
+        /// How long that took since it was spawned.
+        after: Duration,
+    },
+    /// A worker that was not asked to stop has ended.
+    Ended {
+        /// Which worker.
+        worker: WorkerName,
+        /// Why.
+        cause: Cause,
+        /// Whether it had been ready.
+        was_ready: bool,
+        /// What happens with its slot.
+        next: Next,
+    },
+    /// A worker named another process as its main one.
+    MainChanged {
+        /// Which worker.
+        worker: WorkerName,
+        /// The process.
+        pid: Pid,
+    },
+    /// A worker is asked to stop.
+    WorkerStopping {
+        /// Which worker.
+        worker: WorkerName,
+        /// How.
+        signal: Signal,
+        /// When KILL follows.
+        kill_after: Duration,
+    },
+    /// A worker did not stop in its time and is sent the next signal.
+    NextSignal {
+        /// Which worker.
+        worker: WorkerName,
+        /// What is sent.
+        signal: Signal,
+        /// How long it has been stopping.
+        after: Duration,
+    },
+    /// A worker that was asked to stop has exited.
+    Drained {
+        /// Which worker.
+        worker: WorkerName,
+        /// How it ended.
+        how: Exit,
+        /// How long that took.
+        after: Duration,
+    },
+    /// A main process has gone and left others of its tree behind.
+    LeftBehind {
+        /// Whose.
+        worker: WorkerName,
+        /// How many.
+        left: u32,
+        /// What they are sent.
+        signal: Signal,
+        /// When KILL follows.
+        kill_after: Duration,
+    },
+    /// A worker's tree is killed.
+    Killing {
+        /// Which worker.
+        worker: WorkerName,
+        /// How long after its stop, or its start when it was not asked before.
+        after: Duration,
+    },
+    /// A worker's tree outlived every KILL.
+    Unkillable {
+        /// Which worker.
+        worker: WorkerName,
+    },
+    /// A wrapper keeps the sockets from their reader.
+    Wrapper {
+        /// Whose.
+        worker: WorkerName,
+        /// The process that holds the sockets.
+        wrapped: Wrapped,
+    },
+    /// All workers of a service are ready for the first time.
+    Serving {
+        /// The service's name.
+        service: String,
+        /// How many workers.
+        workers: u32,
+    },
+    /// A service fails again and again.
+    Failing {
+        /// The service's name.
+        service: String,
+    },
+    /// A failing service has a ready worker again.
+    Recovered {
+        /// The service's name.
+        service: String,
+    },
+    /// The number of workers was changed.
+    Scaled {
+        /// The service's name.
+        service: String,
+        /// How many it wants from here on.
+        workers: u32,
+    },
+    /// The number of workers stays as it is.
+    NotScaled {
+        /// The service's name.
+        service: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// A reload was asked for and waits for its turn.
+    ReloadQueued {
+        /// The service's name.
+        service: String,
+        /// What it waits for.
+        behind: &'static str,
+    },
+    /// A reload begins.
+    ReloadBegins {
+        /// The service's name.
+        service: String,
+        /// The definition that is to serve.
+        generation: GenerationId,
+    },
+    /// A reload is through: the new generation serves, the old one drains.
+    ReloadCommitted {
+        /// The service's name.
+        service: String,
+        /// The definition that serves.
+        generation: GenerationId,
+        /// How long it took.
+        after: Duration,
+        /// How many workers of older generations drain.
+        draining: u32,
+    },
+    /// A reload is off: the old generation serves on.
+    ReloadAborted {
+        /// The service's name.
+        service: String,
+        /// The definition that was to serve.
+        generation: GenerationId,
+        /// The definition that serves on.
+        serving: GenerationId,
+        /// Why.
+        reason: String,
+    },
+    /// Everything is asked to stop.
+    Stopping {
+        /// How many workers there are.
+        workers: u32,
+        /// When the last of them is killed.
+        kill_after: Duration,
+    },
+    /// Everything is killed.
+    StoppingNow {
+        /// How many workers there are.
+        workers: u32,
+    },
+}
+
+/// What happens with the slot of a worker that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Its replacement starts at once.
+    RestartNow,
+    /// Its replacement starts later, after a failure.
+    Backoff {
+        /// When.
+        delay: Duration,
+        /// How many failures there have been in a row in this slot.
+        attempt: u32,
+    },
+    /// Its replacement starts later, because too many were replaced in the last second.
+    Throttled {
+        /// When.
+        delay: Duration,
+    },
+    /// It belonged to a reload, which is aborted by this.
+    AbortReload,
+}
+
+/// How loud a notice is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loudness {
+    /// As it should be.
+    Info,
+    /// Somebody should look at it.
+    Warning,
+    /// Something that was asked for did not happen.
+    Error,
+}
+
+impl Notice {
+    /// How loud it is.
+    #[must_use]
+    pub fn loudness(&self) -> Loudness {
+        match self {
+            Notice::Started { .. }
+            | Notice::Ready { .. }
+            | Notice::MainChanged { .. }
+            | Notice::WorkerStopping { .. }
+            | Notice::Drained { .. }
+            | Notice::Serving { .. }
+            | Notice::Recovered { .. }
+            | Notice::Scaled { .. }
+            | Notice::ReloadQueued { .. }
+            | Notice::ReloadBegins { .. }
+            | Notice::ReloadCommitted { .. }
+            | Notice::Stopping { .. } => Loudness::Info,
+            Notice::Ended { .. }
+            | Notice::NextSignal { .. }
+            | Notice::LeftBehind { .. }
+            | Notice::Killing { .. }
+            | Notice::Wrapper { .. }
+            | Notice::NotScaled { .. }
+            | Notice::StoppingNow { .. } => Loudness::Warning,
+            Notice::Unkillable { .. } | Notice::Failing { .. } | Notice::ReloadAborted { .. } => {
+                Loudness::Error
+            }
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::Started {
+                worker,
+                generation,
+                pid,
+            } => {
+                write!(f, "{worker} started: pid {pid}, generation {generation}")
+            }
+            Notice::Ready {
+                worker,
+                evidence,
+                after,
+            } => {
+                write!(f, "{worker} is ready after {}: {evidence}", Human(*after))
+            }
+            Notice::Ended {
+                worker,
+                cause,
+                was_ready,
+                next,
+            } => {
+                write!(
+                    f,
+                    "{worker} {}",
+                    Told {
+                        cause,
+                        was_ready: *was_ready
+                    }
+                )?;
+                write!(f, "; {next}")
+            }
+            Notice::MainChanged { worker, pid } => {
+                write!(f, "{worker} names process {pid} as its main process")
+            }
+            Notice::WorkerStopping {
+                worker,
+                signal,
+                kill_after,
+            } => {
+                write!(
+                    f,
+                    "stopping {worker} with {signal}; SIGKILL in {}",
+                    Human(*kill_after)
+                )
+            }
+            Notice::NextSignal {
+                worker,
+                signal,
+                after,
+            } => {
+                write!(
+                    f,
+                    "{worker} has not stopped after {}; sending {signal}",
+                    Human(*after)
+                )
+            }
+            Notice::Drained { worker, how, after } => {
+                write!(
+                    f,
+                    "{worker} {how}, {} after it was asked to stop",
+                    Human(*after)
+                )
+            }
+            Notice::LeftBehind {
+                worker,
+                left,
+                signal,
+                kill_after,
+            } => {
+                let processes = Count(*left, "process", "processes");
+                write!(f, "{worker} left {processes} behind; sending {signal}, ")?;
+                write!(f, "SIGKILL in {}", Human(*kill_after))
+            }
+            Notice::Killing { worker, after } => {
+                write!(
+                    f,
+                    "killing {worker} and all its processes after {}",
+                    Human(*after)
+                )
+            }
+            Notice::Unkillable { worker } => {
+                write!(
+                    f,
+                    "{worker} outlives SIGKILL, a process of it hangs in the kernel; "
+                )?;
+                write!(f, "giving it up")
+            }
+            Notice::Wrapper { worker, wrapped } => {
+                let Wrapped { pid, name } = wrapped;
+                write!(
+                    f,
+                    "{worker}: process {pid} (`{name}`) holds the sockets, but LISTEN_PID "
+                )?;
+                write!(
+                    f,
+                    "names another process, so a program that checks it will not take them; "
+                )?;
+                write!(
+                    f,
+                    "end the wrapper with `exec`, or with `shepherd exec -- COMMAND`"
+                )
+            }
+            Notice::Serving { service, workers } => {
+                write!(
+                    f,
+                    "{service}: {} ready",
+                    Count(*workers, "worker", "workers")
+                )
+            }
+            Notice::Failing { service } => {
+                write!(
+                    f,
+                    "{service} is failing: {FAILING_AFTER} workers in a row never got ready; "
+                )?;
+                write!(
+                    f,
+                    "trying on with growing delays, a reload tries a new version at once"
+                )
+            }
+            Notice::Recovered { service } => write!(f, "{service} is no longer failing"),
+            Notice::Scaled { service, workers } => {
+                write!(
+                    f,
+                    "{service}: {} wanted from here on",
+                    Count(*workers, "worker", "workers")
+                )
+            }
+            Notice::NotScaled { service, why } => {
+                write!(f, "{service}: the number of workers stays: {why}")
+            }
+            Notice::ReloadQueued { service, behind } => {
+                write!(f, "{service}: reload queued behind {behind}")
+            }
+            Notice::ReloadBegins {
+                service,
+                generation,
+            } => {
+                write!(
+                    f,
+                    "{service}: reload begins: reading generation {generation}"
+                )
+            }
+            Notice::ReloadCommitted {
+                service,
+                generation,
+                after,
+                draining,
+            } => {
+                write!(f, "{service}: reload committed after {}: ", Human(*after))?;
+                write!(f, "generation {generation} serves, ")?;
+                write!(
+                    f,
+                    "{} draining",
+                    Count(*draining, "old worker", "old workers")
+                )
+            }
+            Notice::ReloadAborted {
+                service,
+                generation,
+                serving,
+                reason,
+            } => {
+                write!(
+                    f,
+                    "{service}: reload to generation {generation} aborted: {reason}; "
+                )?;
+                write!(f, "generation {serving} serves on, nothing is retried: ")?;
+                write!(f, "mend it and reload again")
+            }
+            Notice::Stopping {
+                workers,
+                kill_after,
+            } => {
+                write!(f, "stopping {}; ", Count(*workers, "worker", "workers"))?;
+                write!(f, "SIGKILL in {} at the latest", Human(*kill_after))
+            }
+            Notice::StoppingNow { workers } => {
+                write!(
+                    f,
+                    "killing {} at once",
+                    Count(*workers, "worker", "workers")
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {} ({}.{})", self.worker, self.service, self.slot)
+    }
+}
+
+impl fmt::Display for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Next::RestartNow => write!(f, "restarting now"),
+            Next::Backoff { delay, attempt } => {
+                write!(
+                    f,
+                    "restarting in {} (attempt {})",
+                    Human(*delay),
+                    attempt + 1
+                )
+            }
+            Next::Throttled { delay } => {
+                write!(
+                    f,
+                    "restarting in {}: too many restarts in a second",
+                    Human(*delay)
+                )
+            }
+            Next::AbortReload => write!(f, "aborting the reload"),
+        }
+    }
+}
+
+/// A cause as the rest of a sentence that begins with the worker.
+pub(crate) struct Told<'a> {
+    pub(crate) cause: &'a Cause,
+    pub(crate) was_ready: bool,
+}
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            Cause::SpawnFailed(failure) => write!(f, "cannot start: {}", failure.reason),
+            Cause::Exited(how) if self.was_ready => write!(f, "{how}"),
+            Cause::Exited(how) => write!(f, "{how} before it was ready"),
+            Cause::Late(after) => {
+                write!(f, "was not ready within {} and is stopped", Human(*after))
+            }
+            Cause::Leaving if self.was_ready => write!(f, "says that it is stopping"),
+            Cause::Leaving => write!(f, "says that it is stopping, before it was ready"),
+        }
+    }
+}
+
+/// A duration as people say it: `35 ms`, `2 s`, `1.5 s`, `3 min`, `2 h`.
+pub struct Human(pub Duration);
+
+impl fmt::Display for Human {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let seconds = self.0.as_secs();
+        match seconds {
+            0 => write!(f, "{millis} ms"),
+            1..60 => {
+                let tenths = (millis % 1000) / 100;
+                match tenths {
+                    0 => write!(f, "{seconds} s"),
+                    _ => write!(f, "{seconds}.{tenths} s"),
+                }
+            }
+            60..3600 if seconds % 60 == 0 => write!(f, "{} min", seconds / 60),
+            60..3600 => write!(f, "{} min {} s", seconds / 60, seconds % 60),
+            _ if seconds % 3600 < 60 => write!(f, "{} h", seconds / 3600),
+            _ => write!(f, "{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        }
+    }
+}
+
+/// A number with its noun.
+struct Count(u32, &'static str, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count(number, one, many) = self;
+        write!(f, "{number} {}", if *number == 1 { one } else { many })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        for (millis, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1000, "1 s"),
+            (1560, "1.5 s"),
+            (30_000, "30 s"),
+            (60_000, "1 min"),
+            (90_000, "1 min 30 s"),
+            (7_200_000, "2 h"),
+            (9_000_000, "2 h 30 min"),
+        ] {
+            assert_eq!(Human(Duration::from_millis(millis)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_ending_says_what_comes_next_and_when() {
+        let worker = WorkerName {
+            worker: WorkerId(3),
+            service: "web".into(),
+            slot: SlotId(2),
+        };
+        let notice = Notice::Ended {
+            worker,
+            cause: Cause::Exited(Exit::Code(1)),
+            was_ready: false,
+            next: Next::Backoff {
+                delay: Duration::from_secs(2),
+                attempt: 2,
+            },
+        };
+        assert_eq!(
+            notice.to_string(),
+            "worker 3 (web.2) exited with code 1 before it was ready; \
+             restarting in 2 s (attempt 3)"
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! What a service's author decides, as plain data; configuration produces it, the core obeys it.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::ids::{ServiceId, SocketId};
+
+/// Everything the core must know of a service. Its command, environment and directory stay outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Which service this is.
+    pub service: ServiceId,
+    /// Its name, for people.
+    pub name: String,
+    /// How many workers it wants, at least 1.
+    pub workers: u32,
+    /// The sockets its workers share, in the order in which they get them.
+    pub sockets: Vec<SocketId>,
+    /// What counts as evidence that a worker can serve.
+    pub ready: ReadyWhen,
+    /// How long a worker may take to become ready.
+    pub ready_timeout: Duration,
+    /// How a worker is asked to stop.
+    pub stop: StopLadder,
+    /// How many workers of a new generation may be starting at a time, at least 1.
+    pub starting_max: u32,
+}
+
+/// What counts as evidence that a worker can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyWhen {
+    /// The first of `Notify` and `Listen`. Without a socket, or where nothing can be read, a worker
+    /// that has been alive for a second is assumed to be ready.
+    Auto,
+    /// It sent `READY=1` to its notification socket.
+    Notify,
+    /// It was seen waiting on one of its sockets.
+    Listen,
+    /// It has been alive for so long.
+    Alive(Duration),
+}
+
+impl ReadyWhen {
+    /// Whether `READY=1` counts.
+    pub(crate) fn takes_word(self) -> bool {
+        match self {
+            ReadyWhen::Auto | ReadyWhen::Notify => true,
+            ReadyWhen::Listen | ReadyWhen::Alive(_) => false,
+        }
+    }
+
+    /// Whether being seen waiting on a socket counts.
+    pub(crate) fn takes_sight(self) -> bool {
+        match self {
+            ReadyWhen::Auto | ReadyWhen::Listen => true,
+            ReadyWhen::Notify | ReadyWhen::Alive(_) => false,
+        }
+    }
+}
+
+/// How a worker is asked to stop: signals, each with the time it is given. KILL follows the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopLadder {
+    first: StopStep,
+    then: Vec<StopStep>,
+}
+
+/// One rung: a signal to the worker's main process, and how long to wait after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopStep {
+    /// What is sent.
+    pub signal: Signal,
+    /// How long the worker has before the next rung.
+    pub wait: Duration,
+}
+
+impl StopLadder {
+    /// A ladder of at least one rung.
+    #[must_use]
+    pub fn new(first: StopStep, then: Vec<StopStep>) -> StopLadder {
+        StopLadder { first, then }
+    }
+
+    /// The rung with this number, from 0 on.
+    #[must_use]
+    pub fn step(&self, rung: usize) -> Option<StopStep> {
+        match rung.checked_sub(1) {
+            None => Some(self.first),
+            Some(index) => self.then.get(index).copied(),
+        }
+    }
+
+    /// The first rung.
+    #[must_use]
+    pub fn first(&self) -> StopStep {
+        self.first
+    }
+
+    /// How long the whole ladder takes before KILL.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.then
+            .iter()
+            .fold(self.first.wait, |sum, step| sum.saturating_add(step.wait))
+    }
+}
+
+macro_rules! signals {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal),+ $(,)?) => {
+        /// A signal that shepherd may send to a worker, by its name in signal(7).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Signal {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Signal {
+            /// All of them, in the order of their usual numbers.
+            pub const ALL: &'static [Signal] = &[$(Signal::$variant),+];
+
+            /// The name without `SIG`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Signal::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+signals! {
+    /// Hang-up; many daemons re-read their configuration.
+    Hup = "HUP",
+    /// Interrupt from the keyboard.
+    Int = "INT",
+    /// Quit; the graceful stop of nginx, unicorn and php-fpm.
+    Quit = "QUIT",
+    /// Abort, with a core dump by default.
+    Abrt = "ABRT",
+    /// Cannot be caught or ignored.
+    Kill = "KILL",
+    /// User-defined.
+    Usr1 = "USR1",
+    /// User-defined.
+    Usr2 = "USR2",
+    /// Alarm clock.
+    Alrm = "ALRM",
+    /// Asks to terminate.
+    Term = "TERM",
+    /// Continues a stopped process.
+    Cont = "CONT",
+    /// Window size changed; the graceful stop of Apache's workers.
+    Winch = "WINCH",
+    /// Power failure; some programs shut down on it.
+    Pwr = "PWR",
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SIG{}", self.name())
+    }
+}

@@ -1,0 +1,724 @@
+//! One service: what it should be against what it is. It picks the next worker to start or stop,
+//! carries a reload through, and decides what becomes of a slot whose worker ended.
+//!
+//! Every change goes the same way: something happens to a worker or is asked for, the facts are
+//! noted, and [`Service::settle`] brings what is closer to what should be. Nothing else starts
+//! workers.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::action::{Action, Spawn};
+use super::event::WorkerEvent;
+use super::fleet::Fleet;
+use super::ids::{GenerationId, RequestId, SlotId, WorkerId};
+use super::notice::{Next, Notice, Told, WorkerName};
+use super::policy::Policy;
+use super::reload::{self, Reload, ReloadStage, Step};
+use super::request::{Response, WAITING_MAX};
+use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
+use super::sockets::Sockets;
+use super::status::{ServiceStatus, Stage, WorkerStatus};
+use super::time::{Time, Why, earlier};
+use super::worker::{Change, Ending, Scene, Worker, WorkerState};
+
+/// The most workers that a service may want.
+pub const WORKERS_MAX: u32 = 4096;
+
+/// A service and its workers.
+#[derive(Debug, Clone)]
+pub struct Service {
+    policy: Policy,
+    wanted: u32,
+    sockets: Sockets,
+    /// The generation that serves, or is to serve first.
+    serving: Fleet,
+    /// Whether a fleet has been ready as a whole once.
+    committed: bool,
+    /// Whether a worker has failed before the first fleet was ready as a whole.
+    stumbled: bool,
+    reload: Option<Reload>,
+    /// Who waits for the next reload, if one is to follow.
+    queued: Option<Vec<RequestId>>,
+    workers: BTreeMap<WorkerId, Worker>,
+    /// Definitions that are kept outside.
+    definitions: BTreeSet<GenerationId>,
+    last_generation: GenerationId,
+    restarts: RestartWindow,
+    /// Ends before ready in the whole service since a worker was last ready.
+    failures: u32,
+    failing: bool,
+    /// The generation for which a wrapper was last warned of.
+    wrapper_told: Option<GenerationId>,
+    stopping: bool,
+}
+
+/// What a service needs from the supervisor around it.
+pub struct Context<'a> {
+    /// The last worker's number.
+    pub last_worker: &'a mut u64,
+    /// Jitter.
+    pub random: &'a mut Random,
+    /// Where actions go.
+    pub actions: &'a mut VecDeque<Action>,
+    /// How requests ended in this service.
+    pub outcomes: &'a mut Vec<(RequestId, Response)>,
+}
+
+impl Context<'_> {
+    fn notice(&mut self, notice: Notice) {
+        self.actions.push_back(Action::Notice(notice));
+    }
+
+    fn respond(&mut self, requests: Vec<RequestId>, response: &Response) {
+        self.outcomes.extend(
+            requests
+                .into_iter()
+                .map(|request| (request, response.clone())),
+        );
+    }
+}
+
+impl Service {
+    /// A service whose first definition is read already, under the number 1.
+    #[must_use]
+    pub fn new(policy: Policy) -> Service {
+        let first = GenerationId(1);
+        Service {
+            wanted: policy.workers,
+            sockets: Sockets::shared(&policy.sockets),
+            serving: Fleet::new(first),
+            committed: false,
+            stumbled: false,
+            reload: None,
+            queued: None,
+            workers: BTreeMap::new(),
+            definitions: BTreeSet::from([first]),
+            last_generation: first,
+            restarts: RestartWindow::default(),
+            failures: 0,
+            failing: false,
+            wrapper_told: None,
+            stopping: false,
+            policy,
+        }
+    }
+
+    /// Whether a worker with this number is, or was until a moment ago, one of ours.
+    #[must_use]
+    pub fn owns(&self, worker: WorkerId) -> bool {
+        self.workers.contains_key(&worker)
+    }
+
+    /// Whether all its workers have been ready together once.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        self.committed
+    }
+
+    /// Whether a reload is under way.
+    #[must_use]
+    pub fn is_reloading(&self) -> bool {
+        self.reload.is_some()
+    }
+
+    /// How many workers it has, whatever their state.
+    #[must_use]
+    pub fn workers_alive(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How long its workers may take to stop.
+    #[must_use]
+    pub fn stop_takes(&self) -> std::time::Duration {
+        self.policy.stop.total()
+    }
+
+    /// The earliest point at which it wants to be woken, and why.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Time, Why)> {
+        let workers = self.workers.values().filter_map(Worker::deadline).min();
+        let slots = if self.stopping {
+            None
+        } else {
+            self.serving.deadline()
+        };
+        earlier(workers, slots)
+    }
+
+    /// Tells one of its workers what happened to it.
+    pub fn handle_worker(
+        &mut self,
+        now: Time,
+        id: WorkerId,
+        event: WorkerEvent,
+        context: &mut Context<'_>,
+    ) {
+        let starting = self.count(Worker::is_starting);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            let mut scene = Scene {
+                policy: &self.policy,
+                starting,
+                actions: &mut *context.actions,
+            };
+            let change = worker.handle_event(now, event, &mut scene);
+            self.apply(now, id, change, context);
+        }
+    }
+
+    /// Lets every worker whose deadline has come act on it.
+    pub fn handle_timeout(&mut self, now: Time, context: &mut Context<'_>) {
+        let due: Vec<WorkerId> = self
+            .workers
+            .values()
+            .filter(|worker| is_due(worker, now))
+            .map(|worker| worker.id)
+            .collect();
+        let starting = self.count(Worker::is_starting);
+        for id in due {
+            // A rung of the ladder that waits for no time at all is left at once, hence the loop;
+            // it ends, since a ladder ends in Killed and nothing else waits for no time.
+            while let Some(worker) = self
+                .workers
+                .get_mut(&id)
+                .filter(|worker| is_due(worker, now))
+            {
+                let mut scene = Scene {
+                    policy: &self.policy,
+                    starting,
+                    actions: &mut *context.actions,
+                };
+                let change = worker.handle_timeout(now, &mut scene);
+                self.apply(now, id, change, context);
+                self.warn_of_wrapper(now, id, context);
+            }
+        }
+    }
+
+    /// The definition of the reload under way was read.
+    pub fn handle_prepared(&mut self, generation: GenerationId) {
+        if let Some(reload) = &mut self.reload
+            && reload.generation == generation
+        {
+            reload.stage = ReloadStage::Rolling(Fleet::new(generation));
+        }
+    }
+
+    /// The definition of the reload under way could not be read.
+    pub fn handle_prepare_failed(
+        &mut self,
+        now: Time,
+        generation: GenerationId,
+        reason: String,
+        context: &mut Context<'_>,
+    ) {
+        self.definitions.remove(&generation);
+        if self
+            .reload
+            .as_ref()
+            .is_some_and(|reload| reload.generation == generation)
+        {
+            self.abort(now, reason, context);
+        }
+    }
+
+    /// Asks for a reload: now, or next when one is under way.
+    pub fn ask_reload(&mut self, request: RequestId, context: &mut Context<'_>) {
+        if let Some(waiting) = &mut self.queued {
+            if waiting.len() >= WAITING_MAX {
+                let refused = Response::Refused("too many wait for the next reload already");
+                context.respond(vec![request], &refused);
+            } else {
+                waiting.push(request);
+            }
+            return;
+        }
+        self.queued = Some(vec![request]);
+        let behind = if self.reload.is_some() {
+            "the one that is under way"
+        } else if self.may_reload() {
+            return;
+        } else {
+            "the first start"
+        };
+        context.notice(Notice::ReloadQueued {
+            service: self.policy.name.clone(),
+            behind,
+        });
+    }
+
+    /// Changes how many workers are wanted; at least one, at most [`WORKERS_MAX`].
+    pub fn ask_scale(&mut self, by: Scale, context: &mut Context<'_>) -> Response {
+        let service = self.policy.name.clone();
+        let wanted = match by {
+            Scale::OneMore => self.wanted + 1,
+            Scale::OneFewer => self.wanted - 1,
+        };
+        let why = match wanted {
+            0 => "one is the least",
+            1..=WORKERS_MAX => {
+                self.wanted = wanted;
+                context.notice(Notice::Scaled {
+                    service,
+                    workers: wanted,
+                });
+                return Response::Done;
+            }
+            _ => "no service may have more",
+        };
+        context.notice(Notice::NotScaled { service, why });
+        Response::Refused(why)
+    }
+
+    /// Gives up everything that was to come, closes the sockets and asks all workers to stop.
+    pub fn stop(&mut self, now: Time, context: &mut Context<'_>) {
+        self.retire(context);
+        for id in self.ids() {
+            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+        }
+    }
+
+    /// The same, but the workers are killed.
+    pub fn kill(&mut self, now: Time, context: &mut Context<'_>) {
+        self.retire(context);
+        for id in self.ids() {
+            self.with_worker(id, context, |worker, scene| worker.kill(now, scene));
+        }
+    }
+
+    /// Brings what is closer to what should be.
+    pub fn settle(&mut self, now: Time, context: &mut Context<'_>) {
+        if !self.stopping {
+            self.trim(now, context);
+            self.fill(now, context);
+            self.begin_reload(now, context);
+            self.advance_reload(now, context);
+        }
+        self.forget(context);
+    }
+
+    /// The service as people see it.
+    #[must_use]
+    pub fn status(&self, now: Time) -> ServiceStatus {
+        ServiceStatus {
+            name: self.policy.name.clone(),
+            wanted: self.wanted,
+            ready: self.ready_in(&self.serving),
+            generation: self.serving.generation,
+            committed: self.committed,
+            failing: self.failing,
+            reloading: self.reload.as_ref().map(|reload| reload.generation),
+            queued: self.queued.is_some(),
+            workers: self.workers.values().map(worker_status).collect(),
+            backing_off: self
+                .serving
+                .waiting()
+                .map(|(slot, until)| (slot, now.until(until)))
+                .collect(),
+        }
+    }
+
+    fn apply(&mut self, now: Time, id: WorkerId, change: Change, context: &mut Context<'_>) {
+        let Change { ready, ended, gone } = change;
+        if ready.is_some() {
+            self.note_ready(now, id, context);
+        }
+        if let Some(ending) = ended {
+            self.note_ended(now, id, ending, context);
+        }
+        if gone {
+            self.workers.remove(&id);
+        }
+    }
+
+    fn note_ready(&mut self, now: Time, id: WorkerId, context: &mut Context<'_>) {
+        self.warn_of_wrapper(now, id, context);
+        self.failures = 0;
+        if std::mem::take(&mut self.failing) {
+            context.notice(Notice::Recovered {
+                service: self.policy.name.clone(),
+            });
+        }
+        if let Some(slot) = self.workers.get(&id).map(|worker| worker.slot)
+            && self.serving.holds(slot, id)
+        {
+            self.serving.ready(slot);
+        }
+        if !self.committed && self.ready_in(&self.serving) == self.wanted {
+            self.committed = true;
+            let service = self.policy.name.clone();
+            context.notice(Notice::Serving {
+                service,
+                workers: self.wanted,
+            });
+        }
+    }
+
+    fn note_ended(&mut self, now: Time, id: WorkerId, ending: Ending, context: &mut Context<'_>) {
+        self.warn_of_wrapper(now, id, context);
+        let Some(worker) = self.workers.get(&id) else {
+            return;
+        };
+        let slot = worker.slot;
+        let name = WorkerName {
+            worker: id,
+            service: self.policy.name.clone(),
+            slot,
+        };
+        if self.serving.holds(slot, id) {
+            let next = self.next_in_slot(now, slot, ending.was_ready, context.random);
+            let Ending { cause, was_ready } = ending;
+            context.notice(Notice::Ended {
+                worker: name,
+                cause,
+                was_ready,
+                next,
+            });
+            if self.failures == FAILING_AFTER && !self.failing {
+                self.failing = true;
+                context.notice(Notice::Failing {
+                    service: self.policy.name.clone(),
+                });
+            }
+        } else if self.rolling().is_some_and(|fleet| fleet.holds(slot, id)) {
+            let Ending { cause, was_ready } = ending;
+            let reason = format!(
+                "{name} {}",
+                Told {
+                    cause: &cause,
+                    was_ready
+                }
+            );
+            let next = Next::AbortReload;
+            context.notice(Notice::Ended {
+                worker: name,
+                cause,
+                was_ready,
+                next,
+            });
+            self.abort(now, reason, context);
+        }
+    }
+
+    /// Decides when the slot of a worker that ended gets its next one.
+    fn next_in_slot(
+        &mut self,
+        now: Time,
+        slot: SlotId,
+        was_ready: bool,
+        random: &mut Random,
+    ) -> Next {
+        if was_ready {
+            let at = self.restarts.take(now);
+            self.serving.wait(slot, at);
+            return if at <= now {
+                Next::RestartNow
+            } else {
+                Next::Throttled {
+                    delay: now.until(at),
+                }
+            };
+        }
+        self.stumbled = true;
+        self.failures = self.failures.saturating_add(1);
+        let attempt = self.serving.failed(slot);
+        let delay = backoff(attempt, random);
+        self.serving.wait(slot, now + delay);
+        Next::Backoff { delay, attempt }
+    }
+
+    fn warn_of_wrapper(&mut self, now: Time, id: WorkerId, context: &mut Context<'_>) {
+        let Some(worker) = self.workers.get(&id) else {
+            return;
+        };
+        if self.wrapper_told == Some(worker.generation) {
+            return;
+        }
+        if let Some(wrapped) = worker.wrapper(now) {
+            let service = self.policy.name.clone();
+            let name = WorkerName {
+                worker: id,
+                service,
+                slot: worker.slot,
+            };
+            self.wrapper_told = Some(worker.generation);
+            context.notice(Notice::Wrapper {
+                worker: name,
+                wrapped: wrapped.clone(),
+            });
+        }
+    }
+
+    /// Stops what fills slots that are no longer wanted.
+    fn trim(&mut self, now: Time, context: &mut Context<'_>) {
+        let mut cut = self.serving.trim(self.wanted);
+        if let Some(Reload {
+            stage: ReloadStage::Rolling(fleet),
+            ..
+        }) = &mut self.reload
+        {
+            cut.extend(fleet.trim(self.wanted));
+        }
+        for id in cut {
+            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+        }
+    }
+
+    /// Starts what the serving generation lacks.
+    fn fill(&mut self, now: Time, context: &mut Context<'_>) {
+        for slot in self.serving.due(now, self.wanted) {
+            let id = self.spawn(now, slot, self.serving.generation, context);
+            self.serving.hold(slot, id);
+        }
+    }
+
+    /// Before the first commit a reload waits, unless the first start has gone wrong: then it may
+    /// well be the remedy.
+    fn may_reload(&self) -> bool {
+        self.reload.is_none() && (self.committed || self.stumbled)
+    }
+
+    fn begin_reload(&mut self, now: Time, context: &mut Context<'_>) {
+        if !self.may_reload() {
+            return;
+        }
+        let Some(requests) = self.queued.take() else {
+            return;
+        };
+        let generation = GenerationId(self.last_generation.0 + 1);
+        self.last_generation = generation;
+        self.definitions.insert(generation);
+        let service = self.policy.name.clone();
+        context.notice(Notice::ReloadBegins {
+            service,
+            generation,
+        });
+        let service = self.policy.service;
+        context.actions.push_back(Action::Prepare {
+            service,
+            generation,
+        });
+        let stage = ReloadStage::Preparing;
+        self.reload = Some(Reload {
+            generation,
+            since: now,
+            requests,
+            stage,
+        });
+    }
+
+    fn advance_reload(&mut self, now: Time, context: &mut Context<'_>) {
+        // Each turn starts a worker or leaves the loop.
+        loop {
+            let Some(fleet) = self.rolling() else { return };
+            let generation = fleet.generation;
+            let is_ready = |id| self.workers.get(&id).is_some_and(Worker::is_ready);
+            match reload::next_step(fleet, self.wanted, self.policy.starting_max, is_ready) {
+                Step::Start(slot) => {
+                    let id = self.spawn(now, slot, generation, context);
+                    if let Some(Reload {
+                        stage: ReloadStage::Rolling(fleet),
+                        ..
+                    }) = &mut self.reload
+                    {
+                        fleet.hold(slot, id);
+                    }
+                }
+                Step::Wait => return,
+                Step::Commit => return self.commit(now, context),
+            }
+        }
+    }
+
+    fn commit(&mut self, now: Time, context: &mut Context<'_>) {
+        let Some(Reload {
+            generation,
+            since,
+            requests,
+            stage,
+        }) = self.reload.take()
+        else {
+            return;
+        };
+        let ReloadStage::Rolling(fleet) = stage else {
+            return;
+        };
+        let old = std::mem::replace(&mut self.serving, fleet);
+        self.committed = true;
+        self.failures = 0;
+        let old: Vec<WorkerId> = old.workers().collect();
+        context.notice(Notice::ReloadCommitted {
+            service: self.policy.name.clone(),
+            generation,
+            after: now.since(since),
+            draining: u32::try_from(old.len()).unwrap_or(u32::MAX),
+        });
+        for id in old {
+            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+        }
+        context.respond(requests, &Response::Committed(generation));
+        // One that was queued meanwhile begins within this turn.
+        self.begin_reload(now, context);
+    }
+
+    /// Puts the world back as it was before the reload under way.
+    fn abort(&mut self, now: Time, reason: String, context: &mut Context<'_>) {
+        let Some(Reload {
+            generation,
+            requests,
+            stage,
+            ..
+        }) = self.reload.take()
+        else {
+            return;
+        };
+        context.notice(Notice::ReloadAborted {
+            service: self.policy.name.clone(),
+            generation,
+            serving: self.serving.generation,
+            reason: reason.clone(),
+        });
+        if let ReloadStage::Rolling(fleet) = stage {
+            for id in fleet.workers() {
+                self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+            }
+        }
+        context.respond(requests, &Response::Aborted(reason));
+    }
+
+    /// From here on nothing starts. Who waits for a reload is told so.
+    fn retire(&mut self, context: &mut Context<'_>) {
+        self.stopping = true;
+        for member in self.sockets.close() {
+            context.actions.push_back(Action::Close(member));
+        }
+        if let Some(reload) = self.reload.take() {
+            let aborted = Response::Aborted("everything is being stopped".to_owned());
+            context.respond(reload.requests, &aborted);
+        }
+        if let Some(requests) = self.queued.take() {
+            context.respond(requests, &Response::Refused("everything is being stopped"));
+        }
+    }
+
+    /// Drops definitions that nobody runs and nobody will.
+    fn forget(&mut self, context: &mut Context<'_>) {
+        let mut used: BTreeSet<GenerationId> = self
+            .workers
+            .values()
+            .map(|worker| worker.generation)
+            .collect();
+        if !self.stopping {
+            used.insert(self.serving.generation);
+            used.extend(self.reload.as_ref().map(|reload| reload.generation));
+        }
+        let service = self.policy.service;
+        for &generation in self.definitions.difference(&used) {
+            context.actions.push_back(Action::Forget {
+                service,
+                generation,
+            });
+        }
+        self.definitions
+            .retain(|generation| used.contains(generation));
+    }
+
+    fn spawn(
+        &mut self,
+        now: Time,
+        slot: SlotId,
+        generation: GenerationId,
+        context: &mut Context<'_>,
+    ) -> WorkerId {
+        *context.last_worker += 1;
+        let worker = WorkerId(*context.last_worker);
+        let spawned = Worker::spawned(now, worker, slot, generation, &self.policy);
+        self.workers.insert(worker, spawned);
+        let members = self.sockets.members_for(generation, slot);
+        let service = self.policy.service;
+        let spawn = Spawn {
+            worker,
+            service,
+            slot,
+            generation,
+            members,
+        };
+        context.actions.push_back(Action::Spawn(spawn));
+        worker
+    }
+
+    fn rolling(&self) -> Option<&Fleet> {
+        match &self.reload {
+            Some(Reload {
+                stage: ReloadStage::Rolling(fleet),
+                ..
+            }) => Some(fleet),
+            Some(Reload {
+                stage: ReloadStage::Preparing,
+                ..
+            })
+            | None => None,
+        }
+    }
+
+    fn ready_in(&self, fleet: &Fleet) -> u32 {
+        let ready = |id: &WorkerId| self.workers.get(id).is_some_and(Worker::is_ready);
+        u32::try_from(fleet.workers().filter(ready).count()).unwrap_or(u32::MAX)
+    }
+
+    fn count(&self, what: impl Fn(&Worker) -> bool) -> u32 {
+        u32::try_from(self.workers.values().filter(|worker| what(worker)).count())
+            .unwrap_or(u32::MAX)
+    }
+
+    fn ids(&self) -> Vec<WorkerId> {
+        self.workers.keys().copied().collect()
+    }
+
+    fn with_worker(
+        &mut self,
+        id: WorkerId,
+        context: &mut Context<'_>,
+        act: impl FnOnce(&mut Worker, &mut Scene<'_>),
+    ) {
+        let starting = 0;
+        if let Some(worker) = self.workers.get_mut(&id) {
+            let mut scene = Scene {
+                policy: &self.policy,
+                starting,
+                actions: &mut *context.actions,
+            };
+            act(worker, &mut scene);
+        }
+    }
+}
+
+/// A change of the number of workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// One more.
+    OneMore,
+    /// One fewer.
+    OneFewer,
+}
+
+fn is_due(worker: &Worker, now: Time) -> bool {
+    worker.deadline().is_some_and(|(at, _)| at <= now)
+}
+
+fn worker_status(worker: &Worker) -> WorkerStatus {
+    let stage = match worker.state {
+        WorkerState::Starting { .. } => Stage::Starting,
+        WorkerState::Ready { .. } => Stage::Ready,
+        WorkerState::Draining { .. }
+        | WorkerState::Orphaned { .. }
+        | WorkerState::Killed { .. } => Stage::Draining,
+    };
+    WorkerStatus {
+        worker: worker.id,
+        slot: worker.slot,
+        generation: worker.generation,
+        pid: worker.pid,
+        stage,
+        said: worker.said.clone(),
+    }
+}

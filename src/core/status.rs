@@ -1,0 +1,131 @@
+//! What serves and what does not, as one view that everything which shows it shares.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::ids::{GenerationId, Pid, SlotId, WorkerId};
+
+/// The daemon at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Its services, in the order of their numbers.
+    pub services: Vec<ServiceStatus>,
+    /// Whether everything is being stopped.
+    pub stopping: bool,
+}
+
+/// A service at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// How many workers it wants.
+    pub wanted: u32,
+    /// How many workers of the serving generation are ready.
+    pub ready: u32,
+    /// The generation that serves.
+    pub generation: GenerationId,
+    /// Whether all workers have been ready together once.
+    pub committed: bool,
+    /// Whether it fails again and again.
+    pub failing: bool,
+    /// The generation that a reload under way is to bring.
+    pub reloading: Option<GenerationId>,
+    /// Whether another reload waits.
+    pub queued: bool,
+    /// All its workers, whatever their state.
+    pub workers: Vec<WorkerStatus>,
+    /// Slots that wait for their next worker, with the time that is left.
+    pub backing_off: Vec<(SlotId, Duration)>,
+}
+
+/// A worker at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub worker: WorkerId,
+    /// Its slot.
+    pub slot: SlotId,
+    /// The definition it runs.
+    pub generation: GenerationId,
+    /// Its main process, once its program runs.
+    pub pid: Option<Pid>,
+    /// Where it stands.
+    pub stage: Stage,
+    /// The last line it said about itself.
+    pub said: Option<String>,
+}
+
+/// Where a worker stands, in the words that users know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Not yet seen able to serve.
+    Starting,
+    /// Able to serve.
+    Ready,
+    /// Between the stop signal and the exit.
+    Draining,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Stage::Starting => "starting",
+            Stage::Ready => "ready",
+            Stage::Draining => "draining",
+        })
+    }
+}
+
+impl fmt::Display for ServiceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ServiceStatus {
+            name,
+            wanted,
+            ready,
+            generation,
+            failing,
+            reloading,
+            ..
+        } = self;
+        write!(
+            f,
+            "{name}: {ready} of {wanted} workers ready, generation {generation}"
+        )?;
+        if *failing {
+            write!(f, ", failing")?;
+        }
+        let draining = self
+            .workers
+            .iter()
+            .filter(|worker| worker.stage == Stage::Draining)
+            .count();
+        if draining > 0 {
+            write!(f, ", {draining} draining")?;
+        }
+        match reloading {
+            Some(next) => write!(f, ", reloading to generation {next}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.stopping {
+            let left: usize = self
+                .services
+                .iter()
+                .map(|service| service.workers.len())
+                .sum();
+            return write!(f, "stopping: {left} workers left");
+        }
+        for (index, service) in self.services.iter().enumerate() {
+            if index > 0 {
+                write!(f, "; ")?;
+            }
+            write!(f, "{service}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,359 @@
+//! The whole machine behind five methods; see the module above for how to drive it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::action::{Action, Announcement};
+use super::event::Event;
+use super::ids::{RequestId, ServiceId};
+use super::notice::Notice;
+use super::policy::Policy;
+use super::request::{Request, Response};
+use super::restart::Random;
+use super::service::{Context, Scale, Service};
+use super::status::Status;
+use super::time::{Time, Why, earlier};
+
+/// Decides for all services. It knows no clock, process, descriptor or file.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    services: BTreeMap<ServiceId, Service>,
+    phase: Phase,
+    last_worker: u64,
+    random: Random,
+    actions: VecDeque<Action>,
+    /// How requests ended in single services, until the last service has said so.
+    outcomes: Vec<(RequestId, Response)>,
+    reloads: BTreeMap<RequestId, Pending>,
+    told: Told,
+}
+
+/// A reload of all services: it ends when the last of them has ended, as the worst of them did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pending {
+    services_left: usize,
+    worst: Response,
+}
+
+/// Whether the daemon is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Asked to stop; these wait for the end.
+    Stopping {
+        requests: Vec<RequestId>,
+        interrupted: bool,
+    },
+    Finished,
+}
+
+/// What the service manager was last told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Told {
+    standing: Standing,
+    status: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Standing {
+    #[default]
+    ComingUp,
+    Up,
+    Reloading,
+    Down,
+}
+
+impl Supervisor {
+    /// A supervisor of these services, whose first definitions are read already, under number 1.
+    /// `seed` decides the jitter. The first actions are there at once.
+    #[must_use]
+    pub fn new(now: Time, policies: Vec<Policy>, seed: u64) -> Supervisor {
+        let services = policies
+            .into_iter()
+            .map(|policy| (policy.service, Service::new(policy)))
+            .collect();
+        let mut supervisor = Supervisor {
+            services,
+            phase: Phase::Running,
+            last_worker: 0,
+            random: Random::seeded(seed),
+            actions: VecDeque::new(),
+            outcomes: Vec::new(),
+            reloads: BTreeMap::new(),
+            told: Told::default(),
+        };
+        supervisor.settle(now);
+        supervisor
+    }
+
+    /// Tells the supervisor what happened.
+    pub fn handle_event(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Worker(worker, event) => {
+                let owner = self
+                    .services
+                    .values_mut()
+                    .find(|service| service.owns(worker));
+                // Nobody owns it when it is gone already: then this is late news.
+                if let Some(service) = owner {
+                    let mut context = Context {
+                        last_worker: &mut self.last_worker,
+                        random: &mut self.random,
+                        actions: &mut self.actions,
+                        outcomes: &mut self.outcomes,
+                    };
+                    service.handle_worker(now, worker, event, &mut context);
+                }
+            }
+            Event::Prepared {
+                service,
+                generation,
+            } => {
+                if let Some(service) = self.services.get_mut(&service) {
+                    service.handle_prepared(generation);
+                }
+            }
+            Event::PrepareFailed {
+                service,
+                generation,
+                reason,
+            } => {
+                self.with_service(service, |service, context| {
+                    service.handle_prepare_failed(now, generation, reason, context);
+                });
+            }
+            Event::Requested(id, request) => self.handle_request(now, id, request),
+        }
+        self.settle(now);
+    }
+
+    /// Acts on every deadline that has come. Call it when [`Supervisor::next_deadline`] has passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.with_services(|service, context| service.handle_timeout(now, context));
+        self.settle(now);
+    }
+
+    /// The next thing to do, in order, until there is none.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Supervisor::handle_timeout`] if nothing happens before, and why.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(Time, Why)> {
+        self.services
+            .values()
+            .map(Service::deadline)
+            .fold(None, earlier)
+    }
+
+    /// What serves and what does not.
+    #[must_use]
+    pub fn status(&self, now: Time) -> Status {
+        Status {
+            services: self
+                .services
+                .values()
+                .map(|service| service.status(now))
+                .collect(),
+            stopping: self.phase != Phase::Running,
+        }
+    }
+
+    fn handle_request(&mut self, now: Time, id: RequestId, request: Request) {
+        match (request, &mut self.phase) {
+            (Request::Reload, Phase::Running) => {
+                let services_left = self.services.len();
+                let worst = Response::Done;
+                self.reloads.insert(
+                    id,
+                    Pending {
+                        services_left,
+                        worst,
+                    },
+                );
+                self.with_services(|service, context| service.ask_reload(id, context));
+            }
+            (Request::OneMore, Phase::Running) => self.scale(id, Scale::OneMore),
+            (Request::OneFewer, Phase::Running) => self.scale(id, Scale::OneFewer),
+            (Request::Stop | Request::Interrupt, Phase::Running) => {
+                let interrupted = request == Request::Interrupt;
+                self.phase = Phase::Stopping {
+                    requests: vec![id],
+                    interrupted,
+                };
+                self.stop(now);
+            }
+            (Request::StopNow, Phase::Running) => {
+                self.phase = Phase::Stopping {
+                    requests: vec![id],
+                    interrupted: true,
+                };
+                self.kill(now);
+            }
+            (Request::Stop, Phase::Stopping { requests, .. }) => requests.push(id),
+            (
+                Request::Interrupt,
+                Phase::Stopping {
+                    requests,
+                    interrupted,
+                },
+            ) => {
+                requests.push(id);
+                if std::mem::replace(interrupted, true) {
+                    self.kill(now);
+                }
+            }
+            (Request::StopNow, Phase::Stopping { requests, .. }) => {
+                requests.push(id);
+                self.kill(now);
+            }
+            (Request::Reload | Request::OneMore | Request::OneFewer, Phase::Stopping { .. }) => {
+                self.respond(id, Response::Refused("everything is being stopped"));
+            }
+            (
+                Request::Reload
+                | Request::OneMore
+                | Request::OneFewer
+                | Request::Stop
+                | Request::Interrupt
+                | Request::StopNow,
+                Phase::Finished,
+            ) => self.respond(id, Response::Refused("everything is stopped")),
+        }
+    }
+
+    fn scale(&mut self, id: RequestId, by: Scale) {
+        let mut response = Response::Done;
+        self.with_services(|service, context| {
+            if let Response::Refused(why) = service.ask_scale(by, context) {
+                response = Response::Refused(why);
+            }
+        });
+        self.respond(id, response);
+    }
+
+    fn stop(&mut self, now: Time) {
+        let workers = self.workers_alive();
+        let kill_after = self.stop_takes();
+        self.notice(Notice::Stopping {
+            workers,
+            kill_after,
+        });
+        self.with_services(|service, context| service.stop(now, context));
+    }
+
+    fn kill(&mut self, now: Time) {
+        let workers = self.workers_alive();
+        self.notice(Notice::StoppingNow { workers });
+        self.with_services(|service, context| service.kill(now, context));
+    }
+
+    /// Brings every service closer to what it should be, and says where things stand.
+    fn settle(&mut self, now: Time) {
+        self.with_services(|service, context| service.settle(now, context));
+        self.conclude_reloads();
+        self.announce(now);
+        if self.workers_alive() == 0
+            && let Phase::Stopping { requests, .. } = &mut self.phase
+        {
+            for request in std::mem::take(requests) {
+                self.actions
+                    .push_back(Action::Respond(request, Response::Done));
+            }
+            self.phase = Phase::Finished;
+            self.actions.push_back(Action::Finish);
+        }
+    }
+
+    /// Answers the reloads that have ended in every service.
+    fn conclude_reloads(&mut self) {
+        for (request, response) in std::mem::take(&mut self.outcomes) {
+            let Some(pending) = self.reloads.get_mut(&request) else {
+                continue;
+            };
+            pending.services_left = pending.services_left.saturating_sub(1);
+            if response.gravity() >= pending.worst.gravity() {
+                pending.worst = response;
+            }
+            if pending.services_left == 0
+                && let Some(Pending { worst, .. }) = self.reloads.remove(&request)
+            {
+                self.respond(request, worst);
+            }
+        }
+    }
+
+    /// Tells the service manager what has changed since it was last told.
+    fn announce(&mut self, now: Time) {
+        let mut services = self.services.values();
+        let standing = if self.phase != Phase::Running {
+            Standing::Down
+        } else if !services.clone().all(Service::is_committed) {
+            Standing::ComingUp
+        } else if services.any(Service::is_reloading) {
+            Standing::Reloading
+        } else {
+            Standing::Up
+        };
+        if standing != self.told.standing {
+            self.told.standing = standing;
+            let announcement = match standing {
+                Standing::ComingUp => None,
+                Standing::Up => Some(Announcement::Ready),
+                Standing::Reloading => Some(Announcement::Reloading),
+                Standing::Down => Some(Announcement::Stopping(self.stop_takes())),
+            };
+            self.actions.extend(announcement.map(Action::Announce));
+        }
+        let status = self.status(now).to_string();
+        if status != self.told.status {
+            self.told.status.clone_from(&status);
+            self.actions
+                .push_back(Action::Announce(Announcement::Status(status)));
+        }
+    }
+
+    fn workers_alive(&self) -> u32 {
+        self.services.values().map(Service::workers_alive).sum()
+    }
+
+    fn stop_takes(&self) -> std::time::Duration {
+        self.services
+            .values()
+            .map(Service::stop_takes)
+            .max()
+            .unwrap_or_default()
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        self.actions.push_back(Action::Notice(notice));
+    }
+
+    fn respond(&mut self, id: RequestId, response: Response) {
+        self.actions.push_back(Action::Respond(id, response));
+    }
+
+    fn with_service(&mut self, id: ServiceId, act: impl FnOnce(&mut Service, &mut Context<'_>)) {
+        if let Some(service) = self.services.get_mut(&id) {
+            let mut context = Context {
+                last_worker: &mut self.last_worker,
+                random: &mut self.random,
+                actions: &mut self.actions,
+                outcomes: &mut self.outcomes,
+            };
+            act(service, &mut context);
+        }
+    }
+
+    fn with_services(&mut self, mut act: impl FnMut(&mut Service, &mut Context<'_>)) {
+        let mut context = Context {
+            last_worker: &mut self.last_worker,
+            random: &mut self.random,
+            actions: &mut self.actions,
+            outcomes: &mut self.outcomes,
+        };
+        for service in self.services.values_mut() {
+            act(service, &mut context);
+        }
+    }
+}

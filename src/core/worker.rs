@@ -1,0 +1,617 @@
+//! One worker's life: starting, ready, draining, gone. Every (state, event) pair is decided here.
+//!
+//! ```text
+//!            Started, evidence            stop()
+//! Starting ───────────────────▶ Ready ───────────────▶ Draining ──▶ (gone)
+//!    │  late, STOPPING=1, stop()   │ STOPPING=1            │ ladder ends
+//!    ├─────────────────────────────┼──▶ Draining           ▼
+//!    │ exits, processes left       │                     Killed ──▶ (gone)
+//!    └─────────────────────────────┴──▶ Orphaned ──────────▲
+//! ```
+//!
+//! A worker *ends* when it no longer serves or never will: its slot is free from then on. It is
+//! *gone* when no process of its tree is left. Both may come at once, and gone always comes last.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::action::Action;
+use super::event::{Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
+use super::ids::{GenerationId, Pid, SlotId, WorkerId};
+use super::notice::{Notice, WorkerName};
+use super::policy::{Policy, Signal};
+use super::readiness::{EXTEND_MAX, Evidence, WRAPPED_AFTER, Watch};
+use super::time::{Time, Why, earlier};
+
+/// How long what a main process left behind has between the stop signal and KILL, when the main
+/// process left unasked.
+pub const ORPHANS_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a killed tree may take before it is killed again: a process that forked away meanwhile
+/// is caught by the next round.
+pub const KILL_WAIT: Duration = Duration::from_secs(1);
+
+/// How many rounds before shepherd admits that a process cannot be killed.
+pub const KILL_ROUNDS_MAX: u32 = 10;
+
+/// A process that fills a slot, with all that it forked.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Its number.
+    pub id: WorkerId,
+    /// The slot it fills or filled.
+    pub slot: SlotId,
+    /// The definition it runs.
+    pub generation: GenerationId,
+    /// Where it stands.
+    pub state: WorkerState,
+    /// Its main process, for people.
+    pub pid: Option<Pid>,
+    /// The last line it said about itself.
+    pub said: Option<String>,
+    /// What a wrapper around it keeps from its sockets, as last seen.
+    wrapped: Option<Wrapped>,
+}
+
+/// Where a worker stands, with what belongs to that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    /// Spawned, and not yet seen able to serve.
+    Starting {
+        /// When it was spawned.
+        since: Time,
+        /// When it is late.
+        deadline: Time,
+        /// When its program began to run.
+        runs: Option<Time>,
+        /// What it is waited for.
+        watch: Watch,
+    },
+    /// It can serve.
+    Ready {
+        /// Since when.
+        since: Time,
+        /// What showed it.
+        evidence: Evidence,
+    },
+    /// It has been asked to stop, or said that it will.
+    Draining {
+        /// Since when.
+        since: Time,
+        /// How many rungs of the ladder have been sent; 0 when it leaves by itself.
+        sent: usize,
+        /// When the next rung is due.
+        deadline: Time,
+    },
+    /// Its main process has gone, others of its tree have until the deadline.
+    Orphaned {
+        /// Since when the stop is under way.
+        since: Time,
+        /// When they are killed.
+        deadline: Time,
+    },
+    /// KILL was sent to all of its tree.
+    Killed {
+        /// How often.
+        rounds: u32,
+        /// When it is sent again.
+        deadline: Time,
+    },
+}
+
+/// What an event changed, for the service that owns the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Change {
+    /// It has just become ready.
+    pub ready: Option<Evidence>,
+    /// It no longer serves, or never will.
+    pub ended: Option<Ending>,
+    /// No process of it is left.
+    pub gone: bool,
+}
+
+/// How a worker came to its end without being asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// What happened.
+    pub cause: Cause,
+    /// Whether it had been ready.
+    pub was_ready: bool,
+}
+
+/// Why a worker that was not asked to stop no longer serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Its program could not be run.
+    SpawnFailed(SpawnFailure),
+    /// Its main process exited.
+    Exited(Exit),
+    /// It was not ready in time.
+    Late(Duration),
+    /// It said `STOPPING=1` by itself.
+    Leaving,
+}
+
+/// What a worker needs to know around it.
+pub struct Scene<'a> {
+    /// What its service's author decided.
+    pub policy: &'a Policy,
+    /// How many workers of the service are starting.
+    pub starting: u32,
+    /// Where actions go.
+    pub actions: &'a mut VecDeque<Action>,
+}
+
+impl Worker {
+    /// A worker that has just been ordered.
+    #[must_use]
+    pub fn spawned(
+        now: Time,
+        id: WorkerId,
+        slot: SlotId,
+        generation: GenerationId,
+        policy: &Policy,
+    ) -> Worker {
+        let state = WorkerState::Starting {
+            since: now,
+            deadline: now + policy.ready_timeout,
+            runs: None,
+            watch: Watch::NOTHING,
+        };
+        Worker {
+            id,
+            slot,
+            generation,
+            state,
+            pid: None,
+            said: None,
+            wrapped: None,
+        }
+    }
+
+    /// Whether it can serve.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self.state {
+            WorkerState::Ready { .. } => true,
+            WorkerState::Starting { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => false,
+        }
+    }
+
+    /// Whether it has not yet been seen able to serve, and may still be.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        match self.state {
+            WorkerState::Starting { .. } => true,
+            WorkerState::Ready { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => false,
+        }
+    }
+
+    /// When it wants to be woken, and why.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Time, Why)> {
+        match self.state {
+            WorkerState::Starting {
+                deadline, watch, ..
+            } => {
+                let probe = watch.probe.map(|(at, _)| (at, Why::Probe));
+                let alive = watch.alive.map(|(at, _)| (at, Why::Alive));
+                earlier(Some((deadline, Why::ReadyTimeout)), earlier(probe, alive))
+            }
+            WorkerState::Ready { .. } => None,
+            WorkerState::Draining { deadline, .. } => Some((deadline, Why::Drain)),
+            WorkerState::Orphaned { deadline, .. } => Some((deadline, Why::Orphans)),
+            WorkerState::Killed { deadline, .. } => Some((deadline, Why::Kill)),
+        }
+    }
+
+    /// What is known of a wrapper that keeps the sockets from their reader, once it is worth saying.
+    #[must_use]
+    pub fn wrapper(&self, now: Time) -> Option<&Wrapped> {
+        match self.state {
+            WorkerState::Starting {
+                runs: Some(runs), ..
+            } if now.since(runs) < WRAPPED_AFTER => None,
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => self.wrapped.as_ref(),
+        }
+    }
+
+    /// Tells the worker what happened to it.
+    pub fn handle_event(&mut self, now: Time, event: WorkerEvent, scene: &mut Scene<'_>) -> Change {
+        match event {
+            WorkerEvent::Started { pid } => self.handle_started(now, pid, scene),
+            WorkerEvent::SpawnFailed(failure) => self.handle_spawn_failed(failure),
+            WorkerEvent::Exited { how, left } => self.handle_exited(now, how, left, scene),
+            WorkerEvent::TreeGone => self.handle_tree_gone(),
+            WorkerEvent::SaidReady => self.handle_said_ready(now, scene),
+            WorkerEvent::SaidStopping => self.handle_said_stopping(now, scene),
+            WorkerEvent::SaidStatus(line) => {
+                self.said = Some(line);
+                Change::default()
+            }
+            WorkerEvent::SaidExtend(time) => {
+                self.handle_said_extend(now, time.min(EXTEND_MAX));
+                Change::default()
+            }
+            WorkerEvent::MainChanged { pid } => {
+                self.pid = Some(pid);
+                scene.notice(Notice::MainChanged {
+                    worker: self.name(scene),
+                    pid,
+                });
+                Change::default()
+            }
+            WorkerEvent::Probed(sight) => self.handle_probed(now, sight, scene),
+        }
+    }
+
+    /// Lets the worker act on a deadline of its own that has come.
+    pub fn handle_timeout(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
+        match &mut self.state {
+            WorkerState::Starting {
+                since,
+                deadline,
+                watch,
+                ..
+            } => {
+                if let Some((at, evidence)) = watch.alive
+                    && at <= now
+                {
+                    return self.become_ready(now, evidence, scene);
+                }
+                if *deadline <= now {
+                    let late = Cause::Late(now.since(*since));
+                    let change = Change::ended(late, WasReady::No);
+                    self.climb(now, now, 0, scene);
+                    return change;
+                }
+                if let Some((at, _)) = watch.probe
+                    && at <= now
+                {
+                    watch.probed(now, scene.starting);
+                    scene.actions.push_back(Action::Probe(self.id));
+                }
+                Change::default()
+            }
+            WorkerState::Ready { .. } => Change::default(),
+            WorkerState::Draining {
+                since,
+                sent,
+                deadline,
+            } => {
+                if *deadline <= now {
+                    let (since, sent) = (*since, *sent);
+                    self.climb(now, since, sent, scene);
+                }
+                Change::default()
+            }
+            WorkerState::Orphaned { since, deadline } => {
+                if *deadline <= now {
+                    let since = *since;
+                    self.kill_tree(now, since, 0, scene);
+                }
+                Change::default()
+            }
+            WorkerState::Killed { rounds, deadline } => {
+                if *deadline > now {
+                    return Change::default();
+                }
+                if *rounds >= KILL_ROUNDS_MAX {
+                    scene.notice(Notice::Unkillable {
+                        worker: self.name(scene),
+                    });
+                    return Change {
+                        gone: true,
+                        ..Change::default()
+                    };
+                }
+                let rounds = *rounds;
+                self.kill_again(now, rounds, scene);
+                Change::default()
+            }
+        }
+    }
+
+    /// Asks the worker to stop, unless that has been done.
+    pub fn stop(&mut self, now: Time, scene: &mut Scene<'_>) {
+        match self.state {
+            WorkerState::Starting { .. } | WorkerState::Ready { .. } => {
+                scene.notice(Notice::WorkerStopping {
+                    worker: self.name(scene),
+                    signal: scene.policy.stop.first().signal,
+                    kill_after: scene.policy.stop.total(),
+                });
+                self.climb(now, now, 0, scene);
+            }
+            WorkerState::Draining { since, sent: 0, .. } => self.climb(now, since, 0, scene),
+            WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => {}
+        }
+    }
+
+    /// Kills all of the worker's tree at once, unless that has been done.
+    pub fn kill(&mut self, now: Time, scene: &mut Scene<'_>) {
+        match self.state {
+            WorkerState::Starting { since, .. }
+            | WorkerState::Ready { since, .. }
+            | WorkerState::Draining { since, .. }
+            | WorkerState::Orphaned { since, .. } => self.kill_tree(now, since, 0, scene),
+            WorkerState::Killed { .. } => {}
+        }
+    }
+
+    fn handle_started(&mut self, now: Time, pid: Pid, scene: &mut Scene<'_>) -> Change {
+        self.pid = Some(pid);
+        match &mut self.state {
+            WorkerState::Starting { runs, watch, .. } => {
+                *runs = Some(now);
+                *watch = Watch::begin(now, scene.policy);
+                scene.notice(Notice::Started {
+                    worker: self.name(scene),
+                    generation: self.generation,
+                    pid,
+                });
+            }
+            // The stop was asked for while the program was being set up: the signal is on its way.
+            WorkerState::Draining { .. } | WorkerState::Killed { .. } => {}
+            WorkerState::Ready { .. } | WorkerState::Orphaned { .. } => {}
+        }
+        Change::default()
+    }
+
+    fn handle_spawn_failed(&mut self, failure: SpawnFailure) -> Change {
+        let gone = Change {
+            gone: true,
+            ..Change::default()
+        };
+        match self.state {
+            WorkerState::Starting { .. } => Change {
+                gone: true,
+                ..Change::ended(Cause::SpawnFailed(failure), WasReady::No)
+            },
+            // Asked to stop before its program ran: that it did not run is as good.
+            WorkerState::Draining { .. } | WorkerState::Killed { .. } => gone,
+            WorkerState::Ready { .. } | WorkerState::Orphaned { .. } => gone,
+        }
+    }
+
+    fn handle_exited(&mut self, now: Time, how: Exit, left: u32, scene: &mut Scene<'_>) -> Change {
+        let mut change = match self.state {
+            WorkerState::Starting { .. } => Change::ended(Cause::Exited(how), WasReady::No),
+            WorkerState::Ready { .. } => Change::ended(Cause::Exited(how), WasReady::Yes),
+            WorkerState::Draining { since, .. } | WorkerState::Orphaned { since, .. } => {
+                let after = now.since(since);
+                scene.notice(Notice::Drained {
+                    worker: self.name(scene),
+                    how,
+                    after,
+                });
+                Change::default()
+            }
+            WorkerState::Killed { .. } => Change::default(),
+        };
+        if left == 0 {
+            change.gone = true;
+            return change;
+        }
+        match self.state {
+            WorkerState::Starting { .. } | WorkerState::Ready { .. } => {
+                self.orphan(now, now, now + ORPHANS_WAIT, left, scene);
+            }
+            // What is left may be finishing requests: it gets the signal too, and the time that is
+            // left of the whole ladder.
+            WorkerState::Draining { since, .. } => {
+                let deadline = (since + scene.policy.stop.total()).max(now + KILL_WAIT);
+                self.orphan(now, since, deadline, left, scene);
+            }
+            WorkerState::Orphaned { .. } | WorkerState::Killed { .. } => {}
+        }
+        change
+    }
+
+    fn handle_tree_gone(&mut self) -> Change {
+        let gone = Change {
+            gone: true,
+            ..Change::default()
+        };
+        match self.state {
+            WorkerState::Orphaned { .. } | WorkerState::Killed { .. } => gone,
+            // The tree is empty only after the main process has exited, so these cannot be; should
+            // they, then nothing is left to wait for.
+            WorkerState::Starting { .. } => Change {
+                gone: true,
+                ..Change::ended(Cause::Exited(Exit::Unknown), WasReady::No)
+            },
+            WorkerState::Ready { .. } => Change {
+                gone: true,
+                ..Change::ended(Cause::Exited(Exit::Unknown), WasReady::Yes)
+            },
+            WorkerState::Draining { .. } => gone,
+        }
+    }
+
+    fn handle_said_ready(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
+        match self.state {
+            WorkerState::Starting { .. } if scene.policy.ready.takes_word() => {
+                self.become_ready(now, Evidence::Said, scene)
+            }
+            // Other evidence was asked for; said twice; said while leaving.
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => Change::default(),
+        }
+    }
+
+    fn handle_said_stopping(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
+        let was_ready = match self.state {
+            WorkerState::Starting { .. } => WasReady::No,
+            WorkerState::Ready { .. } => WasReady::Yes,
+            WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => return Change::default(),
+        };
+        let deadline = now + scene.policy.stop.first().wait;
+        self.state = WorkerState::Draining {
+            since: now,
+            sent: 0,
+            deadline,
+        };
+        Change::ended(Cause::Leaving, was_ready)
+    }
+
+    fn handle_said_extend(&mut self, now: Time, time: Duration) {
+        match &mut self.state {
+            WorkerState::Starting { deadline, .. }
+            | WorkerState::Draining { deadline, .. }
+            | WorkerState::Orphaned { deadline, .. } => *deadline = (*deadline).max(now + time),
+            WorkerState::Ready { .. } | WorkerState::Killed { .. } => {}
+        }
+    }
+
+    fn handle_probed(&mut self, now: Time, sight: Sight, scene: &mut Scene<'_>) -> Change {
+        match &mut self.state {
+            WorkerState::Starting { watch, .. } => {
+                self.wrapped = sight.wrapped;
+                match sight.waiting {
+                    Waiting::Seen if scene.policy.ready.takes_sight() => {
+                        return self.become_ready(now, Evidence::SeenWaiting, scene);
+                    }
+                    Waiting::Unreadable => watch.blind(now, scene.policy),
+                    Waiting::Seen | Waiting::NotSeen => {}
+                }
+            }
+            WorkerState::Ready { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => {}
+        }
+        Change::default()
+    }
+
+    fn become_ready(&mut self, now: Time, evidence: Evidence, scene: &mut Scene<'_>) -> Change {
+        if let WorkerState::Starting { since, .. } = self.state {
+            scene.notice(Notice::Ready {
+                worker: self.name(scene),
+                evidence,
+                after: now.since(since),
+            });
+        }
+        self.state = WorkerState::Ready {
+            since: now,
+            evidence,
+        };
+        Change {
+            ready: Some(evidence),
+            ..Change::default()
+        }
+    }
+
+    /// Sends the rung of the ladder after the first `sent`, or KILL when there is none.
+    fn climb(&mut self, now: Time, since: Time, sent: usize, scene: &mut Scene<'_>) {
+        match scene.policy.stop.step(sent) {
+            Some(step) => {
+                scene
+                    .actions
+                    .push_back(Action::Signal(self.id, step.signal));
+                // A stopped process does not see the signal before it is continued.
+                scene
+                    .actions
+                    .push_back(Action::Signal(self.id, Signal::Cont));
+                if sent > 0 {
+                    let worker = self.name(scene);
+                    let after = now.since(since);
+                    scene.notice(Notice::NextSignal {
+                        worker,
+                        signal: step.signal,
+                        after,
+                    });
+                }
+                self.state = WorkerState::Draining {
+                    since,
+                    sent: sent + 1,
+                    deadline: now + step.wait,
+                };
+            }
+            None => self.kill_tree(now, since, 0, scene),
+        }
+    }
+
+    fn orphan(&mut self, now: Time, since: Time, deadline: Time, left: u32, scene: &mut Scene<'_>) {
+        let signal = scene.policy.stop.first().signal;
+        scene.actions.push_back(Action::SignalTree(self.id, signal));
+        scene
+            .actions
+            .push_back(Action::SignalTree(self.id, Signal::Cont));
+        let kill_after = now.until(deadline);
+        scene.notice(Notice::LeftBehind {
+            worker: self.name(scene),
+            left,
+            signal,
+            kill_after,
+        });
+        self.state = WorkerState::Orphaned { since, deadline };
+    }
+
+    fn kill_tree(&mut self, now: Time, since: Time, rounds: u32, scene: &mut Scene<'_>) {
+        scene.notice(Notice::Killing {
+            worker: self.name(scene),
+            after: now.since(since),
+        });
+        self.kill_again(now, rounds, scene);
+    }
+
+    fn kill_again(&mut self, now: Time, rounds: u32, scene: &mut Scene<'_>) {
+        scene.actions.push_back(Action::KillTree(self.id));
+        self.state = WorkerState::Killed {
+            rounds: rounds + 1,
+            deadline: now + KILL_WAIT,
+        };
+    }
+
+    fn name(&self, scene: &Scene<'_>) -> WorkerName {
+        WorkerName {
+            worker: self.id,
+            service: scene.policy.name.clone(),
+            slot: self.slot,
+        }
+    }
+}
+
+impl Scene<'_> {
+    fn notice(&mut self, notice: Notice) {
+        self.actions.push_back(Action::Notice(notice));
+    }
+}
+
+/// Whether a worker had been ready when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WasReady {
+    Yes,
+    No,
+}
+
+impl Change {
+    fn ended(cause: Cause, was_ready: WasReady) -> Change {
+        let was_ready = match was_ready {
+            WasReady::Yes => true,
+            WasReady::No => false,
+        };
+        Change {
+            ended: Some(Ending { cause, was_ready }),
+            ..Change::default()
+        }
+    }
+}

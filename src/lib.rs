@@ -1,0 +1,13 @@
+//! shepherd keeps a port answering while everything behind it changes.
+//!
+//! ```text
+//! cli ──▶ daemon ──▶ os ──▶ protocol, config, core (ids, policy, event, time)
+//!  │        └──────▶ config, core
+//!  └──▶ config ──▶ core (policy, service)        protocol ──▶ nothing of ours
+//! ```
+//!
+//! [`core`] decides and does nothing; [`os`] does and decides nothing; [`daemon`] wires the two in
+//! one loop; [`protocol`] knows the bytes that workers and shepherd exchange; [`config`] turns text
+//! into what was meant; [`cli`] is what people type. ARCHITECTURE.md tells why.
+
+pub mod core;
