@@ -11,3 +11,7 @@
 //! into what was meant; [`cli`] is what people type. ARCHITECTURE.md tells why.
 
 pub mod core;
+
+pub mod config;
+
+pub mod protocol;

@@ -1,0 +1,9 @@
+//! Text into what was meant, with mistakes that name the thing, the cause and the next step. Pure.
+
+pub mod run;
+
+pub mod socket;
+
+pub mod values;
+
+pub mod env_file;

@@ -1,0 +1,338 @@
+//! Single values of the command line and the configuration: durations, stop ladders, readiness,
+//! numbers of workers. Pure.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::core::policy::{ReadyWhen, Signal, StopLadder, StopStep};
+use crate::core::service::WORKERS_MAX;
+
+/// The longest duration that can be asked for.
+pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Why a value cannot be read: the cause and the next step, ready to follow the value.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct ValueError(String);
+
+/// Reads a duration: a number with `ms`, `s`, `m`, `h` or `d`, several of them one after the other.
+///
+/// # Errors
+///
+/// When there is no unit, or it is longer than [`DURATION_MAX`].
+pub fn duration(text: &str) -> Result<Duration, ValueError> {
+    let wrong = || {
+        ValueError(format!(
+            "`{text}` is no duration; write a number and a unit, such as `30s`, `500ms` or `1m30s`"
+        ))
+    };
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|char: char| !char.is_ascii_digit() && char != '.');
+        let (number, tail) = rest.split_at(digits.ok_or_else(wrong)?);
+        let unit_end = tail
+            .find(|char: char| !char.is_ascii_alphabetic())
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let unit = match unit {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" | "min" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            "d" => Duration::from_secs(24 * 3600),
+            _ => return Err(wrong()),
+        };
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        let part = Duration::try_from_secs_f64(number * unit.as_secs_f64()).map_err(|_| wrong())?;
+        total = total.saturating_add(part);
+        rest = tail;
+    }
+    if text.is_empty() {
+        return Err(wrong());
+    }
+    if total > DURATION_MAX {
+        return Err(ValueError(format!("`{text}` is longer than 7 days")));
+    }
+    Ok(total)
+}
+
+/// Reads a duration that is not zero.
+///
+/// # Errors
+///
+/// As [`duration`], and for zero.
+pub fn positive_duration(text: &str) -> Result<Duration, ValueError> {
+    match duration(text)? {
+        Duration::ZERO => Err(ValueError(format!(
+            "`{text}` leaves no time at all; write e.g. `30s`"
+        ))),
+        duration => Ok(duration),
+    }
+}
+
+/// How a worker is asked to stop, before the drain timeout is known: signals with or without a wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopSignals {
+    first: (Signal, Option<Duration>),
+    then: Vec<(Signal, Option<Duration>)>,
+}
+
+/// The most signals in a ladder.
+const STEPS_MAX: usize = 8;
+
+impl FromStr for StopSignals {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<StopSignals, ValueError> {
+        let mut steps = Vec::new();
+        for step in text.split(',') {
+            let (name, wait) = match step.split_once(':') {
+                Some((name, wait)) => (name, Some(duration(wait)?)),
+                None => (step, None),
+            };
+            steps.push((signal(name)?, wait));
+        }
+        if steps.len() > STEPS_MAX {
+            return Err(ValueError(format!(
+                "`{text}` has more than {STEPS_MAX} signals"
+            )));
+        }
+        let then = steps.split_off(1);
+        let first = steps
+            .pop()
+            .ok_or_else(|| ValueError("a signal is missing".to_owned()))?;
+        Ok(StopSignals { first, then })
+    }
+}
+
+impl StopSignals {
+    /// The ladder, with `drain` after each signal that has no wait of its own.
+    #[must_use]
+    pub fn ladder(&self, drain: Duration) -> StopLadder {
+        let step = |(signal, wait): &(Signal, Option<Duration>)| StopStep {
+            signal: *signal,
+            wait: wait.unwrap_or(drain),
+        };
+        StopLadder::new(step(&self.first), self.then.iter().map(step).collect())
+    }
+}
+
+fn signal(name: &str) -> Result<Signal, ValueError> {
+    let upper = name.trim().to_ascii_uppercase();
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let known = Signal::ALL
+        .iter()
+        .copied()
+        .find(|signal| signal.name() == short);
+    match known {
+        Some(Signal::Kill) => Err(ValueError(
+            "`KILL` always comes last and need not be named; `--drain-timeout 0s` makes it come at once".to_owned(),
+        )),
+        Some(Signal::Cont) => Err(ValueError("`CONT` stops nothing".to_owned())),
+        Some(signal) => Ok(signal),
+        None => {
+            let names: Vec<&str> = Signal::ALL
+                .iter()
+                .filter(|signal| !matches!(signal, Signal::Kill | Signal::Cont))
+                .map(|signal| signal.name())
+                .collect();
+            Err(ValueError(format!("`{name}` is no signal to stop by; there are {}", names.join(", "))))
+        }
+    }
+}
+
+/// Reads what counts as ready: `auto`, `notify`, `listen` or `alive:D`.
+///
+/// # Errors
+///
+/// For anything else.
+pub fn ready_when(text: &str) -> Result<ReadyWhen, ValueError> {
+    match text.split_once(':') {
+        None if text == "auto" => Ok(ReadyWhen::Auto),
+        None if text == "notify" => Ok(ReadyWhen::Notify),
+        None if text == "listen" => Ok(ReadyWhen::Listen),
+        None if text == "alive" => Err(ValueError(
+            "`alive` needs a duration, such as `alive:2s`".to_owned(),
+        )),
+        Some(("alive", time)) => Ok(ReadyWhen::Alive(duration(time)?)),
+        None | Some(_) => Err(ValueError(format!(
+            "`{text}` is no evidence that can be waited for; there are `auto`, `notify`, `listen` and `alive:D`"
+        ))),
+    }
+}
+
+/// How many workers are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// So many.
+    Count(u32),
+    /// As many as there are processors for us: the cpuset and the cgroup's quota count.
+    Auto,
+    /// As many as the machine has processors.
+    Max,
+}
+
+impl FromStr for Workers {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Workers, ValueError> {
+        match text {
+            "auto" => Ok(Workers::Auto),
+            "max" => Ok(Workers::Max),
+            _ => match text.parse() {
+                Ok(count @ 1..=WORKERS_MAX) => Ok(Workers::Count(count)),
+                Ok(_) => Err(ValueError(format!(
+                    "`{text}` is not between 1 and {WORKERS_MAX}"
+                ))),
+                Err(_) => Err(ValueError(format!(
+                    "`{text}` is no number; write one, or `auto` or `max`"
+                ))),
+            },
+        }
+    }
+}
+
+/// Checks a service's name: it becomes a directory and the value of a variable.
+///
+/// # Errors
+///
+/// When it is empty, too long, or has other characters than letters, digits, `.`, `_` and `-`.
+pub fn service_name(text: &str) -> Result<String, ValueError> {
+    let allowed = |char: char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
+    let well_begun = text.starts_with(|char: char| char.is_ascii_alphanumeric() || char == '_');
+    if well_begun && text.len() <= NAME_MAX && text.chars().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(ValueError(format!(
+            "`{text}` is no name; it has 1 to {NAME_MAX} letters, digits, `.`, `_` or `-`, a letter or digit first"
+        )))
+    }
+}
+
+/// The longest name of a service.
+const NAME_MAX: usize = 40;
+
+/// The name of a service that nobody named: that of its program, less what a name may not have.
+#[must_use]
+pub fn implicit_name(program: &str) -> String {
+    let base = program.rsplit('/').next().unwrap_or(program);
+    let allowed = |char: &char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
+    let name: String = base.chars().filter(allowed).take(NAME_MAX).collect();
+    let name = name.trim_start_matches(['.', '-']);
+    if name.is_empty() {
+        "service".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+/// Reads `NAME=value` of `--env`.
+///
+/// # Errors
+///
+/// When there is no `=` or the name is no name for a variable.
+pub fn variable(text: &str) -> Result<(String, String), ValueError> {
+    match text.split_once('=') {
+        Some((name, value)) if super::env_file::is_name(name) => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        Some((name, _)) => Err(ValueError(format!("`{name}` is no name for a variable"))),
+        None => Err(ValueError(format!(
+            "`{text}` has no `=`; write `NAME=value`"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("1.5s", 1500),
+            ("1m30s", 90_000),
+            ("2h", 7_200_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "30",
+            "s",
+            "30 s",
+            "-1s",
+            "1x",
+            "1..5s",
+            "8d",
+            "99999999999999999999h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ladder_gives_the_drain_timeout_to_steps_without_a_wait() {
+        let signals: StopSignals = "TERM,sigint:5s".parse().expect("a ladder");
+        let ladder = signals.ladder(Duration::from_secs(30));
+        let step = |signal, seconds| StopStep {
+            signal,
+            wait: Duration::from_secs(seconds),
+        };
+        assert_eq!(ladder.step(0), Some(step(Signal::Term, 30)));
+        assert_eq!(ladder.step(1), Some(step(Signal::Int, 5)));
+        assert_eq!(ladder.step(2), None);
+        for text in [
+            "",
+            "KILL",
+            "CONT",
+            "TERM,",
+            "TERM:x",
+            "SIGNAL",
+            "TERM,TERM,TERM,TERM,TERM,TERM,TERM,TERM,TERM",
+        ] {
+            assert!(text.parse::<StopSignals>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn readiness_and_workers_are_told_from_nonsense() {
+        assert_eq!(ready_when("auto"), Ok(ReadyWhen::Auto));
+        assert_eq!(
+            ready_when("alive:2s"),
+            Ok(ReadyWhen::Alive(Duration::from_secs(2)))
+        );
+        assert!(ready_when("alive").is_err() && ready_when("http:/").is_err());
+        assert_eq!("4".parse(), Ok(Workers::Count(4)));
+        assert_eq!("max".parse(), Ok(Workers::Max));
+        for text in ["0", "-1", "5000", "many", ""] {
+            assert!(text.parse::<Workers>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_program_lends_its_name() {
+        assert_eq!(implicit_name("/srv/app/bin/server"), "server");
+        assert_eq!(implicit_name("./a b$c"), "abc");
+        assert_eq!(implicit_name("/"), "service");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,40}") {
+            let _ = duration(&text);
+            let _ = text.parse::<StopSignals>();
+            let _ = ready_when(&text);
+            let _ = text.parse::<Workers>();
+            prop_assert!(service_name(&implicit_name(&text)).is_ok());
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The environment by which a worker learns of its sockets, and what it must not inherit. Pure.
+//!
+//! The convention is that of sd_listen_fds(3). `LISTEN_PID` and `LISTEN_PIDFDID` name the process
+//! that is meant, so only the process itself can write them: the trampoline does.
+
+/// Variables that speak of another process, another manager or another convention. A worker that
+/// inherited one would take sockets, channels or words that are not its own.
+const SCRUBBED: &[&str] = &[
+    // sd_notify(3), sd_watchdog_enabled(3), systemd.exec(5).
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "FDSTORE",
+    "MAINPID",
+    "MAINPIDFDID",
+    "MANAGERPID",
+    "MANAGERPIDFDID",
+    "SYSTEMD_EXEC_PID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    // Node's channel to its parent and its place in a cluster.
+    "NODE_CHANNEL_FD",
+    "NODE_CHANNEL_SERIALIZATION_MODE",
+    "NODE_UNIQUE_ID",
+    // Other ways to hand sockets over: Server::Starter, nginx, unicorn, puma, php-fpm, upstart.
+    "SERVER_STARTER_PORT",
+    "SERVER_STARTER_GENERATION",
+    "NGINX",
+    "NGINX_VAR",
+    "UNICORN_FD",
+    "FPM_SOCKETS",
+    "UPSTART_FDS",
+    "GUNICORN_FD",
+    "GUNICORN_PID",
+];
+
+/// The same for whole families.
+const SCRUBBED_PREFIXES: &[&str] = &["LISTEN_", "SHEPHERD_", "EINHORN_", "PUMA_INHERIT_"];
+
+/// Whether a worker must not inherit this variable. `JOURNAL_STREAM` is not among them: it stays
+/// true as long as the worker's output is the one that shepherd was given, and it is.
+#[must_use]
+pub fn is_scrubbed(name: &[u8]) -> bool {
+    SCRUBBED.iter().any(|scrubbed| scrubbed.as_bytes() == name)
+        || SCRUBBED_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// The name of a socket that nobody named, see sd_listen_fds_with_names(3).
+pub const UNNAMED: &str = "unknown";
+
+/// The variables that say how many sockets there are and how they are called. Without sockets there
+/// are none: `LISTEN_FDS=0` is an error to some readers.
+#[must_use]
+pub fn variables(names: &[Option<String>]) -> Vec<(String, String)> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<&str> = names
+        .iter()
+        .map(|name| name.as_deref().unwrap_or(UNNAMED))
+        .collect();
+    vec![
+        ("LISTEN_FDS".to_owned(), names.len().to_string()),
+        ("LISTEN_FDNAMES".to_owned(), names.join(":")),
+    ]
+}
+
+/// The variables that say which process the sockets are meant for. `pidfd_id` is the inode number
+/// of a pidfd of it, where the kernel has unique ones (pidfs, Linux 6.9).
+#[must_use]
+pub fn stamp(pid: u32, pidfd_id: Option<u64>) -> Vec<(String, String)> {
+    let mut stamp = vec![("LISTEN_PID".to_owned(), pid.to_string())];
+    stamp.extend(pidfd_id.map(|id| ("LISTEN_PIDFDID".to_owned(), id.to_string())));
+    stamp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_speaks_of_others_is_scrubbed_and_the_rest_stays() {
+        for name in [
+            "LISTEN_PIDFDID",
+            "LISTEN_FDS_FIRST_FD",
+            "NOTIFY_SOCKET",
+            "NODE_CHANNEL_FD",
+        ] {
+            assert!(is_scrubbed(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "PATH",
+            "NODE_ENV",
+            "LISTEN",
+            "JOURNAL_STREAM",
+            "INVOCATION_ID",
+            "NGINX_HOME",
+        ] {
+            assert!(!is_scrubbed(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_names_as_sockets() {
+        assert_eq!(variables(&[]), []);
+        let variables = variables(&[Some("http".to_owned()), None]);
+        assert_eq!(variables[0], ("LISTEN_FDS".to_owned(), "2".to_owned()));
+        assert_eq!(
+            variables[1],
+            ("LISTEN_FDNAMES".to_owned(), "http:unknown".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_stamp_has_no_leading_zeros_and_no_id_where_there_is_none() {
+        assert_eq!(
+            stamp(42, None),
+            [("LISTEN_PID".to_owned(), "42".to_owned())]
+        );
+        assert_eq!(
+            stamp(42, Some(7))[1],
+            ("LISTEN_PIDFDID".to_owned(), "7".to_owned())
+        );
+    }
+}

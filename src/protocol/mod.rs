@@ -1,0 +1,7 @@
+//! What workers and shepherd say to each other, as bytes: pure codecs, tested on bytes.
+
+pub mod exec_plan;
+
+pub mod listen_fds;
+
+pub mod notify;
