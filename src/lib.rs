@@ -15,3 +15,9 @@ pub mod core;
 pub mod config;
 
 pub mod protocol;
+
+pub mod os;
+
+pub mod daemon;
+
+pub mod cli;

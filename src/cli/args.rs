@@ -1,0 +1,145 @@
+//! The arguments, their help and their defaults.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::socket::SocketSpec;
+use crate::config::values::{self, StopSignals, Workers};
+use crate::core::policy::ReadyWhen;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// shepherd keeps a port answering while everything behind it changes.
+#[derive(Debug, Parser)]
+#[command(name = "shepherd", version, styles = STYLES, max_term_width = 100)]
+#[command(
+    after_help = "`shepherd run -n 4 -p 8000 -- ./server` is the whole of it for most people."
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    Run(Run),
+    Exec(Exec),
+}
+
+/// Bind sockets, start workers that inherit them, restart and reload them; in the foreground.
+///
+/// The sockets are bound once, before any worker, and stay open until the stop. Each worker gets
+/// them as descriptors from 3 on, with LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES and LISTEN_PIDFDID
+/// (sd_listen_fds(3)), and a NOTIFY_SOCKET of its own (sd_notify(3)). Sockets that a service manager
+/// handed to shepherd are matched by name, then by address, and used instead of binding.
+#[derive(Debug, Args)]
+#[command(after_long_help = AFTER_RUN)]
+pub(super) struct Run {
+    /// How many workers: a number, `auto` (the processors that the affinity mask and the cgroup's
+    /// quota allow) or `max` (the processors of the machine).
+    #[arg(short = 'n', long, value_name = "N|auto|max", default_value = "1")]
+    pub(super) workers: Workers,
+
+    /// A socket to bind and hand over, `NAME=` before it if it is to have a name. Repeatable.
+    ///
+    /// `8000` is all addresses, IPv6 and IPv4 where the machine has both; `127.0.0.1:8000`,
+    /// `[::1]:8000`; `localhost:8000` is two sockets, one a family; `unix:/run/x.sock`. Port 0 lets
+    /// the kernel choose. Without any socket shepherd only supervises, unless it was handed some.
+    #[arg(
+        short = 'p',
+        long = "listen",
+        visible_alias = "port",
+        value_name = "SOCKET"
+    )]
+    pub(super) listen: Vec<SocketSpec>,
+
+    /// What shows that a worker can serve: `auto`, `notify`, `listen` or `alive:D`.
+    ///
+    /// `notify`: it sent READY=1. `listen`: it was seen waiting on one of its sockets. `alive:D`: it
+    /// has been alive for so long. `auto`: the first of notify and listen; without a socket, or
+    /// where nothing can be read, alive for 1s.
+    #[arg(long, value_name = "EVIDENCE", default_value = "auto", value_parser = values::ready_when)]
+    pub(super) ready: ReadyWhen,
+
+    /// How long a worker may take to become ready; then it counts as failed.
+    #[arg(long, value_name = "DURATION", default_value = "30s",
+          value_parser = values::positive_duration)]
+    pub(super) ready_timeout: Duration,
+
+    /// How a worker is asked to stop: a signal, or several with the time each is given, such as
+    /// `TERM,INT:5s`. One without a time is given the drain timeout. SIGKILL follows the last.
+    #[arg(long, value_name = "SIGNAL[:DURATION],...", default_value = "TERM")]
+    pub(super) stop_signal: StopSignals,
+
+    /// How long a worker may take to finish what it has after the stop signal.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
+    pub(super) drain_timeout: Duration,
+
+    /// Where the workers run; a symbolic link is followed anew at each reload [default: here].
+    #[arg(long, value_name = "PATH")]
+    pub(super) directory: Option<PathBuf>,
+
+    /// A variable for the workers; it wins over files and over what shepherd inherited. Repeatable.
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = values::variable)]
+    pub(super) variables: Vec<(String, String)>,
+
+    /// A file of NAME=VALUE lines for the workers, read anew at each reload; a later file wins over
+    /// an earlier one. Repeatable.
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(super) env_files: Vec<PathBuf>,
+
+    /// The name of the service and of this daemon; that it is taken is an error only when it was
+    /// asked for [default: the program's, with a number if that is taken].
+    #[arg(long, value_parser = values::service_name)]
+    pub(super) name: Option<String>,
+
+    /// A file for shepherd's own pid; it is removed at the end.
+    #[arg(long, value_name = "FILE")]
+    pub(super) pid_file: Option<PathBuf>,
+
+    /// The program and its arguments, after `--`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+}
+
+const AFTER_RUN: &str = "\
+Durations are numbers with a unit: 500ms, 30s, 1m30s, 2h.
+
+Signals to shepherd:
+  HUP        reload: read the environment files, the directory and the program again, start a new
+             generation beside the old, and stop the old one only when all of the new is ready
+  TERM, INT  stop: the workers get the stop signal and the drain timeout; a second INT kills
+  QUIT       stop at once, by SIGKILL
+  TTIN, TTOU one worker more, one fewer
+
+Variables for each worker, besides those of the sockets:
+  SHEPHERD_SERVICE, SHEPHERD_SLOT, SHEPHERD_WORKER, SHEPHERD_GENERATION
+
+Exit codes:
+  0  stopped as asked
+  1  failed
+  2  wrong usage
+  3  wrong configuration: a program, directory or file that cannot be used
+  9  a socket could not be bound";
+
+/// Stamp LISTEN_PID with our own pid, then become COMMAND: for the end of a wrapper script.
+///
+/// A program that checks LISTEN_PID takes no sockets when a wrapper stands between it and shepherd.
+/// `exec shepherd exec -- ./server` as the last line of the wrapper, or `shepherd exec` without the
+/// shell's own exec, writes LISTEN_PID and LISTEN_PIDFDID anew and becomes the program.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit codes: those of COMMAND; 126 when it cannot be run, 127 when there is none.")]
+pub(super) struct Exec {
+    /// The program and its arguments, after `--`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+}

@@ -1,0 +1,59 @@
+//! What people type: arguments in, an exit code out.
+
+mod args;
+
+mod exec;
+
+mod exit_code;
+
+mod run;
+
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::os::exec::become_worker;
+use crate::os::spawn::TRAMPOLINE;
+use args::{Cli, Verb};
+
+/// Parses the arguments of this process and does what they say.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(sockets) = trampoline(&arguments) {
+        return ExitCode::from(become_worker(sockets));
+    }
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        // Help and version go to stdout and are no failure; usage errors are, with code 2.
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(exit_code::USAGE);
+            // Nobody to tell is no reason to fail differently.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match cli.verb {
+        Verb::Run(run) => run::main(run),
+        Verb::Exec(exec) => exec::main(&exec),
+    }
+}
+
+/// Whether this process is to become a worker. Told without the parser, which would cost each start
+/// some of its time.
+fn trampoline(arguments: &[OsString]) -> Option<u32> {
+    match arguments {
+        [_, option, sockets] if option.as_os_str() == OsStr::new(TRAMPOLINE) => {
+            sockets.to_str()?.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// One line on stderr, as all failures of the command line look.
+fn fail(error: &dyn std::fmt::Display) {
+    use std::io::Write;
+    // Nobody to tell is no reason to panic.
+    let _ = writeln!(std::io::stderr(), "shepherd: {error}");
+}

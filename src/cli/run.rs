@@ -1,0 +1,66 @@
+//! `shepherd run`: arguments into a configuration, and how it ended into an exit code.
+
+use std::process::ExitCode;
+
+use super::args::Run;
+use super::{exit_code, fail};
+use crate::config::run::{Name, RunConfig, Source};
+use crate::config::values;
+use crate::daemon::{self, Ended, StartError};
+
+pub(super) fn main(run: Run) -> ExitCode {
+    let config = config(run);
+    if let Err(error) = config.check() {
+        fail(&error);
+        return ExitCode::from(exit_code::USAGE);
+    }
+    let code = match daemon::run(&config) {
+        Ok(Ended::Clean) => exit_code::DONE,
+        Ok(Ended::LeftBehind(left)) => {
+            fail(&format!(
+                "stopped, but {left} processes hang in the kernel and live on"
+            ));
+            exit_code::FAILED
+        }
+        Err(error) => {
+            fail(&error);
+            match error {
+                StartError::Definition(_) => exit_code::CONFIGURATION,
+                StartError::Bind(_) => exit_code::BIND,
+                StartError::Inherited(_)
+                | StartError::RuntimeDir(_)
+                | StartError::PidFile { .. }
+                | StartError::System { .. } => exit_code::FAILED,
+            }
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn config(run: Run) -> RunConfig {
+    let program = run
+        .command
+        .first()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    let name = match run.name {
+        Some(name) => Name::Explicit(name),
+        None => Name::Implicit(values::implicit_name(&program)),
+    };
+    RunConfig {
+        name,
+        workers: run.workers,
+        sockets: run.listen,
+        ready: run.ready,
+        ready_timeout: run.ready_timeout,
+        stop: run.stop_signal,
+        drain_timeout: run.drain_timeout,
+        source: Source {
+            command: run.command,
+            directory: run.directory,
+            variables: run.variables,
+            env_files: run.env_files,
+        },
+        pid_file: run.pid_file,
+    }
+}

@@ -1,0 +1,503 @@
+//! The loop: perform what the core wants, wait for a descriptor or a deadline, turn what is readable
+//! into events, and again. It decides nothing; an `if` about policy here belongs into the core.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::unistd::read;
+
+use crate::config::run::Source;
+use crate::core::Supervisor;
+use crate::core::event::{Event, SpawnFailure, WorkerEvent};
+use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, WorkerId};
+use crate::core::request::Request;
+use crate::core::time::Time;
+use crate::os::clock;
+use crate::os::definition::Definition;
+use crate::os::limits::OpenFiles;
+use crate::os::listeners::Listener;
+use crate::os::notify_socket::NotifySocket;
+use crate::os::processes::{Processes, Reaped};
+use crate::os::reactor::Reactor;
+use crate::os::runtime_dir::RuntimeDir;
+use crate::os::service_manager::ServiceManager;
+use crate::os::signals::{Received, Signals};
+use crate::protocol::exec_plan::{Outcome, OutcomeReader};
+use crate::protocol::notify;
+
+/// How many messages of one worker are read in a turn: a flood cannot starve the others.
+const MESSAGES_MAX: usize = 16;
+
+/// How many strange messages of one worker are told of.
+const COMPLAINTS_MAX: u32 = 3;
+
+/// What the daemon is made of before it runs.
+pub(super) struct Parts {
+    pub(super) supervisor: Supervisor,
+    pub(super) signals: Signals,
+    pub(super) runtime_dir: RuntimeDir,
+    pub(super) open_files: OpenFiles,
+    pub(super) listeners: BTreeMap<MemberId, Listener>,
+    pub(super) names: BTreeMap<ServiceId, String>,
+    pub(super) sources: BTreeMap<ServiceId, Source>,
+    pub(super) definitions: BTreeMap<(ServiceId, GenerationId), Definition>,
+}
+
+/// The daemon: one table for each kind of thing that the core knows by id.
+pub(super) struct Daemon {
+    pub(super) parts: Parts,
+    pub(super) reactor: Reactor,
+    pub(super) processes: Processes,
+    pub(super) workers: BTreeMap<WorkerId, Handles>,
+    pub(super) manager: ServiceManager,
+    /// What happened and the core has not heard of yet.
+    pub(super) events: VecDeque<Event>,
+    pub(super) finished: bool,
+    last_request: u64,
+    next_ping: Option<Time>,
+}
+
+/// What is open for one worker.
+pub(super) struct Handles {
+    pub(super) service: ServiceId,
+    pub(super) generation: GenerationId,
+    /// The inodes of its sockets, for looking at it.
+    pub(super) sockets: BTreeSet<u64>,
+    pub(super) spawning: Option<Spawning>,
+    pub(super) notify: Option<NotifySocket>,
+    /// Copies of pidfds that are watched: a main process that is not our child, and what a main
+    /// process left behind.
+    pub(super) main: Option<OwnedFd>,
+    pub(super) left: Vec<OwnedFd>,
+    /// Whether its main process has exited and others have not.
+    pub(super) orphaned: bool,
+    pub(super) complaints: u32,
+}
+
+/// A worker whose program does not run yet.
+pub(super) struct Spawning {
+    pub(super) pid: Pid,
+    pub(super) outcome: OwnedFd,
+    pub(super) reader: OutcomeReader,
+}
+
+/// What became readable. The order is the order in which they are looked at in a turn: a program
+/// runs before it speaks, and it speaks before it exits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Token {
+    Outcome(WorkerId),
+    Notify(WorkerId),
+    Main(WorkerId),
+    Left(WorkerId),
+    Signals,
+}
+
+impl Token {
+    const KIND_SHIFT: u32 = 56;
+
+    pub(super) fn encode(self) -> u64 {
+        let (kind, worker) = match self {
+            Token::Outcome(worker) => (0, worker.0),
+            Token::Notify(worker) => (1, worker.0),
+            Token::Main(worker) => (2, worker.0),
+            Token::Left(worker) => (3, worker.0),
+            Token::Signals => (4, 0),
+        };
+        kind << Token::KIND_SHIFT | worker
+    }
+
+    fn decode(token: u64) -> Option<Token> {
+        let worker = WorkerId(token & ((1 << Token::KIND_SHIFT) - 1));
+        match token >> Token::KIND_SHIFT {
+            0 => Some(Token::Outcome(worker)),
+            1 => Some(Token::Notify(worker)),
+            2 => Some(Token::Main(worker)),
+            3 => Some(Token::Left(worker)),
+            4 => Some(Token::Signals),
+            _ => None,
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) fn new(parts: Parts) -> io::Result<Daemon> {
+        let reactor = Reactor::new()?;
+        reactor.add(&parts.signals, Token::Signals.encode())?;
+        let manager = ServiceManager::from_environment();
+        let next_ping = manager.ping_every().map(|_| clock::now());
+        Ok(Daemon {
+            parts,
+            reactor,
+            processes: Processes::default(),
+            workers: BTreeMap::new(),
+            manager,
+            events: VecDeque::new(),
+            finished: false,
+            last_request: 0,
+            next_ping,
+        })
+    }
+
+    /// Runs until the core has finished.
+    pub(super) fn run(mut self) {
+        let mut more_children = false;
+        loop {
+            self.settle();
+            if self.finished {
+                return;
+            }
+            let timeout = if more_children {
+                Some(Duration::ZERO)
+            } else {
+                self.timeout()
+            };
+            let mut ready: Vec<Token> = match self.reactor.wait(timeout) {
+                Ok(tokens) => tokens.into_iter().filter_map(Token::decode).collect(),
+                Err(error) => {
+                    // Not to be waited on is a bug; going on by deadlines alone beats dying.
+                    tracing::error!("cannot wait for events: {error}");
+                    Vec::new()
+                }
+            };
+            ready.sort_unstable();
+            ready.dedup();
+            let mut children_changed = more_children;
+            for token in ready {
+                match token {
+                    Token::Outcome(worker) => self.read_outcome(worker),
+                    Token::Notify(worker) => self.read_messages(worker),
+                    Token::Main(worker) => self.main_changed(worker),
+                    Token::Left(worker) => self.look_at_left(worker),
+                    Token::Signals => children_changed |= self.read_signals(),
+                }
+                self.settle();
+            }
+            more_children = children_changed && self.reap();
+            self.ping();
+            let now = clock::now();
+            if self
+                .parts
+                .supervisor
+                .next_deadline()
+                .is_some_and(|(at, _)| at <= now)
+            {
+                self.parts.supervisor.handle_timeout(now);
+            }
+        }
+    }
+
+    /// Performs and feeds until the core wants nothing and has heard everything.
+    fn settle(&mut self) {
+        loop {
+            while let Some(action) = self.parts.supervisor.poll_action() {
+                self.perform(action);
+            }
+            match self.events.pop_front() {
+                Some(event) => self.parts.supervisor.handle_event(clock::now(), event),
+                None => return,
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let deadline = self.parts.supervisor.next_deadline().map(|(at, _)| at);
+        let next = [deadline, self.next_ping].into_iter().flatten().min()?;
+        Some(clock::now().until(next))
+    }
+
+    fn ping(&mut self) {
+        let now = clock::now();
+        if let (Some(at), Some(every)) = (self.next_ping, self.manager.ping_every())
+            && at <= now
+        {
+            self.manager.ping();
+            self.next_ping = Some(now + every);
+        }
+    }
+
+    pub(super) fn happened(&mut self, worker: WorkerId, event: WorkerEvent) {
+        self.events.push_back(Event::Worker(worker, event));
+    }
+
+    /// Returns whether a child has changed.
+    fn read_signals(&mut self) -> bool {
+        let mut children_changed = false;
+        for received in self.parts.signals.pending() {
+            let request = match received {
+                Received::ChildChanged => {
+                    children_changed = true;
+                    continue;
+                }
+                Received::Reload => Request::Reload,
+                Received::TerminalGone => {
+                    tracing::warn!("the terminal is gone; stopping");
+                    Request::Stop
+                }
+                Received::Stop => Request::Stop,
+                Received::Interrupt => Request::Interrupt,
+                Received::StopNow => Request::StopNow,
+                Received::OneMore => Request::OneMore,
+                Received::OneFewer => Request::OneFewer,
+            };
+            self.last_request += 1;
+            self.events
+                .push_back(Event::Requested(RequestId(self.last_request), request));
+        }
+        children_changed
+    }
+
+    /// Reads how far the trampoline of a worker has come.
+    fn read_outcome(&mut self, worker: WorkerId) {
+        let Some(handles) = self.workers.get_mut(&worker) else {
+            return;
+        };
+        let Some(spawning) = &mut handles.spawning else {
+            return;
+        };
+        let mut buffer = [0; 256];
+        loop {
+            match read(&spawning.outcome, &mut buffer) {
+                Ok(0) => break,
+                Ok(count) => spawning
+                    .reader
+                    .feed(buffer.get(..count).unwrap_or_default()),
+                Err(Errno::EINTR) => {}
+                // There is more to come, or it cannot be read: its exit will tell.
+                Err(_) => return,
+            }
+        }
+        let (pid, outcome) = (spawning.pid, spawning.reader.outcome());
+        self.reactor.remove(&spawning.outcome);
+        if outcome == Outcome::Running {
+            handles.spawning = None;
+            self.happened(worker, WorkerEvent::Started { pid });
+        }
+    }
+
+    /// Reads what a worker says, at most so many messages.
+    fn read_messages(&mut self, worker: WorkerId) {
+        for _ in 0..MESSAGES_MAX {
+            let Some(handles) = self.workers.get(&worker) else {
+                return;
+            };
+            let Some(socket) = &handles.notify else {
+                return;
+            };
+            match socket.receive() {
+                Ok(Some(received)) => {
+                    let trusted = received
+                        .sender
+                        .is_none_or(|sender| self.processes.may_speak_for(worker, sender));
+                    if received.cut {
+                        self.complain(worker, "sent a notification that is too long; ignoring it");
+                    } else if trusted {
+                        self.hear(worker, &notify::parse(&received.bytes));
+                    } else {
+                        let what =
+                            "got a notification from a process that is not its own; ignoring it";
+                        self.complain(worker, what);
+                    }
+                    // A sender may wait at a barrier: its descriptors close once the core has heard
+                    // everything before it.
+                    self.settle();
+                    drop(received.descriptors);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    let what = format!("sent a notification that cannot be read: {error}");
+                    return self.complain(worker, &what);
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, worker: WorkerId, message: &notify::Message) {
+        if message.unreadable > 0 {
+            self.complain(
+                worker,
+                "sent a notification that makes no sense; ignoring that part",
+            );
+        }
+        if let Some(pid) = message.main_pid {
+            self.change_main(worker, pid);
+        }
+        if let Some(time) = message.extend {
+            self.happened(worker, WorkerEvent::SaidExtend(time));
+        }
+        if let Some(status) = &message.status {
+            self.happened(worker, WorkerEvent::SaidStatus(status.clone()));
+        }
+        if message.ready {
+            self.happened(worker, WorkerEvent::SaidReady);
+        }
+        if message.stopping {
+            self.happened(worker, WorkerEvent::SaidStopping);
+        }
+    }
+
+    fn change_main(&mut self, worker: WorkerId, pid: u32) {
+        let process = i32::try_from(pid).map(nix::unistd::Pid::from_raw);
+        if process.is_ok_and(|process| self.processes.main(worker) == Some(process)) {
+            return;
+        }
+        let changed = process
+            .ok()
+            .and_then(|process| self.processes.change_main(worker, process));
+        let Some(watch) = changed else {
+            let what =
+                format!("names process {pid} as its main one, which is not its own; ignoring it");
+            return self.complain(worker, &what);
+        };
+        let Some(handles) = self.workers.get_mut(&worker) else {
+            return;
+        };
+        if let Some(old) = handles.main.take() {
+            self.reactor.remove(&old);
+        }
+        if let Err(error) = self.reactor.add(&watch, Token::Main(worker).encode()) {
+            tracing::warn!("worker {worker}: cannot watch process {pid}: {error}");
+        }
+        handles.main = Some(watch);
+        self.happened(worker, WorkerEvent::MainChanged { pid: Pid(pid) });
+    }
+
+    fn complain(&mut self, worker: WorkerId, what: &str) {
+        let Some(handles) = self.workers.get_mut(&worker) else {
+            return;
+        };
+        handles.complaints = handles.complaints.saturating_add(1);
+        let name = self
+            .parts
+            .names
+            .get(&handles.service)
+            .map(String::as_str)
+            .unwrap_or_default();
+        match handles.complaints {
+            1..COMPLAINTS_MAX => tracing::warn!("worker {worker} ({name}) {what}"),
+            COMPLAINTS_MAX => {
+                tracing::warn!("worker {worker} ({name}) {what}; saying so no more");
+            }
+            _ => {}
+        }
+    }
+
+    /// A main process that is not our child has exited.
+    fn main_changed(&mut self, worker: WorkerId) {
+        if let Some(how) = self.processes.main_exited(worker) {
+            self.exited(worker, how);
+        } else if let Some(watch) = self
+            .workers
+            .get_mut(&worker)
+            .and_then(|handles| handles.main.take())
+        {
+            self.reactor.remove(&watch);
+        }
+    }
+
+    /// Collects what has exited. Returns whether there may be more.
+    fn reap(&mut self) -> bool {
+        let (reaped, more) = self.processes.reap();
+        let mut others = false;
+        for child in reaped {
+            match child {
+                Reaped::Main(worker, how) => self.exited(worker, how),
+                Reaped::Other => others = true,
+            }
+        }
+        if others {
+            let orphaned: Vec<WorkerId> = self
+                .workers
+                .iter()
+                .filter(|(_, handles)| handles.orphaned)
+                .map(|(&worker, _)| worker)
+                .collect();
+            for worker in orphaned {
+                self.look_at_left(worker);
+            }
+        }
+        self.settle();
+        more
+    }
+
+    fn exited(&mut self, worker: WorkerId, how: crate::core::event::Exit) {
+        // What it did and said before comes first.
+        self.read_outcome(worker);
+        self.read_messages(worker);
+        self.settle();
+        let Some(handles) = self.workers.get_mut(&worker) else {
+            return;
+        };
+        if let Some(watch) = handles.main.take() {
+            self.reactor.remove(&watch);
+        }
+        if let Some(spawning) = handles.spawning.take() {
+            let key = (handles.service, handles.generation);
+            let outcome = spawning.reader.outcome();
+            self.reactor.remove(&spawning.outcome);
+            let definition = self.parts.definitions.get(&key);
+            let reason = super::perform::explain(outcome, how, definition);
+            self.happened(worker, WorkerEvent::SpawnFailed(SpawnFailure { reason }));
+            return self.close(worker);
+        }
+        handles.orphaned = true;
+        let left = self.watch_left(worker);
+        self.happened(worker, WorkerEvent::Exited { how, left });
+        if left == 0 {
+            self.close(worker);
+        }
+    }
+
+    /// What a main process has left behind has changed.
+    fn look_at_left(&mut self, worker: WorkerId) {
+        if !self
+            .workers
+            .get(&worker)
+            .is_some_and(|handles| handles.orphaned)
+        {
+            return;
+        }
+        if self.watch_left(worker) == 0 {
+            self.happened(worker, WorkerEvent::TreeGone);
+            self.close(worker);
+        }
+    }
+
+    /// Watches everything that the main process has left behind, and says how many there are.
+    pub(super) fn watch_left(&mut self, worker: WorkerId) -> u32 {
+        let left = self.processes.left_behind(worker);
+        let Some(handles) = self.workers.get_mut(&worker) else {
+            return 0;
+        };
+        // All are looked at again, so those that have ended are dropped from the watch.
+        handles.left.retain(|pidfd| {
+            let ended = crate::os::processes::has_ended(pidfd);
+            if ended {
+                self.reactor.remove(pidfd);
+            }
+            !ended
+        });
+        for pidfd in left.appeared {
+            if let Err(error) = self.reactor.add(&pidfd, Token::Left(worker).encode()) {
+                tracing::warn!("worker {worker}: cannot watch a process of it: {error}");
+            }
+            handles.left.push(pidfd);
+        }
+        left.count
+    }
+
+    /// Nothing of the worker is left: everything that was open for it goes.
+    fn close(&mut self, worker: WorkerId) {
+        let Some(handles) = self.workers.remove(&worker) else {
+            return;
+        };
+        let watched = handles.left.iter().chain(&handles.main);
+        watched.for_each(|pidfd| self.reactor.remove(pidfd));
+        if let Some(notify) = &handles.notify {
+            self.reactor.remove(notify);
+        }
+        self.processes.remove(worker);
+    }
+}

@@ -1,0 +1,159 @@
+//! The daemon: everything that `run` needs is made ready or nothing is, and then the loop runs.
+
+mod event_loop;
+
+mod perform;
+
+mod journal;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use nix::sys::prctl::set_child_subreaper;
+use thiserror::Error;
+
+use crate::config::run::{Name, RunConfig};
+use crate::config::values::Workers;
+use crate::core::Supervisor;
+use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
+use crate::core::policy::Policy;
+use crate::os::definition::{self, DefinitionError};
+use crate::os::inherited::{self, InheritedError};
+use crate::os::listeners::{self, BindError, Bound, Listener};
+use crate::os::pid_file::PidFile;
+use crate::os::processes;
+use crate::os::runtime_dir::{NameIs, RuntimeDir, RuntimeDirError};
+use crate::os::signals::Signals;
+use crate::os::{clock, limits};
+
+use event_loop::{Daemon, Parts};
+
+/// Why the daemon did not start. Nothing is left of the attempt.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// What it should run cannot be run.
+    #[error("{0}")]
+    Definition(#[from] DefinitionError),
+    /// What a service manager handed over cannot be used.
+    #[error("{0}")]
+    Inherited(#[from] InheritedError),
+    /// A socket.
+    #[error("{0}")]
+    Bind(#[from] BindError),
+    /// Its name and its directory.
+    #[error("{0}")]
+    RuntimeDir(#[from] RuntimeDirError),
+    /// The file for its pid.
+    #[error("cannot write pid file `{path}`: {error}")]
+    PidFile {
+        /// Which one.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Something that every process can do was refused.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// How a daemon that was asked to stop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing is left.
+    Clean,
+    /// So many processes hang in the kernel and could not be killed.
+    LeftBehind(usize),
+}
+
+/// Runs one service until it is asked to stop.
+///
+/// # Errors
+///
+/// What kept it from starting. Once it is up, nothing but a stop ends it.
+pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
+    let system = |what| move |error: io::Error| StartError::System { what, error };
+    // First of all, while the numbers of the descriptors are as the manager meant them.
+    let handed_over = inherited::take()?;
+    journal::begin();
+    let open_files = limits::raise_open_files().map_err(system("read the limit on open files"))?;
+    // Before the first worker: a signal that comes early must find us listening.
+    let signals = Signals::listen().map_err(system("listen to signals"))?;
+    set_child_subreaper(true).map_err(|errno| system("become a subreaper")(errno.into()))?;
+
+    let service = ServiceId(0);
+    let definition = definition::read(&config.source)?;
+    let (name, name_is) = match &config.name {
+        Name::Explicit(name) => (name, NameIs::Explicit),
+        Name::Implicit(name) => (name, NameIs::Implicit),
+    };
+    let runtime_dir = RuntimeDir::claim(name, name_is)?;
+    let Bound { listeners, unused } =
+        listeners::bind_all(&config.sockets, handed_over, listeners::BACKLOG)?;
+    let pid_file = match config
+        .pid_file
+        .as_deref()
+        .map(PidFile::write_named)
+        .transpose()
+    {
+        Ok(pid_file) => pid_file,
+        Err((path, error)) => {
+            listeners.into_iter().for_each(Listener::close);
+            return Err(StartError::PidFile { path, error });
+        }
+    };
+
+    journal::started(runtime_dir.name(), &listeners);
+    for socket in unused {
+        tracing::warn!(
+            "socket {socket} was handed over, but no `-p` asks for it; closing our copy"
+        );
+    }
+    let policy = policy(config, service, &listeners);
+    let parts = Parts {
+        supervisor: Supervisor::new(clock::now(), vec![policy], seed()),
+        signals,
+        runtime_dir,
+        open_files,
+        listeners: (0..).map(MemberId).zip(listeners).collect(),
+        names: BTreeMap::from([(service, name.clone())]),
+        sources: BTreeMap::from([(service, config.source.clone())]),
+        definitions: BTreeMap::from([((service, GenerationId(1)), definition)]),
+    };
+    Daemon::new(parts)
+        .map_err(system("watch descriptors"))?
+        .run();
+    drop(pid_file);
+    match processes::sweep() {
+        0 => Ok(Ended::Clean),
+        left => Ok(Ended::LeftBehind(left)),
+    }
+}
+
+fn policy(config: &RunConfig, service: ServiceId, listeners: &[Listener]) -> Policy {
+    let processors = limits::processors_for_us();
+    Policy {
+        service,
+        name: config.name.as_str().to_owned(),
+        workers: match config.workers {
+            Workers::Count(count) => count,
+            Workers::Auto => processors,
+            Workers::Max => limits::processors_online(),
+        },
+        sockets: (0..).map(SocketId).take(listeners.len()).collect(),
+        ready: config.ready,
+        ready_timeout: config.ready_timeout,
+        stop: config.stop.ladder(config.drain_timeout),
+        starting_max: processors,
+    }
+}
+
+/// Something that differs from daemon to daemon, for the jitter.
+fn seed() -> u64 {
+    let since_boot = clock::now().since(crate::core::time::Time::ZERO).as_nanos();
+    u64::try_from(since_boot).unwrap_or(u64::MAX) ^ u64::from(std::process::id())
+}

@@ -1,0 +1,262 @@
+//! What the core wants, done: one match, one arm for each action.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::core::action::{Action, Announcement, Spawn};
+use crate::core::event::{Event, Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
+use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, WorkerId};
+use crate::os::definition::{self, Definition};
+use crate::os::notify_socket::NotifySocket;
+use crate::os::spawn::{self, Order};
+use crate::os::waiting;
+use crate::protocol::exec_plan::{ExecPlan, Outcome, OutcomeReader, Stage};
+use crate::protocol::listen_fds;
+
+use super::event_loop::{Daemon, Handles, Spawning, Token};
+use super::journal;
+
+impl Daemon {
+    /// Does one thing. What goes wrong comes back as an event.
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Prepare {
+                service,
+                generation,
+            } => self.prepare(service, generation),
+            Action::Spawn(spawn) => self.spawn(&spawn),
+            Action::Probe(worker) => self.probe(worker),
+            Action::Signal(worker, signal) => self.processes.signal(worker, signal),
+            Action::SignalTree(worker, signal) => self.processes.signal_tree(worker, signal),
+            Action::KillTree(worker) => self.kill_tree(worker),
+            Action::Close(member) => self.close_member(member),
+            Action::Forget {
+                service,
+                generation,
+            } => {
+                self.parts.definitions.remove(&(service, generation));
+            }
+            // Requests come by signal, and nobody waits at the other end of one; the notices have
+            // said what came of it.
+            Action::Respond(request, response) => {
+                tracing::debug!("request {request}: {response:?}");
+            }
+            Action::Announce(announcement) => self.announce(&announcement),
+            Action::Notice(notice) => journal::tell(&notice),
+            Action::Finish => self.finished = true,
+        }
+    }
+
+    fn prepare(&mut self, service: ServiceId, generation: GenerationId) {
+        let Some(source) = self.parts.sources.get(&service) else {
+            return;
+        };
+        let event = match definition::read(source) {
+            Ok(definition) => {
+                self.parts
+                    .definitions
+                    .insert((service, generation), definition);
+                Event::Prepared {
+                    service,
+                    generation,
+                }
+            }
+            Err(error) => Event::PrepareFailed {
+                service,
+                generation,
+                reason: error.to_string(),
+            },
+        };
+        self.events.push_back(event);
+    }
+
+    fn spawn(&mut self, spawn: &Spawn) {
+        if let Err((step, error)) = self.try_spawn(spawn) {
+            let reason = format!("{step}: {error}{}", hint(&error));
+            self.happened(
+                spawn.worker,
+                WorkerEvent::SpawnFailed(SpawnFailure { reason }),
+            );
+        }
+    }
+
+    fn try_spawn(&mut self, order: &Spawn) -> Result<(), (&'static str, io::Error)> {
+        let Spawn {
+            worker,
+            service,
+            generation,
+            ref members,
+            ..
+        } = *order;
+        let definition = self
+            .parts
+            .definitions
+            .get(&(service, generation))
+            .ok_or_else(|| ("finding its definition", io::ErrorKind::NotFound.into()))?;
+        let notify = NotifySocket::bind(self.parts.runtime_dir.notify_path(worker.0))
+            .map_err(|error| ("making its notification socket", error))?;
+        let listeners: Vec<_> = members
+            .iter()
+            .filter_map(|member| self.parts.listeners.get(member))
+            .collect();
+        let names: Vec<Option<String>> = listeners
+            .iter()
+            .map(|listener| listener.name.clone())
+            .collect();
+        let service_name = self.parts.names.get(&service).cloned().unwrap_or_default();
+        let plan = ExecPlan {
+            path: definition.path.clone(),
+            arguments: definition.arguments.clone(),
+            environment: environment(definition, order, &service_name, &names, &notify),
+            sockets: u32::try_from(listeners.len()).unwrap_or(u32::MAX),
+            open_files: self.parts.open_files,
+            pinned: definition.pinned,
+        };
+        let spawned = spawn::spawn(&Order {
+            plan: &plan,
+            sockets: listeners
+                .iter()
+                .map(|listener| listener.fd.as_fd())
+                .collect(),
+            directory: definition.directory.as_fd(),
+            program: definition.program.as_fd(),
+        })?;
+        let sockets: BTreeSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
+        let pid = Pid(u32::try_from(spawned.pid.as_raw()).unwrap_or(0));
+        self.processes
+            .insert(worker, spawned.pid, spawned.pidfd, &service_name);
+        // Without a watch its end is still seen by its exit, and its words are read then.
+        for (watched, token) in [
+            (spawned.outcome.as_fd(), Token::Outcome(worker)),
+            (notify.as_fd(), Token::Notify(worker)),
+        ] {
+            if let Err(error) = self.reactor.add(watched, token.encode()) {
+                tracing::warn!("worker {worker}: cannot watch it: {error}");
+            }
+        }
+        let spawning = Spawning {
+            pid,
+            outcome: spawned.outcome,
+            reader: OutcomeReader::default(),
+        };
+        self.workers.insert(
+            worker,
+            Handles {
+                service,
+                generation,
+                sockets,
+                spawning: Some(spawning),
+                notify: Some(notify),
+                main: None,
+                left: Vec::new(),
+                orphaned: false,
+                complaints: 0,
+            },
+        );
+        Ok(())
+    }
+
+    fn probe(&mut self, worker: WorkerId) {
+        let Some(handles) = self.workers.get(&worker) else {
+            return;
+        };
+        let Some(seen) = self.processes.look(worker, &handles.sockets) else {
+            return;
+        };
+        let sight = Sight {
+            waiting: match seen.waiting {
+                waiting::Waiting::Seen { .. } => Waiting::Seen,
+                waiting::Waiting::NotSeen => Waiting::NotSeen,
+                waiting::Waiting::Unreadable { .. } => Waiting::Unreadable,
+            },
+            wrapped: seen.wrapped.map(|wrapped| Wrapped {
+                pid: Pid(u32::try_from(wrapped.pid.as_raw()).unwrap_or(0)),
+                name: wrapped.name,
+            }),
+        };
+        self.happened(worker, WorkerEvent::Probed(sight));
+    }
+
+    fn kill_tree(&mut self, worker: WorkerId) {
+        self.processes.kill_tree(worker);
+        // What was forked away while it was killed is watched from here on.
+        if self
+            .workers
+            .get(&worker)
+            .is_some_and(|handles| handles.orphaned)
+        {
+            self.watch_left(worker);
+        }
+    }
+
+    fn close_member(&mut self, member: MemberId) {
+        if let Some(listener) = self.parts.listeners.remove(&member) {
+            listener.close();
+        }
+    }
+
+    fn announce(&self, announcement: &Announcement) {
+        match announcement {
+            Announcement::Ready => self.manager.ready(),
+            Announcement::Reloading => self.manager.reloading(),
+            Announcement::Stopping(takes) => self.manager.stopping(*takes),
+            Announcement::Status(line) => self.manager.status(line),
+        }
+    }
+}
+
+/// The whole environment of a worker, except what only its own process can know.
+fn environment(
+    definition: &Definition,
+    spawn: &Spawn,
+    service_name: &str,
+    names: &[Option<String>],
+    notify: &NotifySocket,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut environment = definition.environment.clone();
+    // Whatever the user set of these would contradict what the worker is given.
+    environment.retain(|name, _| !name.starts_with(b"LISTEN_"));
+    let mut own = listen_fds::variables(names);
+    own.extend([
+        ("SHEPHERD_SERVICE".to_owned(), service_name.to_owned()),
+        ("SHEPHERD_SLOT".to_owned(), spawn.slot.to_string()),
+        ("SHEPHERD_WORKER".to_owned(), spawn.worker.to_string()),
+        (
+            "SHEPHERD_GENERATION".to_owned(),
+            spawn.generation.to_string(),
+        ),
+    ]);
+    environment.extend(
+        own.into_iter()
+            .map(|(name, value)| (name.into_bytes(), value.into_bytes())),
+    );
+    let path = notify.path().as_os_str().as_bytes().to_vec();
+    environment.insert(b"NOTIFY_SOCKET".to_vec(), path);
+    environment.into_iter().collect()
+}
+
+/// Why a trampoline did not become the program, for people.
+pub(super) fn explain(outcome: Outcome, how: Exit, definition: Option<&Definition>) -> String {
+    match (outcome, definition) {
+        (Outcome::Failed(Stage::Exec, errno), Some(definition)) => {
+            definition::explain_exec(definition, errno)
+        }
+        (Outcome::Failed(stage, errno), _) => {
+            format!("{stage}: {}", io::Error::from_raw_os_error(errno))
+        }
+        (Outcome::Died(Some(stage)), _) => format!("it {how} while {stage}"),
+        (Outcome::Died(None), _) => format!("it {how} before its first step"),
+        (Outcome::Running, _) => format!("it {how}"),
+    }
+}
+
+/// The next step for the errors that have one.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; raise our limit on open files (`ulimit -n`)",
+        Some(libc::EAGAIN) => "; this user may have no more processes (`ulimit -u`, `pids.max`)",
+        _ => "",
+    }
+}

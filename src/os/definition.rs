@@ -1,0 +1,447 @@
+//! Reads what a generation of a service runs: environment files, directory and program, as they are
+//! at this moment. What was read is pinned, so that a worker started a month later runs the same.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::unistd::{AccessFlags, faccessat};
+use thiserror::Error;
+
+use crate::config::env_file::{self, EnvFileError};
+use crate::config::run::Source;
+use crate::protocol::{exec_plan, listen_fds};
+
+/// What was read.
+#[derive(Debug)]
+pub struct Definition {
+    /// The directory, pinned.
+    pub directory: OwnedFd,
+    /// The program's file, pinned.
+    pub program: OwnedFd,
+    /// The path by which it is run.
+    pub path: Vec<u8>,
+    /// Whether the file runs even when the path leads elsewhere by then; a script's cannot.
+    pub pinned: bool,
+    /// Its arguments, the name first.
+    pub arguments: Vec<Vec<u8>>,
+    /// Its environment, less what belongs to a single worker.
+    pub environment: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Why a definition cannot be used. It names the thing, the cause and, where it helps, a next step.
+#[derive(Debug, Error)]
+pub enum DefinitionError {
+    /// A file of variables.
+    #[error("cannot read environment file `{path}`: {error}")]
+    EnvFile {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A line of a file of variables.
+    #[error("cannot read environment file `{path}`, {error}")]
+    EnvLine {
+        /// Which one.
+        path: PathBuf,
+        /// Where and why.
+        error: EnvFileError,
+    },
+    /// The directory.
+    #[error("cannot use directory `{path}`: {error}")]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A program that was named by path.
+    #[error("cannot run `{program}`: {error}")]
+    Program {
+        /// Which one.
+        program: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// A program that was named without a path.
+    #[error(
+        "cannot run `{program}`: there is no such program in PATH; write a path, such as `./{program}`, for one that is elsewhere"
+    )]
+    NotInPath {
+        /// Which one.
+        program: String,
+    },
+    /// It is not a file that can be run.
+    #[error("cannot run `{program}`: it is {kind}")]
+    NotAFile {
+        /// Which one.
+        program: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// It lacks the permission.
+    #[error(
+        "cannot run `{program}`: it is not executable; `chmod +x` it, or name its interpreter before it"
+    )]
+    NotExecutable {
+        /// Which one.
+        program: String,
+    },
+    /// A script whose interpreter is not there.
+    #[error(
+        "cannot run `{program}`: its interpreter `{interpreter}` does not exist; see its first line"
+    )]
+    NoInterpreter {
+        /// Which one.
+        program: String,
+        /// What its first line names.
+        interpreter: String,
+    },
+}
+
+/// The most that is read of a file of variables.
+const ENV_FILE_MAX: u64 = 1 << 20;
+
+/// The most that is looked at of a program's head, as the kernel does (`BINPRM_BUF_SIZE`).
+const HEAD_MAX: usize = 256;
+
+/// Reads everything that `source` names.
+///
+/// # Errors
+///
+/// See [`DefinitionError`]; nothing has happened then.
+pub fn read(source: &Source) -> Result<Definition, DefinitionError> {
+    let mut environment = inherited();
+    for path in &source.env_files {
+        environment.extend(read_env_file(path)?);
+    }
+    for (name, value) in &source.variables {
+        environment.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec());
+    }
+    let directory = open_directory(source.directory.as_deref())?;
+    if let Some(path) = &source.directory {
+        let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        environment.insert(b"PWD".to_vec(), resolved.into_os_string().into_vec());
+    }
+    let name = source
+        .command
+        .first()
+        .map(OsString::as_os_str)
+        .unwrap_or_default();
+    let path_variable = environment.get(b"PATH".as_slice()).map(Vec::as_slice);
+    let found = find(name, &directory, path_variable)?;
+    Ok(Definition {
+        directory,
+        program: found.program,
+        path: found.path,
+        pinned: found.pinned,
+        arguments: source
+            .command
+            .iter()
+            .map(|argument| argument.as_bytes().to_vec())
+            .collect(),
+        environment,
+    })
+}
+
+/// Our own environment less what must not be inherited.
+fn inherited() -> BTreeMap<Vec<u8>, Vec<u8>> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.into_vec(), value.into_vec()))
+        .filter(|(name, _)| !listen_fds::is_scrubbed(name))
+        .collect()
+}
+
+fn read_env_file(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DefinitionError> {
+    let failed = |error| DefinitionError::EnvFile {
+        path: path.to_owned(),
+        error,
+    };
+    // A fifo without a writer would block, and the loop with it.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let file = open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+    let file = File::from(file);
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    let mut text = Vec::new();
+    file.take(ENV_FILE_MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
+    if text.len() as u64 > ENV_FILE_MAX {
+        return Err(failed(io::Error::other("it is larger than 1 MiB")));
+    }
+    let variables = env_file::parse(&text).map_err(|error| DefinitionError::EnvLine {
+        path: path.to_owned(),
+        error,
+    })?;
+    let bytes = |(name, value): (String, String)| (name.into_bytes(), value.into_bytes());
+    Ok(variables.into_iter().map(bytes).collect())
+}
+
+fn open_directory(path: Option<&Path>) -> Result<OwnedFd, DefinitionError> {
+    let path = path.unwrap_or(Path::new("."));
+    let failed = |error| DefinitionError::Directory {
+        path: path.to_owned(),
+        error,
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+    faccessat(&directory, ".", AccessFlags::X_OK, AtFlags::AT_EACCESS)
+        .map_err(|errno| failed(errno.into()))?;
+    Ok(directory)
+}
+
+/// Why a program that was found could not be run after all, for people.
+#[must_use]
+pub fn explain_exec(definition: &Definition, errno: i32) -> String {
+    let path = Path::new(OsStr::from_bytes(&definition.path));
+    let shown = path.display();
+    let errno = nix::errno::Errno::from_raw(errno);
+    match errno {
+        nix::errno::Errno::ENOENT => match look_at(path, &shown.to_string(), &definition.directory)
+        {
+            // It is there, and so is a script's interpreter: what is missing is its loader.
+            Ok(_) => format!(
+                "cannot run `{shown}`: the loader that it asks for does not exist; \
+                 it was built for another system"
+            ),
+            Err(error) => error.to_string(),
+        },
+        nix::errno::Errno::ENOEXEC => format!(
+            "cannot run `{shown}`: it is no program for this machine; \
+             a script begins with `#!` and its interpreter"
+        ),
+        nix::errno::Errno::E2BIG => {
+            format!("cannot run `{shown}`: its arguments and environment are too large")
+        }
+        errno => format!("cannot run `{shown}`: {}", io::Error::from(errno)),
+    }
+}
+
+struct Found {
+    program: OwnedFd,
+    path: Vec<u8>,
+    pinned: bool,
+}
+
+/// Finds the program as execvp(3) would in that directory and with that `PATH`.
+fn find(
+    name: &OsStr,
+    directory: &OwnedFd,
+    path_variable: Option<&[u8]>,
+) -> Result<Found, DefinitionError> {
+    let shown = name.to_string_lossy().into_owned();
+    if name.as_bytes().contains(&b'/') {
+        return look_at(Path::new(name), &shown, directory);
+    }
+    let default = b"/usr/local/bin:/usr/bin:/bin".as_slice();
+    let mut worst = None;
+    for entry in path_variable.unwrap_or(default).split(|&byte| byte == b':') {
+        let entry = if entry.is_empty() {
+            b".".as_slice()
+        } else {
+            entry
+        };
+        let candidate = Path::new(OsStr::from_bytes(entry)).join(name);
+        match look_at(&candidate, &shown, directory) {
+            Ok(found) => return Ok(found),
+            // As execvp(3): what is not there is passed over, the rest is told in the end.
+            Err(DefinitionError::Program { .. }) => {}
+            Err(error) => worst = worst.or(Some(error)),
+        }
+    }
+    Err(worst.unwrap_or(DefinitionError::NotInPath { program: shown }))
+}
+
+fn look_at(path: &Path, shown: &str, directory: &OwnedFd) -> Result<Found, DefinitionError> {
+    let program = || shown.to_owned();
+    let failed = |error| DefinitionError::Program {
+        program: program(),
+        error,
+    };
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let file = openat(directory, path, flags, Mode::empty())
+        .map_err(|errno| failed(explain(errno, path)))?;
+    let kind = fstat(&file).map_err(|errno| failed(errno.into()))?.st_mode;
+    let kind = SFlag::from_bits_truncate(kind) & SFlag::S_IFMT;
+    if kind != SFlag::S_IFREG {
+        let kind = if kind == SFlag::S_IFDIR {
+            "a directory"
+        } else {
+            "not a regular file"
+        };
+        return Err(DefinitionError::NotAFile {
+            program: program(),
+            kind,
+        });
+    }
+    if faccessat(directory, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_err() {
+        return Err(DefinitionError::NotExecutable { program: program() });
+    }
+    let head = read_head(path, directory);
+    let Some(interpreter) = exec_plan::interpreter(&head) else {
+        let path = path.as_os_str().as_bytes().to_vec();
+        return Ok(Found {
+            program: file,
+            path,
+            pinned: true,
+        });
+    };
+    let interpreter_path = Path::new(OsStr::from_bytes(interpreter));
+    if openat(directory, interpreter_path, flags, Mode::empty()).is_err() {
+        let interpreter = String::from_utf8_lossy(interpreter).into_owned();
+        return Err(DefinitionError::NoInterpreter {
+            program: program(),
+            interpreter,
+        });
+    }
+    Ok(Found {
+        program: file,
+        path: pin_path(path),
+        pinned: false,
+    })
+}
+
+fn explain(errno: nix::errno::Errno, path: &Path) -> io::Error {
+    match errno {
+        nix::errno::Errno::ENOENT if path.is_symlink() && !path.exists() => {
+            io::Error::new(io::ErrorKind::NotFound, "it is a symbolic link to nothing")
+        }
+        nix::errno::Errno::ENOENT => {
+            io::Error::new(io::ErrorKind::NotFound, "there is no such file")
+        }
+        errno => errno.into(),
+    }
+}
+
+/// The path of a script with the symbolic links of its directories resolved: a worker started
+/// between reloads runs the release that its generation began with. Its own name stays as it is,
+/// since programs look at it.
+fn pin_path(path: &Path) -> Vec<u8> {
+    let pinned = match (path.is_absolute(), path.parent(), path.file_name()) {
+        (true, Some(parent), Some(name)) => std::fs::canonicalize(parent)
+            .map(|parent| parent.join(name))
+            .ok(),
+        (_, _, _) => None,
+    };
+    pinned
+        .unwrap_or_else(|| path.to_owned())
+        .into_os_string()
+        .into_vec()
+}
+
+/// The first bytes of the file; none when it may be run but not read.
+fn read_head(path: &Path, directory: &OwnedFd) -> Vec<u8> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let Ok(file) = openat(directory.as_fd(), path, flags, Mode::empty()) else {
+        return Vec::new();
+    };
+    let mut head = vec![0; HEAD_MAX];
+    let count = File::from(file).read_at(&mut head, 0).unwrap_or(0);
+    head.truncate(count);
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn source(directory: &Path, program: &str) -> Source {
+        Source {
+            command: vec![program.into()],
+            directory: Some(directory.to_owned()),
+            variables: Vec::new(),
+            env_files: Vec::new(),
+        }
+    }
+
+    fn write(path: &Path, text: &str, mode: u32) {
+        fs::write(path, text).expect("written");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode set");
+    }
+
+    fn mistake(source: &Source) -> String {
+        read(source).expect_err("a mistake").to_string()
+    }
+
+    #[test]
+    fn each_mistake_is_told_from_the_others() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        write(&at("plain"), "x", 0o644);
+        write(&at("script"), "#!/no/such/interpreter -x\n", 0o755);
+        symlink("nowhere", at("dangling")).expect("linked");
+        for (program, words) in [
+            ("./missing", "no such file"),
+            ("no-such-program-anywhere", "no such program in PATH"),
+            ("./plain", "not executable"),
+            (
+                "./script",
+                "its interpreter `/no/such/interpreter` does not exist",
+            ),
+            ("/", "it is a directory"),
+        ] {
+            let text = mistake(&source(directory.path(), program));
+            assert!(text.contains(words), "{program}: {text}");
+        }
+        let text = mistake(&source(
+            directory.path(),
+            at("dangling").to_str().expect("text"),
+        ));
+        assert!(text.contains("symbolic link to nothing"), "{text}");
+        let text = mistake(&source(&at("no-directory"), "sh"));
+        assert!(
+            text.contains("no-directory") && text.contains("directory"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn variables_win_in_order_and_foreign_ones_stay_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("env");
+        fs::write(&file, "A=file\nB=file\n").expect("written");
+        let mut source = source(directory.path(), "sh");
+        source.env_files.push(file);
+        source.variables.push(("A".to_owned(), "line".to_owned()));
+        let definition = read(&source).expect("whole");
+        let value = |name: &str| {
+            definition
+                .environment
+                .get(name.as_bytes())
+                .map(Vec::as_slice)
+        };
+        assert_eq!(value("A"), Some(&b"line"[..]));
+        assert_eq!(value("B"), Some(&b"file"[..]));
+        assert_eq!(value("LISTEN_FDS"), None);
+    }
+
+    #[test]
+    fn a_binary_is_pinned_and_a_script_keeps_the_release_it_was_found_in() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let base = directory.path().canonicalize().expect("resolved");
+        fs::create_dir(base.join("one")).expect("made");
+        write(&base.join("one/app"), "#!/bin/sh\n", 0o755);
+        symlink("one", base.join("current")).expect("linked");
+        let app = base.join("current/app");
+        let definition = read(&source(&base, app.to_str().expect("text"))).expect("whole");
+        assert_eq!(
+            definition.path,
+            base.join("one/app").into_os_string().into_vec()
+        );
+        assert!(!definition.pinned);
+        assert!(read(&source(&base, "sh")).expect("whole").pinned);
+    }
+}

@@ -1,0 +1,204 @@
+//! The trampoline: from our own binary to the worker's program, in numbered stages. It runs in the
+//! new process only, reads its plan, sets everything up and never comes back.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::{fstat, stat};
+use nix::sys::statfs::fstatfs;
+use nix::unistd::{Pid, execve, execveat, fchdir, setsid, write};
+
+use super::sys::{self, Disposition};
+use crate::protocol::exec_plan::{ExecPlan, Layout, Stage, entering, failed};
+use crate::protocol::listen_fds;
+
+/// The exit code of a trampoline that failed; whoever started it learns more from the outcome pipe.
+pub const FAILED: u8 = 126;
+
+/// The most bytes that a plan may have: the kernel allows no larger environment and arguments.
+const PLAN_MAX: usize = 8 << 20;
+
+/// Becomes the worker. Returns only when it could not, after saying so on the outcome pipe.
+pub fn become_worker(sockets: u32) -> u8 {
+    let layout = Layout::new(sockets);
+    let own = |number: u32| {
+        let file = sys::take_descriptor(RawFd::try_from(number).ok()?)?;
+        fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+        Some(file)
+    };
+    let (Some(outcome), Some(plan), Some(directory), Some(program)) = (
+        own(layout.outcome()),
+        own(layout.plan()),
+        own(layout.directory()),
+        own(layout.program()),
+    ) else {
+        eprintln!("shepherd: the option that starts a worker is for shepherd's own use");
+        return FAILED;
+    };
+    let report = |record: &[u8]| {
+        // The daemon may have died: then nobody is left to tell.
+        let _ = write(&outcome, record);
+    };
+    let mut stage = Stage::Plan;
+    let mut enter = |next: Stage| {
+        stage = next;
+        report(&entering(next));
+    };
+    let Err(errno) = set_up(layout, plan, &directory, &program, &mut enter);
+    report(&failed(stage, errno as i32));
+    FAILED
+}
+
+fn set_up(
+    layout: Layout,
+    plan: OwnedFd,
+    directory: &OwnedFd,
+    program: &OwnedFd,
+    enter: &mut impl FnMut(Stage),
+) -> Result<std::convert::Infallible, Errno> {
+    enter(Stage::Plan);
+    let plan = read_plan(plan)?;
+
+    enter(Stage::Descriptors);
+    sys::close_from(layout.end()).map_err(errno)?;
+
+    enter(Stage::Session);
+    setsid()?;
+
+    enter(Stage::Limits);
+    let (soft, hard) = plan.open_files;
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+
+    enter(Stage::Directory);
+    fchdir(directory)?;
+
+    enter(Stage::Signals);
+    reset_signals()?;
+
+    enter(Stage::Exec);
+    exec(&plan, program)
+}
+
+fn read_plan(plan: OwnedFd) -> Result<ExecPlan, Errno> {
+    let file = std::fs::File::from(plan);
+    let size = file.metadata().map_err(errno)?.size();
+    let size = usize::try_from(size)
+        .ok()
+        .filter(|&size| size <= PLAN_MAX)
+        .ok_or(Errno::E2BIG)?;
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, 0).map_err(errno)?;
+    ExecPlan::decode(&bytes).map_err(|_| Errno::EBADMSG)
+}
+
+/// Default dispositions for all signals (Rust ignores PIPE at start) and none blocked. A HUP that
+/// came meanwhile is dropped by ignoring it once before it is unblocked.
+fn reset_signals() -> Result<(), Errno> {
+    sys::set_disposition(libc::SIGHUP, Disposition::Ignore).map_err(errno)?;
+    SigSet::empty().thread_set_mask()?;
+    for number in 1..=libc::SIGRTMAX() {
+        match sys::set_disposition(number, Disposition::Default) {
+            Ok(()) => {}
+            // KILL, STOP, and the two that the C library keeps to itself.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(errno(error)),
+        }
+    }
+    Ok(())
+}
+
+fn exec(plan: &ExecPlan, program: &OwnedFd) -> Result<std::convert::Infallible, Errno> {
+    let path = cstring(&plan.path)?;
+    let arguments = plan
+        .arguments
+        .iter()
+        .map(|argument| cstring(argument))
+        .collect::<Result<Vec<_>, _>>()?;
+    let environment = environment(plan)?;
+    if plan.pinned && !names(&path, program) {
+        let flags = AtFlags::AT_EMPTY_PATH;
+        return execveat(program, c"", &arguments, &environment, flags);
+    }
+    execve(&path, &arguments, &environment)
+}
+
+/// Whether `path` still leads to this very file.
+fn names(path: &CStr, file: &OwnedFd) -> bool {
+    match (stat(path), fstat(file)) {
+        (Ok(at_path), Ok(opened)) => {
+            (at_path.st_dev, at_path.st_ino) == (opened.st_dev, opened.st_ino)
+        }
+        (Err(_), _) | (_, Err(_)) => false,
+    }
+}
+
+fn environment(plan: &ExecPlan) -> Result<Vec<CString>, Errno> {
+    let mut variables: Vec<CString> = Vec::with_capacity(plan.environment.len() + 2);
+    for (name, value) in &plan.environment {
+        variables.push(cstring(
+            &[name.as_slice(), b"=", value.as_slice()].concat(),
+        )?);
+    }
+    if plan.sockets > 0 {
+        for (name, value) in own_stamp() {
+            variables.push(cstring(format!("{name}={value}").as_bytes())?);
+        }
+    }
+    Ok(variables)
+}
+
+/// The variables that say that the sockets are meant for this process.
+#[must_use]
+pub fn own_stamp() -> Vec<(String, String)> {
+    listen_fds::stamp(std::process::id(), own_pidfd_id())
+}
+
+/// The inode number of a pidfd of this process, where it tells processes apart: on pidfs only.
+fn own_pidfd_id() -> Option<u64> {
+    /// See statfs(2); the kernel's `PID_FS_MAGIC`.
+    const PIDFS: i64 = 0x5049_4446;
+    let pidfd = sys::pidfd_open(Pid::this()).ok()?;
+    let filesystem = fstatfs(pidfd.as_fd()).ok()?;
+    if i64::from(filesystem.filesystem_type().0) != PIDFS {
+        return None;
+    }
+    fstat(&pidfd).ok().map(|stat| stat.st_ino)
+}
+
+fn cstring(bytes: &[u8]) -> Result<CString, Errno> {
+    CString::new(bytes).map_err(|_| Errno::EINVAL)
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// Replaces this process by `command`, its environment ours less what the convention stamps, plus
+/// the stamp for this process. For the end of a wrapper script.
+///
+/// # Errors
+///
+/// Why the program could not be run; on success it does not return.
+pub fn exec_stamped(command: &[std::ffi::OsString]) -> Result<std::convert::Infallible, io::Error> {
+    use std::os::unix::process::CommandExt;
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut process = std::process::Command::new(program);
+    process.args(arguments);
+    for name in ["LISTEN_PID", "LISTEN_PIDFDID"] {
+        process.env_remove(name);
+    }
+    if std::env::var_os("LISTEN_FDS").is_some() {
+        process.envs(own_stamp());
+    }
+    // Rust ignores PIPE at start, and a disposition survives exec.
+    sys::set_disposition(libc::SIGPIPE, Disposition::Default)?;
+    Err(process.exec())
+}

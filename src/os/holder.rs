@@ -1,0 +1,403 @@
+//! Who has the address that we want: finds the process behind a listening socket, for a message.
+//! It never signals, opens or changes anything, and what it says may be outdated when it is read.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// How many lines of a table of sockets are read. Listening sockets come first in the TCP tables,
+/// so that only a machine with more listeners than this hides one.
+const TABLE_LINES_MAX: usize = 100_000;
+
+/// How many descriptors of how many processes are looked at, about 2 µs each.
+const DESCRIPTORS_MAX: usize = 500_000;
+
+/// A process that holds a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// For people: the process may be gone by the time this is read.
+    pub pid: i32,
+    /// What the process calls itself, `/proc/PID/comm`.
+    pub name: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}` (pid {})", self.name, self.pid)
+    }
+}
+
+/// Finds who keeps us from `address`; `[::]` stands for both families, as we bind it.
+///
+/// `None` if nobody does, or the process belongs to another user or another pid namespace.
+/// Listeners are asked first; a connection can hold its local port as well.
+pub fn of_tcp(address: SocketAddr) -> Option<Holder> {
+    let mut held = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let entries = lines(Path::new(table)).filter_map(|line| tcp_entry(&line));
+        held.extend(entries.filter_map(|entry| {
+            let rank = conflict(address, entry.local)?;
+            Some((entry.state, rank, entry.inode))
+        }));
+    }
+    held.sort();
+    let inodes: Vec<u64> = held.into_iter().map(|(_, _, inode)| inode).collect();
+    of_first(&inodes)
+}
+
+/// Finds who listens on a unix path. `peer` is what `SO_PEERCRED` of a connection said: the
+/// process that called listen(2), which helps where the path was renamed or is relative, and
+/// misleads where that process left the socket to others.
+pub fn of_unix(path: &Path, peer: Option<i32>) -> Option<Holder> {
+    let absolute = std::path::absolute(path).ok();
+    let inodes: Vec<u64> = lines(Path::new("/proc/net/unix"))
+        .filter_map(|line| unix_entry(&line))
+        .filter(|entry| {
+            let entry_path = Path::new(OsStr::from_bytes(&entry.path));
+            entry_path == path || Some(entry_path) == absolute.as_deref()
+        })
+        .map(|entry| entry.inode)
+        .collect();
+    of_first(&inodes).or_else(|| peer.filter(|pid| *pid > 0).and_then(named))
+}
+
+/// One line of `/proc/net/tcp` (proc_net(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct TcpEntry {
+    local: SocketAddr,
+    state: TcpState,
+    inode: u64,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum TcpState {
+    Listening,
+    Other,
+}
+
+/// One listening stream socket of `/proc/net/unix`.
+#[derive(Debug, PartialEq, Eq)]
+struct UnixEntry {
+    path: Vec<u8>,
+    inode: u64,
+}
+
+/// How well a socket explains a refusal, best first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Same,
+    Covered,
+    /// A wildcard of IPv6, which covers IPv4 only if it is dual stack; the table does not say.
+    Maybe,
+}
+
+fn tcp_entry(line: &[u8]) -> Option<TcpEntry> {
+    const LISTEN: &str = "0A";
+    let mut fields = core::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let local = tcp_address(fields.nth(1)?)?;
+    let state = if fields.nth(1)? == LISTEN {
+        TcpState::Listening
+    } else {
+        TcpState::Other
+    };
+    let inode = fields.nth(5)?.parse().ok()?;
+    // A connection in TIME_WAIT has no socket any more.
+    (inode != 0).then_some(TcpEntry {
+        local,
+        state,
+        inode,
+    })
+}
+
+/// Reads `0100007F:1F90`: 32-bit words as the machine stores them, then the port.
+fn tcp_address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let mut bytes = Vec::with_capacity(16);
+    for word in ip.as_bytes().chunks(8) {
+        let word = core::str::from_utf8(word).ok()?;
+        bytes.extend(u32::from_str_radix(word, 16).ok()?.to_ne_bytes());
+    }
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let ip = match ip.len() {
+        8 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        32 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+fn unix_entry(line: &[u8]) -> Option<UnixEntry> {
+    const ACCEPTS: &[u8] = b"00010000";
+    const STREAM: &[u8] = b"0001";
+    // Num RefCount Protocol Flags Type St Inode Path: the inode is padded with spaces, and what
+    // follows the one space after it is the path, which may contain anything.
+    let mut rest = line;
+    let mut fields: [&[u8]; 7] = [b""; 7];
+    for field in &mut fields {
+        rest = rest.trim_ascii_start();
+        let end = rest.iter().position(|byte| *byte == b' ')?;
+        (*field, rest) = rest.split_at(end);
+    }
+    let [_, _, _, flags, kind, _, inode] = fields;
+    let inode = core::str::from_utf8(inode).ok()?.parse().ok()?;
+    let listens = flags == ACCEPTS && kind == STREAM;
+    listens.then(|| UnixEntry {
+        path: rest[1..].to_vec(),
+        inode,
+    })
+}
+
+/// Whether a socket at `held` keeps a listener away from `wanted`, and how surely.
+fn conflict(wanted: SocketAddr, held: SocketAddr) -> Option<Rank> {
+    if wanted.port() != held.port() {
+        return None;
+    }
+    match (wanted.ip().to_canonical(), held.ip().to_canonical()) {
+        (wanted, held) if wanted == held => Some(Rank::Same),
+        (IpAddr::V6(wanted), _) if wanted.is_unspecified() => Some(Rank::Covered),
+        (IpAddr::V4(wanted), IpAddr::V4(held)) => {
+            (wanted.is_unspecified() || held.is_unspecified()).then_some(Rank::Covered)
+        }
+        (IpAddr::V4(_), IpAddr::V6(held)) => held.is_unspecified().then_some(Rank::Maybe),
+        (IpAddr::V6(_), IpAddr::V6(held)) => held.is_unspecified().then_some(Rank::Covered),
+        (IpAddr::V6(_), IpAddr::V4(_)) => None,
+    }
+}
+
+/// The holder of the first of these sockets that has a visible one.
+fn of_first(inodes: &[u64]) -> Option<Holder> {
+    if inodes.is_empty() {
+        return None;
+    }
+    let holders = holders(inodes);
+    let pid = inodes
+        .iter()
+        .find_map(|inode| eldest(holders.get(inode)?, parent))?;
+    named(pid)
+}
+
+/// Every visible process that has one of these sockets open, in one walk over `/proc`.
+fn holders(inodes: &[u64]) -> BTreeMap<u64, Vec<i32>> {
+    let mut found: BTreeMap<u64, Vec<i32>> = BTreeMap::new();
+    let mut descriptors_left = DESCRIPTORS_MAX;
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        let descriptors = fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for descriptor in descriptors {
+            if descriptors_left == 0 {
+                return found;
+            }
+            descriptors_left -= 1;
+            let Ok(target) = fs::read_link(descriptor.path()) else {
+                continue;
+            };
+            let Some(inode) = socket_inode(target.as_os_str().as_bytes()) else {
+                continue;
+            };
+            if inodes.contains(&inode) {
+                let pids = found.entry(inode).or_default();
+                // A process may have several descriptors of one socket.
+                if pids.last() != Some(&pid) {
+                    pids.push(pid);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Reads `socket:[4711]`, where a link in `/proc/PID/fd` points (proc_pid_fd(5)).
+fn socket_inode(target: &[u8]) -> Option<u64> {
+    let inode = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
+    core::str::from_utf8(inode).ok()?.parse().ok()
+}
+
+/// Of a supervisor and its workers, the supervisor: the one whose parent does not hold it.
+fn eldest(pids: &[i32], parent: impl Fn(i32) -> Option<i32>) -> Option<i32> {
+    let orphan = |pid: &&i32| parent(**pid).is_none_or(|parent| !pids.contains(&parent));
+    pids.iter().filter(orphan).min().copied()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    parent_in_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The fourth field of `/proc/PID/stat`; the second is a name in parentheses that may itself
+/// contain spaces and parentheses (proc_pid_stat(5)).
+fn parent_in_stat(stat: &[u8]) -> Option<i32> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let after = core::str::from_utf8(&stat[end + 1..]).ok()?;
+    after.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn named(pid: i32) -> Option<Holder> {
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(&name));
+    // A process chooses its own name; it does not get to draw on our terminal.
+    let name = name.replace(
+        |character: char| character.is_control() || character == '`',
+        "?",
+    );
+    Some(Holder { pid, name })
+}
+
+fn lines(table: &Path) -> impl Iterator<Item = Vec<u8>> + use<> {
+    let reader = File::open(table).ok().map(BufReader::new);
+    let lines = reader
+        .into_iter()
+        .flat_map(|reader| reader.split(b'\n').map_while(Result::ok));
+    lines.take(TABLE_LINES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn reads_the_tcp_tables() {
+        let head = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt";
+        assert_eq!(tcp_entry(head), None);
+        let listening = b"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 \
+            00000000     0        0 4711 1 0000000000000000 100 0 0 10 0";
+        let local = "127.0.0.1:8080".parse().unwrap();
+        let entry = TcpEntry {
+            local,
+            state: TcpState::Listening,
+            inode: 4711,
+        };
+        assert_eq!(tcp_entry(listening), Some(entry));
+        let connection = b"   1: 00000000000000000000000001000000:0050 \
+            00000000000000000000000001000000:9C40 01 00000000:00000000 00:00000000 \
+            00000000     0        0 4712 1 0000000000000000 20 4 30 10 -1";
+        let local = "[::1]:80".parse().unwrap();
+        let entry = TcpEntry {
+            local,
+            state: TcpState::Other,
+            inode: 4712,
+        };
+        assert_eq!(tcp_entry(connection), Some(entry));
+        for broken in [
+            "",
+            "0:",
+            "0: 0100007F",
+            "0: XX:YY a 0A",
+            "0: 0100007F:1F90 b 0A c d e f g",
+        ] {
+            assert_eq!(tcp_entry(broken.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn reads_the_unix_table() {
+        let line = |flags: &str, path: &str| {
+            unix_entry(
+                format!("000000006b0f9dc7: 00000002 00000000 {flags} 0001 01  8634 {path}")
+                    .as_bytes(),
+            )
+        };
+        let entry = |path: &str| {
+            Some(UnixEntry {
+                path: path.into(),
+                inode: 8634,
+            })
+        };
+        assert_eq!(line("00010000", "/run/x.sock"), entry("/run/x.sock"));
+        assert_eq!(line("00010000", " a  b"), entry(" a  b"));
+        assert_eq!(line("00000000", "/run/x.sock"), None);
+        assert_eq!(
+            unix_entry(b"Num       RefCount Protocol Flags    Type St Inode Path"),
+            None
+        );
+        assert_eq!(
+            unix_entry(b"0: 00000003 00000000 00000000 0001 03 12"),
+            None
+        );
+    }
+
+    #[test]
+    fn knows_which_addresses_exclude_each_other() {
+        for (wanted, held, expected) in [
+            ("127.0.0.1:80", "127.0.0.1:80", Some(Rank::Same)),
+            ("127.0.0.1:80", "127.0.0.1:81", None),
+            ("127.0.0.1:80", "127.0.0.2:80", None),
+            ("127.0.0.1:80", "0.0.0.0:80", Some(Rank::Covered)),
+            ("127.0.0.1:80", "[::]:80", Some(Rank::Maybe)),
+            ("127.0.0.1:80", "[::1]:80", None),
+            ("0.0.0.0:80", "127.0.0.1:80", Some(Rank::Covered)),
+            ("0.0.0.0:80", "[::1]:80", None),
+            ("[::]:80", "127.0.0.1:80", Some(Rank::Covered)),
+            ("[::]:80", "[::1]:80", Some(Rank::Covered)),
+            ("[::]:80", "[::]:80", Some(Rank::Same)),
+            ("[::1]:80", "[::]:80", Some(Rank::Covered)),
+            ("[::1]:80", "0.0.0.0:80", None),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80", Some(Rank::Same)),
+        ] {
+            let rank = conflict(wanted.parse().unwrap(), held.parse().unwrap());
+            assert_eq!(rank, expected, "{wanted} against {held}");
+        }
+    }
+
+    #[test]
+    fn names_the_supervisor_and_not_its_workers() {
+        let parent = |pid: i32| match pid {
+            7 | 12 => Some(10),
+            10 => Some(1),
+            _ => None,
+        };
+        assert_eq!(eldest(&[7, 10, 12], parent), Some(10));
+        assert_eq!(eldest(&[7, 12], parent), Some(7));
+        assert_eq!(eldest(&[], parent), None);
+    }
+
+    #[test]
+    fn reads_a_parent_behind_any_name() {
+        assert_eq!(parent_in_stat(b"42 (a) b (c) S 7 42 42 0 -1"), Some(7));
+        assert_eq!(parent_in_stat(b"42 (a"), None);
+        assert_eq!(parent_in_stat(b"42 (a)"), None);
+    }
+
+    #[test]
+    fn reads_the_inode_of_a_descriptor() {
+        assert_eq!(socket_inode(b"socket:[4711]"), Some(4711));
+        assert_eq!(socket_inode(b"pipe:[4711]"), None);
+        assert_eq!(socket_inode(b"socket:[x]"), None);
+    }
+
+    #[test]
+    fn finds_this_process_behind_its_sockets() {
+        let own = Some(std::process::id() as i32);
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        assert_eq!(of_tcp(address).map(|holder| holder.pid), own);
+        drop(tcp);
+        assert_eq!(of_tcp(address), None);
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let _unix = UnixListener::bind(&path).unwrap();
+        assert_eq!(of_unix(&path, None).map(|holder| holder.pid), own);
+        assert_eq!(of_unix(&directory.path().join("y.sock"), None), None);
+        assert_eq!(
+            of_unix(Path::new("moved"), own).map(|holder| holder.pid),
+            own
+        );
+    }
+}

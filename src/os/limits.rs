@@ -1,0 +1,45 @@
+//! What the machine lets us have: open files and processors.
+
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{SysconfVar, sysconf};
+
+/// A soft and a hard limit on open files.
+pub type OpenFiles = (u64, u64);
+
+/// Raises our own soft limit on open files to the hard one, and gives what it was: workers get
+/// that, since programs that use select(2) break above 1024 descriptors.
+///
+/// # Errors
+///
+/// Those of getrlimit(2).
+pub fn raise_open_files() -> io::Result<OpenFiles> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        // Without it we have fewer, which shows where it matters.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    Ok((soft, hard))
+}
+
+/// How many processors we may use: the affinity mask and the cgroup's quota count, both versions of
+/// cgroups are known to the standard library. At least 1.
+#[must_use]
+pub fn processors_for_us() -> u32 {
+    std::thread::available_parallelism()
+        .ok()
+        .and_then(|count| u32::try_from(count.get()).ok())
+        .unwrap_or(1)
+}
+
+/// How many processors of the machine are online, see sysconf(3). At least 1.
+#[must_use]
+pub fn processors_online() -> u32 {
+    sysconf(SysconfVar::_NPROCESSORS_ONLN)
+        .ok()
+        .flatten()
+        .and_then(|count| u32::try_from(count).ok())
+        .filter(|&count| count > 0)
+        .unwrap_or(1)
+}

@@ -1,0 +1,45 @@
+//! The system: it does what it is asked and decides nothing. Unsafe code is in [`sys`] alone.
+
+pub mod sys;
+
+pub mod clock;
+
+pub mod reactor;
+
+pub mod signals;
+
+pub mod stderr;
+
+pub mod limits;
+
+pub mod definition;
+
+pub mod listeners;
+
+pub mod inherited;
+
+pub mod unix_path;
+
+pub mod holder;
+
+pub mod local_address;
+
+pub mod spawn;
+
+pub mod exec;
+
+pub mod processes;
+
+pub mod tree;
+
+pub mod waiting;
+
+pub mod proc;
+
+pub mod notify_socket;
+
+pub mod runtime_dir;
+
+pub mod pid_file;
+
+pub mod service_manager;

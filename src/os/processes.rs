@@ -1,0 +1,363 @@
+//! The workers' processes: which there are, how they end, and signals to them. Every signal goes
+//! through a pidfd; nothing here decides when one is sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+
+use super::sys::Whom;
+use super::tree::{self, Main, Mark, Owner, Process, Root};
+use super::waiting::{self, Sight};
+use super::{proc, sys};
+use crate::core::event::Exit;
+use crate::core::ids::WorkerId;
+use crate::core::policy::Signal;
+
+/// How many children are reaped in one go; the rest is reaped in the next turn.
+const REAPED_MAX: usize = 256;
+
+/// How many times a tree is read again while it is killed: each time finds what was forked meanwhile.
+const KILL_ROUNDS: usize = 16;
+
+/// How long the last sweep waits for what it killed.
+const SWEEP_WAIT: Duration = Duration::from_secs(2);
+
+/// How many generations of parents are asked for when a process says whose it is.
+const ANCESTORS_MAX: usize = 64;
+
+/// All workers that are not quite gone.
+#[derive(Debug, Default)]
+pub struct Processes {
+    workers: BTreeMap<WorkerId, Entry>,
+    /// Main processes that are alive, to find their worker when they are reaped.
+    mains: BTreeMap<Pid, WorkerId>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    root: Root,
+    main: Option<OwnedFd>,
+    /// What the main process has left behind and is watched.
+    left: BTreeSet<Process>,
+}
+
+/// A child whose exit was collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// A worker's main process.
+    Main(WorkerId, Exit),
+    /// Anything else that was handed to us.
+    Other,
+}
+
+/// What changed among the processes that a main process left behind.
+#[derive(Debug, Default)]
+pub struct LeftBehind {
+    /// How many there are.
+    pub count: u32,
+    /// Pidfds of those that were not there before, to be watched.
+    pub appeared: Vec<OwnedFd>,
+}
+
+impl Processes {
+    /// A worker was spawned: `pid` is our child and leads, or is about to lead, its own session.
+    pub fn insert(&mut self, worker: WorkerId, pid: Pid, pidfd: OwnedFd, service: &str) {
+        let marks = vec![
+            Mark {
+                name: "SHEPHERD_WORKER",
+                value: worker.to_string().into_bytes(),
+            },
+            Mark {
+                name: "SHEPHERD_SERVICE",
+                value: service.as_bytes().to_vec(),
+            },
+        ];
+        let root = Root::new(worker.0, pid, pid, marks);
+        self.workers.insert(
+            worker,
+            Entry {
+                root,
+                main: Some(pidfd),
+                left: BTreeSet::new(),
+            },
+        );
+        self.mains.insert(pid, worker);
+    }
+
+    /// Nothing of the worker is left.
+    pub fn remove(&mut self, worker: WorkerId) {
+        if let Some(entry) = self.workers.remove(&worker) {
+            self.mains.remove(&entry.root.main);
+        }
+    }
+
+    /// The main process of a worker, while it lives.
+    #[must_use]
+    pub fn main(&self, worker: WorkerId) -> Option<Pid> {
+        self.workers
+            .get(&worker)
+            .filter(|entry| entry.main.is_some())
+            .map(|entry| entry.root.main)
+    }
+
+    /// Collects children that have exited. The second value says whether there may be more.
+    pub fn reap(&mut self) -> (Vec<Reaped>, bool) {
+        let mut reaped = Vec::new();
+        while reaped.len() < REAPED_MAX {
+            let Some((pid, how)) = reap_one(Whom::Anyone) else {
+                return (reaped, false);
+            };
+            reaped.push(match self.main_has_gone(pid) {
+                Some(worker) => Reaped::Main(worker, how),
+                None => Reaped::Other,
+            });
+        }
+        (reaped, true)
+    }
+
+    /// The pidfd of a main process that is not our child is readable: it has exited.
+    pub fn main_exited(&mut self, worker: WorkerId) -> Option<Exit> {
+        let entry = self.workers.get(&worker)?;
+        let pidfd = entry.main.as_ref()?;
+        let pid = entry.root.main;
+        // Its parent may have died, and then it is our child after all.
+        let how = reap_one(Whom::Pidfd(pidfd.as_fd())).map_or(Exit::Unknown, |(_, how)| how);
+        self.main_has_gone(pid);
+        Some(how)
+    }
+
+    fn main_has_gone(&mut self, pid: Pid) -> Option<WorkerId> {
+        let worker = self.mains.remove(&pid)?;
+        let entry = self.workers.get_mut(&worker)?;
+        entry.main = None;
+        Some(worker)
+    }
+
+    /// Whether a process belongs to a worker's tree. One that has gone already cannot be asked: it
+    /// gets the benefit of the doubt, since programs that only say a word exit right after it.
+    #[must_use]
+    pub fn may_speak_for(&self, worker: WorkerId, pid: Pid) -> bool {
+        proc::stat(pid).is_none() || self.belongs(worker, pid)
+    }
+
+    fn belongs(&self, worker: WorkerId, pid: Pid) -> bool {
+        let Some(entry) = self.workers.get(&worker) else {
+            return false;
+        };
+        let ourselves = Pid::this();
+        let mut current = pid;
+        for _ in 0..ANCESTORS_MAX {
+            if current == entry.root.main && entry.main.is_some() {
+                return true;
+            }
+            let Some(stat) = proc::stat(current) else {
+                return false;
+            };
+            if stat.ppid == ourselves {
+                return self.owner(current) == Some(worker);
+            }
+            current = stat.ppid;
+        }
+        false
+    }
+
+    fn owner(&self, orphan: Pid) -> Option<WorkerId> {
+        let roots: Vec<&Root> = self.workers.values().map(|entry| &entry.root).collect();
+        match tree::owner(orphan, &roots) {
+            Owner::Worker(worker) => Some(WorkerId(worker)),
+            Owner::Stranger | Owner::Dead => None,
+        }
+    }
+
+    /// Takes another process of the worker's tree for its main one. Gives a copy of its pidfd, to be
+    /// watched: it need not be our child. `None` when it is no process of that tree.
+    pub fn change_main(&mut self, worker: WorkerId, pid: Pid) -> Option<OwnedFd> {
+        if self.main(worker) == Some(pid) || !self.belongs(worker, pid) {
+            return None;
+        }
+        let pidfd = sys::pidfd_open(pid).ok()?;
+        // Only what was opened before this second look is surely the process that was looked at.
+        if !self.belongs(worker, pid) {
+            return None;
+        }
+        let watch = pidfd.try_clone().ok()?;
+        let entry = self.workers.get_mut(&worker)?;
+        self.mains.remove(&entry.root.main);
+        entry.root.main = pid;
+        entry.main = Some(pidfd);
+        self.mains.insert(pid, worker);
+        Some(watch)
+    }
+
+    /// Looks whether somebody in the worker's tree waits on one of its sockets.
+    pub fn look(&mut self, worker: WorkerId, sockets: &BTreeSet<u64>) -> Option<Sight> {
+        let entry = self.workers.get_mut(&worker)?;
+        entry.main.as_ref()?;
+        let members = tree::members(&entry.root, Main::Alive, &[]);
+        entry.root.remember(&members);
+        let pids: Vec<Pid> = members.iter().map(|process| process.pid).collect();
+        Some(waiting::look(entry.root.main, &pids, sockets))
+    }
+
+    /// Reads which processes the worker's main process has left behind.
+    pub fn left_behind(&mut self, worker: WorkerId) -> LeftBehind {
+        let members = self.members(worker);
+        let Some(entry) = self.workers.get_mut(&worker) else {
+            return LeftBehind::default();
+        };
+        entry.root.remember(&members);
+        // One that cannot be opened for want of descriptors counts all the same: its exit is told
+        // by its parent's end or by the signal for our own children.
+        let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        let before = std::mem::take(&mut entry.left);
+        let mut appeared = Vec::new();
+        for process in members {
+            if before.contains(&process) {
+                entry.left.insert(process);
+            } else if let Some(pidfd) = open(process) {
+                entry.left.insert(process);
+                appeared.push(pidfd);
+            }
+        }
+        LeftBehind { count, appeared }
+    }
+
+    /// Sends a signal to the worker's main process.
+    pub fn signal(&self, worker: WorkerId, signal: Signal) {
+        if let Some(pidfd) = self
+            .workers
+            .get(&worker)
+            .and_then(|entry| entry.main.as_ref())
+        {
+            // It may have exited a moment ago; its exit tells.
+            let _ = sys::pidfd_send_signal(pidfd, number(signal));
+        }
+    }
+
+    /// Sends a signal to every process of the worker's tree.
+    pub fn signal_tree(&mut self, worker: WorkerId, signal: Signal) {
+        self.signal(worker, signal);
+        for pidfd in self.members(worker).into_iter().filter_map(open) {
+            let _ = sys::pidfd_send_signal(&pidfd, number(signal));
+        }
+    }
+
+    /// Sends KILL to every process of the worker's tree, until no further one is found.
+    pub fn kill_tree(&mut self, worker: WorkerId) {
+        self.signal(worker, Signal::Kill);
+        let mut killed = BTreeSet::new();
+        for _ in 0..KILL_ROUNDS {
+            let mut found = false;
+            for process in self.members(worker) {
+                if killed.insert(process)
+                    && let Some(pidfd) = open(process)
+                {
+                    found = true;
+                    let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
+                }
+            }
+            if !found {
+                return;
+            }
+        }
+    }
+
+    /// The worker's processes besides its main one.
+    fn members(&self, worker: WorkerId) -> Vec<Process> {
+        let Some(entry) = self.workers.get(&worker) else {
+            return Vec::new();
+        };
+        let mains: BTreeSet<Pid> = self.mains.keys().copied().collect();
+        let orphans: Vec<Pid> = tree::orphans(&proc::children(Pid::this()), &mains)
+            .into_iter()
+            .filter(|&orphan| self.owner(orphan) == Some(worker))
+            .collect();
+        let main = if entry.main.is_some() {
+            Main::Alive
+        } else {
+            Main::Gone
+        };
+        tree::members(&entry.root, main, &orphans)
+    }
+}
+
+/// Kills and reaps everything below us, strangers included: the daemon ends. Gives how many are
+/// left, hanging in the kernel.
+#[must_use]
+pub fn sweep() -> usize {
+    let deadline = Instant::now() + SWEEP_WAIT;
+    loop {
+        while reap_one(Whom::Anyone).is_some() {}
+        let below: Vec<Process> = proc::descendants(Pid::this())
+            .into_iter()
+            .filter_map(Process::live)
+            .collect();
+        let pidfds: Vec<OwnedFd> = below.into_iter().filter_map(open).collect();
+        let left = deadline.saturating_duration_since(Instant::now());
+        if pidfds.is_empty() || left.is_zero() {
+            return pidfds.len();
+        }
+        for pidfd in &pidfds {
+            let _ = sys::pidfd_send_signal(pidfd, libc::SIGKILL);
+        }
+        wait_for_one(&pidfds, left);
+    }
+}
+
+/// Whether the process of a pidfd has exited.
+#[must_use]
+pub fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}
+
+fn wait_for_one(pidfds: &[OwnedFd], patience: Duration) {
+    let mut polled: Vec<PollFd<'_>> = pidfds
+        .iter()
+        .map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN))
+        .collect();
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+    let _ = poll(&mut polled, timeout);
+}
+
+/// A pidfd of this very process: it still lives after the pidfd was opened.
+fn open(process: Process) -> Option<OwnedFd> {
+    let pidfd = sys::pidfd_open(process.pid).ok()?;
+    process.is_live().then_some(pidfd)
+}
+
+fn reap_one(whom: Whom<'_>) -> Option<(Pid, Exit)> {
+    let ended = sys::reap(whom).ok().flatten()?;
+    let how = match ended.how {
+        sys::How::Code(code) => Exit::Code(code),
+        sys::How::Signal { number, core } => {
+            let name = nix::sys::signal::Signal::try_from(number).ok();
+            Exit::Signal {
+                number,
+                name: name.map(nix::sys::signal::Signal::as_str),
+                core,
+            }
+        }
+    };
+    Some((ended.pid, how))
+}
+
+fn number(signal: Signal) -> i32 {
+    match signal {
+        Signal::Hup => libc::SIGHUP,
+        Signal::Int => libc::SIGINT,
+        Signal::Quit => libc::SIGQUIT,
+        Signal::Abrt => libc::SIGABRT,
+        Signal::Kill => libc::SIGKILL,
+        Signal::Usr1 => libc::SIGUSR1,
+        Signal::Usr2 => libc::SIGUSR2,
+        Signal::Alrm => libc::SIGALRM,
+        Signal::Term => libc::SIGTERM,
+        Signal::Cont => libc::SIGCONT,
+        Signal::Winch => libc::SIGWINCH,
+        Signal::Pwr => libc::SIGPWR,
+    }
+}

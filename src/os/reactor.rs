@@ -1,0 +1,89 @@
+//! Waits for descriptors to become readable, level-triggered. It knows tokens, never what they mean.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+/// How many descriptors one wait reports. The rest is reported by the next, so a crowd of readable
+/// ones cannot keep deadlines from being looked at.
+pub const EVENTS_MAX: usize = 128;
+
+/// A set of descriptors, each with a token.
+#[derive(Debug)]
+pub struct Reactor {
+    epoll: Epoll,
+}
+
+impl Reactor {
+    /// An empty set.
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_create1(2).
+    pub fn new() -> io::Result<Reactor> {
+        Ok(Reactor {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+        })
+    }
+
+    /// Reports `token` whenever `fd` is readable or hung up.
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_ctl(2), `ENOSPC` among them.
+    pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(self
+            .epoll
+            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+    }
+
+    /// Stops reporting `fd`. To be called before it is closed: a copy of it elsewhere would keep it
+    /// in the set.
+    pub fn remove(&self, fd: impl AsFd) {
+        // It fails only for a descriptor that is not in the set, which is what is wanted.
+        let _ = self.epoll.delete(fd);
+    }
+
+    /// Waits for at most `timeout` (for ever without one) and gives the tokens of what is readable.
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_wait(2), except `EINTR`, which counts as nothing readable.
+    pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<u64>> {
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        match self.epoll.wait(&mut events, round_up(timeout)) {
+            Ok(count) => Ok(events.iter().take(count).map(EpollEvent::data).collect()),
+            Err(Errno::EINTR) => Ok(Vec::new()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Whole milliseconds, rounded up: waking a little early would mean waking twice.
+fn round_up(timeout: Option<Duration>) -> EpollTimeout {
+    match timeout {
+        None => EpollTimeout::NONE,
+        Some(timeout) => {
+            let millis = timeout.as_nanos().div_ceil(1_000_000);
+            EpollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX))
+                .unwrap_or(EpollTimeout::MAX)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_round_up_to_whole_milliseconds_and_never_overflow() {
+        let millis = |timeout| round_up(Some(timeout)).as_millis();
+        assert_eq!(millis(Duration::ZERO), Some(0));
+        assert_eq!(millis(Duration::from_nanos(1)), Some(1));
+        assert_eq!(millis(Duration::from_micros(2001)), Some(3));
+        assert_eq!(millis(Duration::from_secs(u64::MAX)), Some(i32::MAX as u32));
+    }
+}

@@ -1,0 +1,104 @@
+//! Signals to the daemon, as a readable descriptor. It reports them and never acts on them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use signal_hook::consts::signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::origin::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
+
+use super::sys;
+
+/// The signals that shepherd listens to.
+pub struct Signals {
+    delivery: SignalDelivery<UnixStream, WithOrigin>,
+    /// Whether there was a terminal at the start, so that its loss means something.
+    had_terminal: bool,
+}
+
+/// What a signal means to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// HUP from somebody: reload.
+    Reload,
+    /// HUP because the terminal is gone.
+    TerminalGone,
+    /// TERM.
+    Stop,
+    /// INT.
+    Interrupt,
+    /// QUIT.
+    StopNow,
+    /// TTIN.
+    OneMore,
+    /// TTOU.
+    OneFewer,
+    /// CHLD.
+    ChildChanged,
+}
+
+impl Signals {
+    /// Listens from here on. A HUP that is ignored, as nohup(1) leaves it, stays so.
+    ///
+    /// # Errors
+    ///
+    /// When no pipe can be made.
+    pub fn listen() -> io::Result<Signals> {
+        let mut wanted = vec![SIGTERM, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGCHLD];
+        if !sys::is_ignored(SIGHUP) {
+            wanted.push(SIGHUP);
+        }
+        let (read, write) = UnixStream::pair()?;
+        let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), wanted)?;
+        Ok(Signals {
+            delivery,
+            had_terminal: terminal_is_there(),
+        })
+    }
+
+    /// What has come since the last call, in the order of the signals' numbers.
+    pub fn pending(&mut self) -> Vec<Received> {
+        let origins: Vec<Origin> = self.delivery.pending().collect();
+        origins
+            .iter()
+            .filter_map(|origin| self.meaning(origin))
+            .collect()
+    }
+
+    fn meaning(&self, origin: &Origin) -> Option<Received> {
+        match origin.signal {
+            SIGHUP if self.hung_up(origin) => Some(Received::TerminalGone),
+            SIGHUP => Some(Received::Reload),
+            SIGTERM => Some(Received::Stop),
+            SIGINT => Some(Received::Interrupt),
+            SIGQUIT => Some(Received::StopNow),
+            SIGTTIN => Some(Received::OneMore),
+            SIGTTOU => Some(Received::OneFewer),
+            SIGCHLD => Some(Received::ChildChanged),
+            _ => None,
+        }
+    }
+
+    /// The kernel sends HUP itself when a terminal hangs up; a shell that dies with its terminal
+    /// sends it by kill(2), and the terminal is gone all the same.
+    fn hung_up(&self, origin: &Origin) -> bool {
+        let from_kernel = matches!(origin.cause, Cause::Kernel);
+        from_kernel || (self.had_terminal && !terminal_is_there())
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.delivery.get_read().as_fd()
+    }
+}
+
+/// Whether this process has a controlling terminal that can still be opened, see tty(4).
+fn terminal_is_there() -> bool {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    open("/dev/tty", flags, Mode::empty()).is_ok()
+}

@@ -1,0 +1,181 @@
+//! The only unsafe code: system calls that no library wraps, one operation a block.
+//!
+//! It never decides anything and never retries, except on `EINTR`.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// A descriptor of the process `pid`, close-on-exec, see pidfd_open(2).
+///
+/// # Errors
+///
+/// `ESRCH` when there is no such process, `EMFILE` and `ENFILE` when no descriptor is left.
+pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let raw = RawFd::try_from(Errno::result(result)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Sends `signal` to the process that `pidfd` stands for, see pidfd_send_signal(2).
+///
+/// # Errors
+///
+/// `ESRCH` when it has been reaped, `EPERM` when it belongs to somebody else.
+pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let raw = pidfd.as_fd().as_raw_fd();
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open while it is borrowed, and a null siginfo asks the kernel to
+    // fill in what kill(2) would.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, raw, signal, no_info, 0) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Closes every descriptor from `first` on, see close_range(2).
+///
+/// # Errors
+///
+/// `ENOSYS` before Linux 5.9.
+///
+/// # Safety of the caller's descriptors
+///
+/// No [`OwnedFd`] at or above `first` may be alive: only the trampoline calls this, before it has
+/// opened anything there.
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: the trampoline, its only caller, owns nothing from `first` on: all of these came to
+    // it without being meant for it.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Takes a descriptor that this process was given by number: by its parent, or in a message.
+///
+/// Returns `None` when it is not open.
+pub fn take_descriptor(raw: RawFd) -> Option<OwnedFd> {
+    // SAFETY: fcntl with F_GETFD touches no memory and fails on a number that is not open.
+    let flags = unsafe { libc::fcntl(raw, libc::F_GETFD) };
+    if flags < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and each caller takes each number once, right after it was given: the
+    // trampoline at its start, the notification socket from a message it has just read.
+    Some(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// What a signal does, see signal(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// What the kernel does by itself.
+    Default,
+    /// Nothing.
+    Ignore,
+}
+
+/// Sets what signal `number` does, see sigaction(2).
+///
+/// # Errors
+///
+/// `EINVAL` for a number that is no signal, or one that cannot be changed.
+pub fn set_disposition(number: i32, disposition: Disposition) -> io::Result<()> {
+    let handler = match disposition {
+        Disposition::Default => libc::SIG_DFL,
+        Disposition::Ignore => libc::SIG_IGN,
+    };
+    // SAFETY: no handler of ours runs by either of the two constants.
+    let result = unsafe { libc::signal(number, handler) };
+    if result == libc::SIG_ERR {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether signal `number` is ignored, as nohup(1) leaves HUP.
+#[must_use]
+pub fn is_ignored(number: i32) -> bool {
+    let mut current = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    let nothing = std::ptr::null();
+    // SAFETY: a null new action only asks, and `current` has room for the answer.
+    let result = unsafe { libc::sigaction(number, nothing, current.as_mut_ptr()) };
+    if result != 0 {
+        return false;
+    }
+    // SAFETY: sigaction succeeded, so it has filled `current`.
+    let current = unsafe { current.assume_init() };
+    current.sa_sigaction == libc::SIG_IGN
+}
+
+/// Whose exit to collect.
+#[derive(Debug, Clone, Copy)]
+pub enum Whom<'a> {
+    /// Any child's.
+    Anyone,
+    /// That of the child behind this pidfd.
+    Pidfd(BorrowedFd<'a>),
+}
+
+/// A child that has exited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its pid, which may be given to another process from here on.
+    pub pid: Pid,
+    /// How it ended.
+    pub how: How,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It returned this.
+    Code(i32),
+    /// A signal ended it, realtime ones included, for which nix has no name.
+    Signal {
+        /// Its number.
+        number: i32,
+        /// Whether a core was dumped.
+        core: bool,
+    },
+}
+
+/// Collects the exit of a child, if there is one, without waiting, see waitid(2).
+///
+/// # Errors
+///
+/// `ECHILD` when there is no such child.
+pub fn reap(whom: Whom<'_>) -> io::Result<Option<Ended>> {
+    let (kind, id) = match whom {
+        Whom::Anyone => (libc::P_ALL, 0),
+        Whom::Pidfd(pidfd) => (libc::P_PIDFD, pidfd.as_raw_fd().unsigned_abs()),
+    };
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG;
+    // SAFETY: `info` has room for the answer, and a pidfd is open while it is borrowed.
+    let result = unsafe { libc::waitid(kind, id, info.as_mut_ptr(), flags) };
+    Errno::result(result)?;
+    // SAFETY: it is all zeros, which is a valid siginfo, or the kernel has filled it.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid has filled the fields for a child, or left the zeros.
+    let pid = unsafe { info.si_pid() };
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: as for the pid.
+    let status = unsafe { info.si_status() };
+    let how = match info.si_code {
+        libc::CLD_EXITED => How::Code(status),
+        code => How::Signal {
+            number: status,
+            core: code == libc::CLD_DUMPED,
+        },
+    };
+    Ok(Some(Ended {
+        pid: Pid::from_raw(pid),
+        how,
+    }))
+}
