@@ -30,7 +30,7 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    Run(Run),
+    Run(Box<Run>),
     Exec(Exec),
 }
 

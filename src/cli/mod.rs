@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.verb {
-        Verb::Run(run) => run::main(run),
+        Verb::Run(run) => run::main(*run),
         Verb::Exec(exec) => exec::main(&exec),
     }
 }

@@ -40,6 +40,8 @@
 //! `now` must never go back. Actions name workers by id; an event for a worker that is gone is late
 //! news and changes nothing.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 mod supervisor;
 
 pub mod event;

@@ -262,6 +262,10 @@ impl Notice {
 }
 
 impl fmt::Display for Notice {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a few lines for each notice, and nothing else"
+    )]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Notice::Started {

@@ -29,7 +29,7 @@ pub fn backoff(failures: u32, random: &mut Random) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let nominal = (BACKOFF_FIRST * (1 << doublings)).min(BACKOFF_MAX);
     let quarter = u64::try_from(nominal.as_micros() / 4).unwrap_or(u64::MAX);
-    nominal - Duration::from_micros(random.below(quarter + 1))
+    nominal.saturating_sub(Duration::from_micros(random.below(quarter + 1)))
 }
 
 /// When a service's last immediate restarts were.

@@ -32,10 +32,7 @@ pub struct Service {
     sockets: Sockets,
     /// The generation that serves, or is to serve first.
     serving: Fleet,
-    /// Whether a fleet has been ready as a whole once.
-    committed: bool,
-    /// Whether a worker has failed before the first fleet was ready as a whole.
-    stumbled: bool,
+    first_start: FirstStart,
     reload: Option<Reload>,
     /// Who waits for the next reload, if one is to follow.
     queued: Option<Vec<RequestId>>,
@@ -50,6 +47,17 @@ pub struct Service {
     /// The generation for which a wrapper was last warned of.
     wrapper_told: Option<GenerationId>,
     stopping: bool,
+}
+
+/// How the first start went. Until it is over, one way or the other, a reload waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstStart {
+    /// No worker has failed, and not all are ready.
+    UnderWay,
+    /// A worker failed before all were ready: a reload may be the remedy.
+    Stumbled,
+    /// All workers of a generation have been ready together.
+    Committed,
 }
 
 /// What a service needs from the supervisor around it.
@@ -87,8 +95,7 @@ impl Service {
             wanted: policy.workers,
             sockets: Sockets::shared(&policy.sockets),
             serving: Fleet::new(first),
-            committed: false,
-            stumbled: false,
+            first_start: FirstStart::UnderWay,
             reload: None,
             queued: None,
             workers: BTreeMap::new(),
@@ -112,7 +119,7 @@ impl Service {
     /// Whether all its workers have been ready together once.
     #[must_use]
     pub fn is_committed(&self) -> bool {
-        self.committed
+        self.first_start == FirstStart::Committed
     }
 
     /// Whether a reload is under way.
@@ -304,7 +311,7 @@ impl Service {
             wanted: self.wanted,
             ready: self.ready_in(&self.serving),
             generation: self.serving.generation,
-            committed: self.committed,
+            committed: self.is_committed(),
             failing: self.failing,
             reloading: self.reload.as_ref().map(|reload| reload.generation),
             queued: self.queued.is_some(),
@@ -343,8 +350,8 @@ impl Service {
         {
             self.serving.ready(slot);
         }
-        if !self.committed && self.ready_in(&self.serving) == self.wanted {
-            self.committed = true;
+        if !self.is_committed() && self.ready_in(&self.serving) == self.wanted {
+            self.first_start = FirstStart::Committed;
             let service = self.policy.name.clone();
             context.notice(Notice::Serving {
                 service,
@@ -418,7 +425,9 @@ impl Service {
                 }
             };
         }
-        self.stumbled = true;
+        if self.first_start == FirstStart::UnderWay {
+            self.first_start = FirstStart::Stumbled;
+        }
         self.failures = self.failures.saturating_add(1);
         let attempt = self.serving.failed(slot);
         let delay = backoff(attempt, random);
@@ -471,10 +480,8 @@ impl Service {
         }
     }
 
-    /// Before the first commit a reload waits, unless the first start has gone wrong: then it may
-    /// well be the remedy.
     fn may_reload(&self) -> bool {
-        self.reload.is_none() && (self.committed || self.stumbled)
+        self.reload.is_none() && self.first_start != FirstStart::UnderWay
     }
 
     fn begin_reload(&mut self, now: Time, context: &mut Context<'_>) {
@@ -543,7 +550,7 @@ impl Service {
             return;
         };
         let old = std::mem::replace(&mut self.serving, fleet);
-        self.committed = true;
+        self.first_start = FirstStart::Committed;
         self.failures = 0;
         let old: Vec<WorkerId> = old.workers().collect();
         context.notice(Notice::ReloadCommitted {

@@ -6,9 +6,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::unistd::read;
-
 use crate::config::run::Source;
 use crate::core::Supervisor;
 use crate::core::event::{Event, SpawnFailure, WorkerEvent};
@@ -20,11 +17,12 @@ use crate::os::definition::Definition;
 use crate::os::limits::OpenFiles;
 use crate::os::listeners::Listener;
 use crate::os::notify_socket::NotifySocket;
-use crate::os::processes::{Processes, Reaped};
+use crate::os::processes::{self, NewMain, Processes, Reaped};
 use crate::os::reactor::Reactor;
 use crate::os::runtime_dir::RuntimeDir;
 use crate::os::service_manager::ServiceManager;
 use crate::os::signals::{Received, Signals};
+use crate::os::spawn;
 use crate::protocol::exec_plan::{Outcome, OutcomeReader};
 use crate::protocol::notify;
 
@@ -257,17 +255,9 @@ impl Daemon {
         let Some(spawning) = &mut handles.spawning else {
             return;
         };
-        let mut buffer = [0; 256];
-        loop {
-            match read(&spawning.outcome, &mut buffer) {
-                Ok(0) => break,
-                Ok(count) => spawning
-                    .reader
-                    .feed(buffer.get(..count).unwrap_or_default()),
-                Err(Errno::EINTR) => {}
-                // There is more to come, or it cannot be read: its exit will tell.
-                Err(_) => return,
-            }
+        if !spawn::read_outcome(&spawning.outcome, &mut spawning.reader) {
+            // There is more to come, or it cannot be read: its exit will tell.
+            return;
         }
         let (pid, outcome) = (spawning.pid, spawning.reader.outcome());
         self.reactor.remove(&spawning.outcome);
@@ -339,17 +329,13 @@ impl Daemon {
     }
 
     fn change_main(&mut self, worker: WorkerId, pid: u32) {
-        let process = i32::try_from(pid).map(nix::unistd::Pid::from_raw);
-        if process.is_ok_and(|process| self.processes.main(worker) == Some(process)) {
-            return;
-        }
-        let changed = process
-            .ok()
-            .and_then(|process| self.processes.change_main(worker, process));
-        let Some(watch) = changed else {
-            let what =
-                format!("names process {pid} as its main one, which is not its own; ignoring it");
-            return self.complain(worker, &what);
+        let watch = match self.processes.change_main(worker, pid) {
+            NewMain::Same => return,
+            NewMain::Changed(watch) => watch,
+            NewMain::Refused => {
+                let what = format!("names process {pid} as its main one, which is not its own");
+                return self.complain(worker, &what);
+            }
         };
         let Some(handles) = self.workers.get_mut(&worker) else {
             return;
@@ -473,7 +459,7 @@ impl Daemon {
         };
         // All are looked at again, so those that have ended are dropped from the watch.
         handles.left.retain(|pidfd| {
-            let ended = crate::os::processes::has_ended(pidfd);
+            let ended = processes::has_ended(pidfd);
             if ended {
                 self.reactor.remove(pidfd);
             }

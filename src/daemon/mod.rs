@@ -9,7 +9,6 @@ mod journal;
 use std::collections::BTreeMap;
 use std::io;
 
-use nix::sys::prctl::set_child_subreaper;
 use thiserror::Error;
 
 use crate::config::run::{Name, RunConfig};
@@ -83,7 +82,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let open_files = limits::raise_open_files().map_err(system("read the limit on open files"))?;
     // Before the first worker: a signal that comes early must find us listening.
     let signals = Signals::listen().map_err(system("listen to signals"))?;
-    set_child_subreaper(true).map_err(|errno| system("become a subreaper")(errno.into()))?;
+    processes::become_subreaper().map_err(system("become a subreaper"))?;
 
     let service = ServiceId(0);
     let definition = definition::read(&config.source)?;

@@ -71,11 +71,11 @@ impl Daemon {
         self.events.push_back(event);
     }
 
-    fn spawn(&mut self, spawn: &Spawn) {
-        if let Err((step, error)) = self.try_spawn(spawn) {
-            let reason = format!("{step}: {error}{}", hint(&error));
+    fn spawn(&mut self, order: &Spawn) {
+        if let Err((step, error)) = self.try_spawn(order) {
+            let reason = format!("{step}: {error}{}", spawn::remedy(&error));
             self.happened(
-                spawn.worker,
+                order.worker,
                 WorkerEvent::SpawnFailed(SpawnFailure { reason }),
             );
         }
@@ -249,14 +249,5 @@ pub(super) fn explain(outcome: Outcome, how: Exit, definition: Option<&Definitio
         (Outcome::Died(Some(stage)), _) => format!("it {how} while {stage}"),
         (Outcome::Died(None), _) => format!("it {how} before its first step"),
         (Outcome::Running, _) => format!("it {how}"),
-    }
-}
-
-/// The next step for the errors that have one.
-fn hint(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EMFILE) => "; raise our limit on open files (`ulimit -n`)",
-        Some(libc::EAGAIN) => "; this user may have no more processes (`ulimit -u`, `pids.max`)",
-        _ => "",
     }
 }

@@ -160,7 +160,10 @@ fn inherited() -> BTreeMap<Vec<u8>, Vec<u8>> {
         .collect()
 }
 
-fn read_env_file(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DefinitionError> {
+/// A variable's name and its value.
+type Variable = (Vec<u8>, Vec<u8>);
+
+fn read_env_file(path: &Path) -> Result<Vec<Variable>, DefinitionError> {
     let failed = |error| DefinitionError::EnvFile {
         path: path.to_owned(),
         error,

@@ -14,7 +14,7 @@ use nix::sys::stat::{fstat, stat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{Pid, execve, execveat, fchdir, setsid, write};
 
-use super::sys::{self, Disposition};
+use super::sys;
 use crate::protocol::exec_plan::{ExecPlan, Layout, Stage, entering, failed};
 use crate::protocol::listen_fds;
 
@@ -25,6 +25,7 @@ pub const FAILED: u8 = 126;
 const PLAN_MAX: usize = 8 << 20;
 
 /// Becomes the worker. Returns only when it could not, after saying so on the outcome pipe.
+#[must_use]
 pub fn become_worker(sockets: u32) -> u8 {
     let layout = Layout::new(sockets);
     let own = |number: u32| {
@@ -38,7 +39,11 @@ pub fn become_worker(sockets: u32) -> u8 {
         own(layout.directory()),
         own(layout.program()),
     ) else {
-        eprintln!("shepherd: the option that starts a worker is for shepherd's own use");
+        use std::io::Write;
+        let _ = writeln!(
+            io::stderr(),
+            "shepherd: this option is for shepherd's own use"
+        );
         return FAILED;
     };
     let report = |record: &[u8]| {
@@ -100,12 +105,12 @@ fn read_plan(plan: OwnedFd) -> Result<ExecPlan, Errno> {
 /// Default dispositions for all signals (Rust ignores PIPE at start) and none blocked. A HUP that
 /// came meanwhile is dropped by ignoring it once before it is unblocked.
 fn reset_signals() -> Result<(), Errno> {
-    sys::set_disposition(libc::SIGHUP, Disposition::Ignore).map_err(errno)?;
+    sys::ignore(libc::SIGHUP).map_err(errno)?;
     SigSet::empty().thread_set_mask()?;
     for number in 1..=libc::SIGRTMAX() {
-        match sys::set_disposition(number, Disposition::Default) {
+        match sys::set_default(number) {
             Ok(()) => {}
-            // KILL, STOP, and the two that the C library keeps to itself.
+            // KILL and STOP have no other disposition.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             Err(error) => return Err(errno(error)),
         }
@@ -162,10 +167,10 @@ pub fn own_stamp() -> Vec<(String, String)> {
 /// The inode number of a pidfd of this process, where it tells processes apart: on pidfs only.
 fn own_pidfd_id() -> Option<u64> {
     /// See statfs(2); the kernel's `PID_FS_MAGIC`.
-    const PIDFS: i64 = 0x5049_4446;
+    const PIDFS: libc::__fsword_t = 0x5049_4446;
     let pidfd = sys::pidfd_open(Pid::this()).ok()?;
     let filesystem = fstatfs(pidfd.as_fd()).ok()?;
-    if i64::from(filesystem.filesystem_type().0) != PIDFS {
+    if filesystem.filesystem_type().0 != PIDFS {
         return None;
     }
     fstat(&pidfd).ok().map(|stat| stat.st_ino)
@@ -175,6 +180,7 @@ fn cstring(bytes: &[u8]) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::EINVAL)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is for `map_err`")]
 fn errno(error: io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
@@ -199,6 +205,6 @@ pub fn exec_stamped(command: &[std::ffi::OsString]) -> Result<std::convert::Infa
         process.envs(own_stamp());
     }
     // Rust ignores PIPE at start, and a disposition survives exec.
-    sys::set_disposition(libc::SIGPIPE, Disposition::Default)?;
+    sys::set_default(libc::SIGPIPE)?;
     Err(process.exec())
 }

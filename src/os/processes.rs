@@ -2,16 +2,18 @@
 //! through a pidfd; nothing here decides when one is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::Pid;
 
 use super::sys::Whom;
 use super::tree::{self, Main, Mark, Owner, Process, Root};
 use super::waiting::{self, Sight};
-use super::{proc, sys};
+use super::{clock, proc, sys};
 use crate::core::event::Exit;
 use crate::core::ids::WorkerId;
 use crate::core::policy::Signal;
@@ -53,6 +55,18 @@ pub enum Reaped {
     Other,
 }
 
+/// What came of naming another main process.
+#[derive(Debug)]
+pub enum NewMain {
+    /// It was the main process already.
+    Same,
+    /// It is the main process from here on. This is a copy of its pidfd, to be watched, since it
+    /// need not be our child.
+    Changed(OwnedFd),
+    /// It is no live process of that worker's tree.
+    Refused,
+}
+
 /// What changed among the processes that a main process left behind.
 #[derive(Debug, Default)]
 pub struct LeftBehind {
@@ -60,6 +74,16 @@ pub struct LeftBehind {
     pub count: u32,
     /// Pidfds of those that were not there before, to be watched.
     pub appeared: Vec<OwnedFd>,
+}
+
+/// Orphans among our descendants become our children from here on, see `PR_SET_CHILD_SUBREAPER` in
+/// prctl(2), so that nothing a worker started can slip away.
+///
+/// # Errors
+///
+/// None that is known.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(set_child_subreaper(true)?)
 }
 
 impl Processes {
@@ -172,10 +196,22 @@ impl Processes {
         }
     }
 
-    /// Takes another process of the worker's tree for its main one. Gives a copy of its pidfd, to be
-    /// watched: it need not be our child. `None` when it is no process of that tree.
-    pub fn change_main(&mut self, worker: WorkerId, pid: Pid) -> Option<OwnedFd> {
-        if self.main(worker) == Some(pid) || !self.belongs(worker, pid) {
+    /// Takes another process of the worker's tree for its main one.
+    pub fn change_main(&mut self, worker: WorkerId, pid: u32) -> NewMain {
+        let Ok(pid) = i32::try_from(pid).map(Pid::from_raw) else {
+            return NewMain::Refused;
+        };
+        if self.main(worker) == Some(pid) {
+            return NewMain::Same;
+        }
+        match self.try_change_main(worker, pid) {
+            Some(watch) => NewMain::Changed(watch),
+            None => NewMain::Refused,
+        }
+    }
+
+    fn try_change_main(&mut self, worker: WorkerId, pid: Pid) -> Option<OwnedFd> {
+        if !self.belongs(worker, pid) {
             return None;
         }
         let pidfd = sys::pidfd_open(pid).ok()?;
@@ -288,7 +324,7 @@ impl Processes {
 /// left, hanging in the kernel.
 #[must_use]
 pub fn sweep() -> usize {
-    let deadline = Instant::now() + SWEEP_WAIT;
+    let deadline = clock::now() + SWEEP_WAIT;
     loop {
         while reap_one(Whom::Anyone).is_some() {}
         let below: Vec<Process> = proc::descendants(Pid::this())
@@ -296,7 +332,7 @@ pub fn sweep() -> usize {
             .filter_map(Process::live)
             .collect();
         let pidfds: Vec<OwnedFd> = below.into_iter().filter_map(open).collect();
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = clock::now().until(deadline);
         if pidfds.is_empty() || left.is_zero() {
             return pidfds.len();
         }

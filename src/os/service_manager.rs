@@ -69,7 +69,8 @@ impl ServiceManager {
         let Some((socket, target)) = &self.target else {
             return;
         };
-        let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+        let lines: Vec<String> = states.iter().map(NotifyState::to_string).collect();
+        let message = lines.join("\n");
         // The crate's own function waits when the manager does not read; this one does not.
         let _ = socket.send_to_addr(message.as_bytes(), target);
     }

@@ -7,15 +7,16 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, pipe2, write};
+use nix::unistd::{Pid, pipe2, read, write};
 
 use super::sys;
-use crate::protocol::exec_plan::{ExecPlan, Layout};
+use crate::protocol::exec_plan::{ExecPlan, Layout, OutcomeReader};
 
 /// The first argument that makes our binary the trampoline.
 pub const TRAMPOLINE: &str = "--become-worker";
@@ -110,6 +111,29 @@ pub fn spawn(order: &Order<'_>) -> Result<Spawned, (&'static str, io::Error)> {
         pidfd,
         outcome,
     })
+}
+
+/// Reads what the trampoline has told so far. Returns whether it has told everything.
+pub fn read_outcome(outcome: &OwnedFd, reader: &mut OutcomeReader) -> bool {
+    let mut buffer = [0; 256];
+    loop {
+        match read(outcome, &mut buffer) {
+            Ok(0) => return true,
+            Ok(count) => reader.feed(buffer.get(..count).unwrap_or_default()),
+            Err(Errno::EINTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// The next step for a failure to start a process, where there is one.
+#[must_use]
+pub fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; raise our limit on open files (`ulimit -n`)",
+        Some(libc::EAGAIN) => "; this user may have no more processes (`ulimit -u`, `pids.max`)",
+        _ => "",
+    }
 }
 
 /// All dispositions at their defaults, and HUP blocked: the trampoline has our name, and somebody

@@ -9,12 +9,15 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::write;
+
+use super::clock;
+use crate::core::time::Time;
 
 /// How long one line may wait for a slow reader. After a drop, lines do not wait until one goes
 /// through again, so a reader that has stopped costs this once.
@@ -104,7 +107,7 @@ impl Stderr {
 
 impl Sink {
     fn write_all(&self, bytes: &[u8], patience: Duration) -> io::Result<()> {
-        let deadline = Instant::now() + patience;
+        let deadline = clock::now() + patience;
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.write(rest) {
@@ -137,11 +140,11 @@ impl Sink {
         }
     }
 
-    fn wait_until(&self, deadline: Instant) -> io::Result<()> {
+    fn wait_until(&self, deadline: Time) -> io::Result<()> {
         let fd = match self {
             Sink::Own(fd) | Sink::Socket(fd) | Sink::Shared(fd) => fd,
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = clock::now().until(deadline);
         if left.is_zero() || !is_writable(fd.as_fd(), left)? {
             return Err(io::ErrorKind::TimedOut.into());
         }

@@ -1,6 +1,7 @@
 //! The only unsafe code: system calls that no library wraps, one operation a block.
 //!
-//! It never decides anything and never retries, except on `EINTR`.
+//! It never decides anything and never retries.
+#![expect(unsafe_code, reason = "the one place for it")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -57,6 +58,7 @@ pub fn close_from(first: u32) -> io::Result<()> {
 /// Takes a descriptor that this process was given by number: by its parent, or in a message.
 ///
 /// Returns `None` when it is not open.
+#[must_use]
 pub fn take_descriptor(raw: RawFd) -> Option<OwnedFd> {
     // SAFETY: fcntl with F_GETFD touches no memory and fails on a number that is not open.
     let flags = unsafe { libc::fcntl(raw, libc::F_GETFD) };
@@ -68,32 +70,49 @@ pub fn take_descriptor(raw: RawFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// What a signal does, see signal(7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
-    /// What the kernel does by itself.
-    Default,
-    /// Nothing.
-    Ignore,
-}
-
-/// Sets what signal `number` does, see sigaction(2).
+/// Ignores signal `number`, see sigaction(2).
 ///
 /// # Errors
 ///
-/// `EINVAL` for a number that is no signal, or one that cannot be changed.
-pub fn set_disposition(number: i32, disposition: Disposition) -> io::Result<()> {
-    let handler = match disposition {
-        Disposition::Default => libc::SIG_DFL,
-        Disposition::Ignore => libc::SIG_IGN,
-    };
-    // SAFETY: no handler of ours runs by either of the two constants.
-    let result = unsafe { libc::signal(number, handler) };
+/// `EINVAL` for a number that is no signal, or one that cannot be ignored.
+pub fn ignore(number: i32) -> io::Result<()> {
+    // SAFETY: no handler of ours runs by this constant.
+    let result = unsafe { libc::signal(number, libc::SIG_IGN) };
     if result == libc::SIG_ERR {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
     }
+}
+
+/// Gives signal `number` its default disposition, see rt_sigaction(2).
+///
+/// The C library keeps the first two realtime signals to itself and refuses to touch them, but they
+/// may have been ignored by whoever started us and would stay so over exec. The kernel has no such
+/// reserve, so it is asked directly.
+///
+/// # Errors
+///
+/// `EINVAL` for KILL, STOP, and a number that is no signal.
+pub fn set_default(number: i32) -> io::Result<()> {
+    /// The size of the kernel's signal set: 64 signals.
+    const SET_BYTES: usize = 8;
+    // All zeros is `SIG_DFL` without flags, restorer and mask in the layout of every architecture,
+    // and this is larger than any of them.
+    let default = [0u64; 8];
+    let nothing = std::ptr::null::<u64>();
+    // SAFETY: the kernel reads less than `default` has, and writes nothing.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            number,
+            default.as_ptr(),
+            nothing,
+            SET_BYTES,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
 }
 
 /// Whether signal `number` is ignored, as nohup(1) leaves HUP.

@@ -219,10 +219,7 @@ pub fn interpreter(head: &[u8]) -> Option<&[u8]> {
         .strip_prefix(b"#!")?
         .split(|&byte| byte == b'\n')
         .next()?;
-    let path = line
-        .trim_ascii()
-        .split(|byte| byte.is_ascii_whitespace())
-        .next()?;
+    let path = line.trim_ascii().split(u8::is_ascii_whitespace).next()?;
     (!path.is_empty()).then_some(path)
 }
 
