@@ -97,6 +97,11 @@ impl Fleet {
         self.entry(slot).seat = Seat::Held(worker);
     }
 
+    /// The worker of the slot has ended.
+    pub fn vacate(&mut self, slot: SlotId) {
+        self.entry(slot).seat = Seat::Empty;
+    }
+
     /// The worker of the slot is ready: what failed here before does not count any more.
     pub fn ready(&mut self, slot: SlotId) {
         self.entry(slot).failures = 0;

@@ -78,7 +78,7 @@ pub enum Notice {
         /// How long it has been stopping.
         after: Duration,
     },
-    /// A worker that was asked to stop has exited.
+    /// A worker that was asked to stop, or said that it would, has exited.
     Drained {
         /// Which worker.
         worker: WorkerName,
@@ -324,11 +324,7 @@ impl fmt::Display for Notice {
                 )
             }
             Notice::Drained { worker, how, after } => {
-                write!(
-                    f,
-                    "{worker} {how}, {} after it was asked to stop",
-                    Human(*after)
-                )
+                write!(f, "{worker} {how} after draining for {}", Human(*after))
             }
             Notice::LeftBehind {
                 worker,

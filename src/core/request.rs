@@ -45,5 +45,5 @@ impl Response {
     }
 }
 
-/// How many requests may wait for one reload. Signals merge long before; this holds for clients.
+/// How many requests may wait for one reload, or for the stop. More are refused.
 pub const WAITING_MAX: usize = 64;

@@ -52,9 +52,9 @@ pub struct Service {
 /// How the first start went. Until it is over, one way or the other, a reload waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FirstStart {
-    /// No worker has failed, and not all are ready.
+    /// No worker has ended, and not all are ready.
     UnderWay,
-    /// A worker failed before all were ready: a reload may be the remedy.
+    /// A worker ended before all were ready: a reload may be the remedy.
     Stumbled,
     /// All workers of a generation have been ready together.
     Committed,
@@ -296,6 +296,7 @@ impl Service {
     pub fn settle(&mut self, now: Time, context: &mut Context<'_>) {
         if !self.stopping {
             self.trim(now, context);
+            self.come_up(context);
             self.fill(now, context);
             self.begin_reload(now, context);
             self.advance_reload(now, context);
@@ -339,17 +340,27 @@ impl Service {
 
     fn note_ready(&mut self, now: Time, id: WorkerId, context: &mut Context<'_>) {
         self.warn_of_wrapper(now, id, context);
+        let Some(slot) = self.workers.get(&id).map(|worker| worker.slot) else {
+            return;
+        };
+        // A worker of a reload says nothing about the generation that serves.
+        if self.serving.holds(slot, id) {
+            self.serving.ready(slot);
+            self.recover(context);
+        }
+    }
+
+    fn recover(&mut self, context: &mut Context<'_>) {
         self.failures = 0;
         if std::mem::take(&mut self.failing) {
-            context.notice(Notice::Recovered {
-                service: self.policy.name.clone(),
-            });
+            let service = self.policy.name.clone();
+            context.notice(Notice::Recovered { service });
         }
-        if let Some(slot) = self.workers.get(&id).map(|worker| worker.slot)
-            && self.serving.holds(slot, id)
-        {
-            self.serving.ready(slot);
-        }
+    }
+
+    /// Notes when all workers are ready together for the first time: the last one became so, or
+    /// fewer are wanted.
+    fn come_up(&mut self, context: &mut Context<'_>) {
         if !self.is_committed() && self.ready_in(&self.serving) == self.wanted {
             self.first_start = FirstStart::Committed;
             let service = self.policy.name.clone();
@@ -402,6 +413,14 @@ impl Service {
                 was_ready,
                 next,
             });
+            // It is as good as gone, or leaves by itself: the abort stops the others.
+            if let Some(Reload {
+                stage: ReloadStage::Rolling(fleet),
+                ..
+            }) = &mut self.reload
+            {
+                fleet.vacate(slot);
+            }
             self.abort(now, reason, context);
         }
     }
@@ -414,6 +433,9 @@ impl Service {
         was_ready: bool,
         random: &mut Random,
     ) -> Next {
+        if self.first_start == FirstStart::UnderWay {
+            self.first_start = FirstStart::Stumbled;
+        }
         if was_ready {
             let at = self.restarts.take(now);
             self.serving.wait(slot, at);
@@ -424,9 +446,6 @@ impl Service {
                     delay: now.until(at),
                 }
             };
-        }
-        if self.first_start == FirstStart::UnderWay {
-            self.first_start = FirstStart::Stumbled;
         }
         self.failures = self.failures.saturating_add(1);
         let attempt = self.serving.failed(slot);
@@ -551,7 +570,6 @@ impl Service {
         };
         let old = std::mem::replace(&mut self.serving, fleet);
         self.first_start = FirstStart::Committed;
-        self.failures = 0;
         let old: Vec<WorkerId> = old.workers().collect();
         context.notice(Notice::ReloadCommitted {
             service: self.policy.name.clone(),
@@ -559,6 +577,7 @@ impl Service {
             after: now.since(since),
             draining: u32::try_from(old.len()).unwrap_or(u32::MAX),
         });
+        self.recover(context);
         for id in old {
             self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
         }

@@ -1,17 +1,23 @@
 //! The whole machine behind five methods; see the module above for how to drive it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::action::{Action, Announcement};
 use super::event::Event;
 use super::ids::{RequestId, ServiceId};
 use super::notice::Notice;
 use super::policy::Policy;
-use super::request::{Request, Response};
+use super::request::{Request, Response, WAITING_MAX};
 use super::restart::Random;
 use super::service::{Context, Scale, Service};
 use super::status::Status;
 use super::time::{Time, Why, earlier};
+use super::worker::{KILL_ROUNDS_MAX, KILL_WAIT, ORPHANS_WAIT};
+
+/// What a stop may take beyond the longest ladder: what main processes leave behind, and the rounds
+/// of KILL.
+const STOP_SLACK: Duration = ORPHANS_WAIT.saturating_add(KILL_WAIT.saturating_mul(KILL_ROUNDS_MAX));
 
 /// Decides for all services. It knows no clock, process, descriptor or file.
 #[derive(Debug, Clone)]
@@ -190,22 +196,26 @@ impl Supervisor {
                 };
                 self.kill(now);
             }
-            (Request::Stop, Phase::Stopping { requests, .. }) => requests.push(id),
             (
-                Request::Interrupt,
+                Request::Stop | Request::Interrupt | Request::StopNow,
                 Phase::Stopping {
                     requests,
                     interrupted,
                 },
             ) => {
-                requests.push(id);
-                if std::mem::replace(interrupted, true) {
+                let again = match request {
+                    Request::StopNow => true,
+                    Request::Interrupt => std::mem::replace(interrupted, true),
+                    Request::Stop | Request::Reload | Request::OneMore | Request::OneFewer => false,
+                };
+                if requests.len() < WAITING_MAX {
+                    requests.push(id);
+                } else {
+                    self.respond(id, Response::Refused("too many wait for the stop already"));
+                }
+                if again {
                     self.kill(now);
                 }
-            }
-            (Request::StopNow, Phase::Stopping { requests, .. }) => {
-                requests.push(id);
-                self.kill(now);
             }
             (Request::Reload | Request::OneMore | Request::OneFewer, Phase::Stopping { .. }) => {
                 self.respond(id, Response::Refused("everything is being stopped"));
@@ -301,7 +311,7 @@ impl Supervisor {
                 Standing::ComingUp => None,
                 Standing::Up => Some(Announcement::Ready),
                 Standing::Reloading => Some(Announcement::Reloading),
-                Standing::Down => Some(Announcement::Stopping(self.stop_takes())),
+                Standing::Down => Some(Announcement::Stopping(self.stop_takes() + STOP_SLACK)),
             };
             self.actions.extend(announcement.map(Action::Announce));
         }
@@ -317,7 +327,7 @@ impl Supervisor {
         self.services.values().map(Service::workers_alive).sum()
     }
 
-    fn stop_takes(&self) -> std::time::Duration {
+    fn stop_takes(&self) -> Duration {
         self.services
             .values()
             .map(Service::stop_takes)

@@ -382,7 +382,12 @@ impl Worker {
             },
             // Asked to stop before its program ran: that it did not run is as good.
             WorkerState::Draining { .. } | WorkerState::Killed { .. } => gone,
-            WorkerState::Ready { .. } | WorkerState::Orphaned { .. } => gone,
+            // It cannot be both ready and never started; should it, then its slot is free.
+            WorkerState::Ready { .. } => Change {
+                gone: true,
+                ..Change::ended(Cause::SpawnFailed(failure), WasReady::Yes)
+            },
+            WorkerState::Orphaned { .. } => gone,
         }
     }
 
@@ -410,9 +415,12 @@ impl Worker {
                 self.orphan(now, now, now + ORPHANS_WAIT, left, scene);
             }
             // What is left may be finishing requests: it gets the signal too, and the time that is
-            // left of the whole ladder.
-            WorkerState::Draining { since, .. } => {
-                let deadline = (since + scene.policy.stop.total()).max(now + KILL_WAIT);
+            // left of the whole ladder, or of this rung where that was begun late or extended.
+            WorkerState::Draining {
+                since, deadline, ..
+            } => {
+                let whole = since + scene.policy.stop.total();
+                let deadline = deadline.max(whole).max(now + KILL_WAIT);
                 self.orphan(now, since, deadline, left, scene);
             }
             WorkerState::Orphaned { .. } | WorkerState::Killed { .. } => {}

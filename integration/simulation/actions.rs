@@ -1,0 +1,535 @@
+//! What each action must fulfil, for the invariants that `invariants.rs` lists.
+
+use shepherd::core::Action;
+use shepherd::core::action::{Announcement, Spawn};
+use shepherd::core::ids::{RequestId, WorkerId};
+use shepherd::core::notice::{Next, Notice};
+use shepherd::core::policy::Signal;
+use shepherd::core::readiness::Evidence;
+use shepherd::core::request::{Request, Response, WAITING_MAX};
+use shepherd::core::restart::{BACKOFF_FIRST, BACKOFF_MAX, RESTART_WINDOW, RESTARTS_MAX};
+use shepherd::core::time::Time;
+use shepherd::core::worker::{KILL_ROUNDS_MAX, KILL_WAIT};
+
+use crate::invariants::{Violation, ensure};
+use crate::ledger::{Ledger, Record, Standing, Stop, Turn};
+use crate::world::Input;
+
+impl Ledger {
+    pub(crate) fn check_action(
+        &mut self,
+        turn: &mut Turn<'_>,
+        action: &Action,
+        rest: &[Action],
+    ) -> Result<(), Violation> {
+        match action {
+            Action::Prepare {
+                service,
+                generation,
+            } => {
+                let book = self.books.get_mut(service).ok_or("S7: no such service")?;
+                ensure!(self.stop == Stop::No, "S7: {action:?} after a stop");
+                ensure!(book.rolling.is_none(), "S7: {action:?} during a reload");
+                ensure!(
+                    generation.0 == book.last_generation.0 + 1,
+                    "S7: {action:?} out of turn"
+                );
+                book.last_generation = *generation;
+                book.rolling = Some((*generation, false));
+                book.kept.insert(*generation);
+                Ok(())
+            }
+            Action::Spawn(spawn) => self.check_spawn(turn, spawn),
+            Action::Probe(id) => {
+                let record = self.named(*id, action)?;
+                let starts = matches!(record.stage, Standing::Starting { runs: Some(_), .. });
+                ensure!(starts, "S7: {action:?} of {record:?}");
+                Ok(())
+            }
+            Action::Signal(id, signal) => self.check_signal(turn, *id, *signal, rest),
+            Action::SignalTree(id, signal) => {
+                let record = self.named(*id, action)?;
+                ensure!(turn.orphaned == Some(*id), "S7: {action:?} to {record:?}");
+                let first = self.books[&record.service].policy.stop.first().signal;
+                let continued = rest.first() == Some(&Action::SignalTree(*id, Signal::Cont));
+                if *signal == first && continued {
+                    turn.tree_told = true;
+                } else {
+                    ensure!(
+                        *signal == Signal::Cont,
+                        "S8: {action:?}, and no SIGCONT after it"
+                    );
+                }
+                Ok(())
+            }
+            Action::KillTree(id) => self.check_kill(turn, *id),
+            Action::Close(member) => {
+                ensure!(self.stop != Stop::No, "S1: {action:?} without a stop");
+                ensure!(self.closed.insert(*member), "S1: {action:?} twice");
+                Ok(())
+            }
+            Action::Forget {
+                service,
+                generation,
+            } => {
+                let used = self.alive().any(|(_, record)| {
+                    record.service == *service && record.generation == *generation
+                });
+                let stopped = self.stop != Stop::No;
+                let book = self.books.get_mut(service).ok_or("S7: no such service")?;
+                ensure!(!used, "S7: {action:?}, and a worker runs it");
+                ensure!(book.kept.remove(generation), "S7: {action:?} is not kept");
+                let serves = book.serving == *generation
+                    || book
+                        .rolling
+                        .is_some_and(|(rolling, _)| rolling == *generation);
+                ensure!(stopped || !serves, "S7: {action:?}, and it serves");
+                book.forgotten.insert(*generation);
+                Ok(())
+            }
+            Action::Respond(id, response) => self.check_response(*id, response),
+            Action::Announce(announcement) => {
+                match announcement {
+                    Announcement::Status(line) => {
+                        ensure!(*line != self.status_line, "S17: {line} announced twice");
+                        self.status_line.clone_from(line);
+                    }
+                    Announcement::Ready | Announcement::Reloading | Announcement::Stopping(_) => {
+                        let last = self.announced.replace(announcement.clone());
+                        ensure!(
+                            last.as_ref() != Some(announcement),
+                            "S17: {announcement:?} announced twice"
+                        );
+                    }
+                }
+                Ok(())
+            }
+            Action::Notice(notice) => {
+                let line = notice.to_string();
+                let plain = !line.is_empty() && !line.chars().any(char::is_control);
+                ensure!(plain, "S19: not a line: {line:?}");
+                self.check_notice(turn, notice)
+            }
+            Action::Finish => {
+                ensure!(self.stop != Stop::No, "S5: finished without a stop");
+                let alive: Vec<WorkerId> = self.alive().map(|(id, _)| id).collect();
+                ensure!(alive.is_empty(), "S5: finished, and {alive:?} are alive");
+                ensure!(rest.is_empty(), "S6: after the end: {rest:?}");
+                self.finished = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn check_spawn(&mut self, turn: &mut Turn<'_>, spawn: &Spawn) -> Result<(), Violation> {
+        let Spawn {
+            worker,
+            service,
+            slot,
+            generation,
+            members,
+        } = spawn;
+        ensure!(self.stop == Stop::No, "S4: {spawn:?} after a stop");
+        ensure!(
+            worker.0 > self.last_worker,
+            "S7: a worker's number is used twice: {worker}"
+        );
+        self.last_worker = worker.0;
+        let book = self.books.get_mut(service).ok_or("S7: no such service")?;
+        ensure!(
+            book.kept.contains(generation),
+            "S7: {spawn:?}, whose definition is not kept"
+        );
+        ensure!(
+            slot.0 < book.wanted,
+            "S4: {spawn:?} beyond {} wanted",
+            book.wanted
+        );
+        let expected: Vec<u32> = book.policy.sockets.iter().map(|socket| socket.0).collect();
+        let given: Vec<u32> = members.iter().map(|member| member.0).collect();
+        ensure!(
+            expected == given,
+            "S1: {spawn:?} gets other sockets than {expected:?}"
+        );
+        if *generation == book.serving {
+            if let Some((due, was_ready)) = book.waits.remove(slot) {
+                ensure!(due <= turn.now, "S18: {spawn:?} before {due:?}");
+                if was_ready {
+                    book.restarts.push_back(turn.now);
+                    if book.restarts.len() > RESTARTS_MAX {
+                        let oldest = book.restarts.pop_front().unwrap_or(Time::ZERO);
+                        let apart = turn.now.since(oldest);
+                        ensure!(apart >= RESTART_WINDOW, "S18: 11 restarts within {apart:?}");
+                    }
+                }
+            }
+        } else {
+            let read = book.rolling == Some((*generation, true));
+            ensure!(read, "S7: {spawn:?} of a generation that is not rolling");
+        }
+        let stage = Standing::Starting {
+            due: turn.now + book.policy.ready_timeout,
+            runs: None,
+            alive: None,
+        };
+        let record = Record {
+            service: *service,
+            slot: *slot,
+            generation: *generation,
+            stage,
+            main_gone: false,
+        };
+        turn.spawned.insert(*worker);
+        self.workers.insert(*worker, record);
+        Ok(())
+    }
+
+    fn check_signal(
+        &mut self,
+        turn: &Turn<'_>,
+        id: WorkerId,
+        signal: Signal,
+        rest: &[Action],
+    ) -> Result<(), Violation> {
+        let now = turn.now;
+        let record = self.named(id, &Action::Signal(id, signal))?;
+        ensure!(
+            !record.main_gone,
+            "S7: {signal} to worker {id}, whose main process is gone"
+        );
+        if signal == Signal::Cont {
+            return Ok(());
+        }
+        let continued = rest
+            .iter()
+            .find(|action| matches!(action, Action::Signal(to, _) if *to == id));
+        ensure!(
+            continued == Some(&Action::Signal(id, Signal::Cont)),
+            "S8: {signal} to worker {id}, and no SIGCONT after it"
+        );
+        let book = &self.books[&record.service];
+        let beyond = record.slot.0 >= book.wanted;
+        let replaced = turn
+            .commits
+            .get(&record.service)
+            .is_some_and(|&generation| record.generation < generation);
+        let aborted = turn.aborts.get(&record.service) == Some(&record.generation);
+        let taken = turn.stops || beyond || replaced || aborted;
+        let timeout = *turn.input == Input::Timeout;
+        let (since, rung, may) = match record.stage {
+            Standing::Starting { due, .. } => (now, 0, taken || (timeout && due <= now)),
+            Standing::Ready => (now, 0, taken),
+            // Its own word gives it its time, unless everything stops.
+            Standing::Leaving { since, due } => (since, 0, turn.stops || (timeout && due <= now)),
+            Standing::Asked { since, sent, due } => (since, sent, timeout && due <= now),
+            Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => (now, 0, false),
+        };
+        ensure!(
+            may,
+            "S2, S8, S9: {signal} to worker {id} without a reason: {record:?}"
+        );
+        let step = book
+            .policy
+            .stop
+            .step(rung)
+            .ok_or("S8: a rung beyond the ladder")?;
+        ensure!(
+            step.signal == signal,
+            "S8: {signal} to worker {id} instead of {}",
+            step.signal
+        );
+        let stage = Standing::Asked {
+            since,
+            sent: rung + 1,
+            due: now + step.wait,
+        };
+        self.set(id, stage);
+        Ok(())
+    }
+
+    fn check_kill(&mut self, turn: &Turn<'_>, id: WorkerId) -> Result<(), Violation> {
+        let now = turn.now;
+        let record = self.named(id, &Action::KillTree(id))?;
+        let ladder = &self.books[&record.service].policy.stop;
+        let timeout = *turn.input == Input::Timeout;
+        let (rounds, may) = match record.stage {
+            Standing::Starting { .. } | Standing::Ready | Standing::Leaving { .. } => (0, false),
+            Standing::Asked { sent, due, .. } => {
+                (0, timeout && due <= now && ladder.step(sent).is_none())
+            }
+            Standing::Orphans { due } => (0, timeout && due <= now),
+            Standing::Killed { rounds, due } => {
+                (rounds, timeout && due <= now && rounds < KILL_ROUNDS_MAX)
+            }
+            Standing::Gone => (0, false),
+        };
+        let by_operator = turn.kills && !matches!(record.stage, Standing::Killed { .. });
+        ensure!(
+            may || by_operator,
+            "S8: KILL to worker {id} too early: {record:?}"
+        );
+        self.set(
+            id,
+            Standing::Killed {
+                rounds: rounds + 1,
+                due: now + KILL_WAIT,
+            },
+        );
+        Ok(())
+    }
+
+    fn check_response(&mut self, id: RequestId, response: &Response) -> Result<(), Violation> {
+        let open = self.requests.remove(&id);
+        let open = open.ok_or(format!("S6: a second response to {id}: {response:?}"))?;
+        let stopping = self.stop != Stop::No;
+        self.saw(match response {
+            Response::Done => "a request done",
+            Response::Committed(_) => "a reload answered",
+            Response::Aborted(_) => "an abort answered",
+            Response::Refused(_) if !stopping && open.request == Request::Reload => {
+                "a reload too many"
+            }
+            Response::Refused(_) => "a request refused",
+        });
+        let right = match (open.request, response) {
+            // It is carried out after it was asked for: an older reload is no answer.
+            (Request::Reload, Response::Committed(generation)) => {
+                open.generations.values().any(|last| last < generation)
+                    && self.books.values().any(|book| book.serving == *generation)
+            }
+            (Request::Reload, Response::Aborted(_)) => {
+                stopping
+                    || self
+                        .books
+                        .iter()
+                        .any(|(service, book)| open.generations[service] < book.last_generation)
+            }
+            (Request::Reload, Response::Refused(_)) => stopping || open.waiting >= WAITING_MAX,
+            (Request::OneMore | Request::OneFewer, Response::Done) => !open.during_stop,
+            (Request::OneMore, Response::Refused(_)) => open.during_stop,
+            (Request::OneFewer, Response::Refused(_)) => {
+                open.during_stop || self.books.values().any(|book| book.wanted == 1)
+            }
+            (Request::Stop | Request::Interrupt | Request::StopNow, Response::Done) => {
+                self.alive().next().is_none()
+            }
+            (Request::Reload, Response::Done)
+            | (
+                Request::OneMore | Request::OneFewer,
+                Response::Committed(_) | Response::Aborted(_),
+            )
+            | (
+                Request::Stop | Request::Interrupt | Request::StopNow,
+                Response::Committed(_) | Response::Aborted(_) | Response::Refused(_),
+            ) => false,
+        };
+        ensure!(
+            right,
+            "S6: {:?} is answered with {response:?}",
+            open.request
+        );
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm for each notice")]
+    fn check_notice(&mut self, turn: &mut Turn<'_>, notice: &Notice) -> Result<(), Violation> {
+        let now = turn.now;
+        match notice {
+            Notice::ReloadCommitted {
+                service,
+                generation,
+                ..
+            } => {
+                let (service, book) = self.book_mut(service)?;
+                ensure!(
+                    book.rolling == Some((*generation, true)),
+                    "S2: commit of {generation}, which is not rolling"
+                );
+                book.rolling = None;
+                book.serving = *generation;
+                book.in_a_row = 0;
+                book.waits.clear();
+                book.failures.clear();
+                let wanted = book.wanted;
+                turn.commits.insert(service, *generation);
+                self.saw("a commit");
+                let ready = self.alive().filter(|(_, record)| {
+                    record.service == service
+                        && record.generation == *generation
+                        && record.stage == Standing::Ready
+                        && record.slot.0 < wanted
+                });
+                let ready = ready.count();
+                ensure!(
+                    ready == wanted as usize,
+                    "S2: commit with {ready} of {wanted} ready"
+                );
+            }
+            Notice::ReloadAborted {
+                service,
+                generation,
+                serving,
+                ..
+            } => {
+                let (service, book) = self.book_mut(service)?;
+                ensure!(
+                    book.rolling
+                        .is_some_and(|(rolling, _)| rolling == *generation),
+                    "S9: abort of {generation}, which is not rolling"
+                );
+                ensure!(
+                    book.serving == *serving,
+                    "S9: {serving} serves after an abort"
+                );
+                book.rolling = None;
+                turn.aborts.insert(service, *generation);
+                self.saw("an abort");
+            }
+            Notice::Ready {
+                worker, evidence, ..
+            } => {
+                let id = worker.worker;
+                self.saw(match evidence {
+                    Evidence::Said => "ready by word",
+                    Evidence::SeenWaiting => "ready by sight",
+                    Evidence::Alive(_) => "ready by time",
+                    Evidence::Assumed => "assumed ready",
+                });
+                let record = self.workers.get(&id).ok_or("S7: no such worker")?;
+                if let Some(book) = self.books.get_mut(&record.service)
+                    && book.serving == record.generation
+                {
+                    book.in_a_row = 0;
+                }
+                match (evidence, record.stage) {
+                    (Evidence::Said | Evidence::SeenWaiting, Standing::Ready) => {}
+                    (
+                        Evidence::Alive(_) | Evidence::Assumed,
+                        Standing::Starting {
+                            alive: Some(alive), ..
+                        },
+                    ) if alive <= now => self.set(id, Standing::Ready),
+                    (_, stage) => {
+                        return Err(format!("S16: worker {id} is ready, {evidence}: {stage:?}"));
+                    }
+                }
+            }
+            Notice::Ended {
+                worker,
+                next,
+                was_ready,
+                ..
+            } => {
+                self.check_ended(turn, worker.worker, *next, *was_ready)?;
+            }
+            Notice::Unkillable { worker } => {
+                let record = self
+                    .workers
+                    .get_mut(&worker.worker)
+                    .ok_or("S7: no such worker")?;
+                let Standing::Killed {
+                    rounds: KILL_ROUNDS_MAX,
+                    due,
+                } = record.stage
+                else {
+                    return Err(format!("S8: given up too early: {record:?}"));
+                };
+                ensure!(due <= now, "S8: given up before {due:?}");
+                record.stage = Standing::Gone;
+                self.saw("a worker given up");
+            }
+            Notice::Started { .. } => self.saw("a start"),
+            Notice::MainChanged { .. } => self.saw("another main process"),
+            Notice::WorkerStopping { .. } => self.saw("a stop signal"),
+            Notice::NextSignal { .. } => self.saw("a second signal"),
+            Notice::Drained { .. } => self.saw("a drained worker"),
+            Notice::LeftBehind { .. } => self.saw("processes left behind"),
+            Notice::Killing { .. } => self.saw("a kill"),
+            Notice::Wrapper { .. } => self.saw("a wrapper"),
+            Notice::Serving { .. } => self.saw("a first fleet"),
+            Notice::Failing { .. } => self.saw("a failing service"),
+            Notice::Recovered { .. } => self.saw("a recovered service"),
+            Notice::Scaled { .. } => self.saw("a scaled service"),
+            Notice::NotScaled { .. } => self.saw("a scale refused"),
+            Notice::ReloadQueued { .. } => self.saw("a queued reload"),
+            Notice::ReloadBegins { .. } => self.saw("a reload"),
+            Notice::Stopping { .. } => self.saw("a stop"),
+            Notice::StoppingNow { .. } => self.saw("a stop at once"),
+        }
+        Ok(())
+    }
+
+    /// A worker that ended unasked: what comes next in its slot.
+    fn check_ended(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: WorkerId,
+        next: Next,
+        was_ready: bool,
+    ) -> Result<(), Violation> {
+        self.saw(match next {
+            Next::RestartNow => "a restart at once",
+            Next::Throttled { .. } => "a throttled restart",
+            Next::Backoff { delay, .. } if delay > BACKOFF_MAX / 2 => "a long backoff",
+            Next::Backoff { .. } => "a backoff",
+            Next::AbortReload => "a reload that lost a worker",
+        });
+        let record = self.workers.get(&id).ok_or("S7: no such worker")?;
+        // A late worker is the only one that ends without news of it: its signal was just sent.
+        let late = *turn.input == Input::Timeout
+            && matches!(record.stage, Standing::Asked { sent: 1, .. });
+        let known = turn.ended.remove(&id).or(late.then_some(false));
+        ensure!(
+            known == Some(was_ready),
+            "S17: worker {id} is said to have ended: {record:?}"
+        );
+        let (slot, service) = (record.slot, record.service);
+        let book = self.books.get_mut(&service).ok_or("S7: no such service")?;
+        book.stumbled = true;
+        let due = match next {
+            Next::RestartNow => {
+                ensure!(was_ready, "S18: restart at once after a failure");
+                turn.now
+            }
+            Next::Throttled { delay } => {
+                ensure!(was_ready, "S18: throttled after a failure");
+                ensure!(
+                    book.restarts.len() >= RESTARTS_MAX,
+                    "S18: throttled too early"
+                );
+                turn.now + delay
+            }
+            Next::Backoff { delay, attempt } => {
+                ensure!(!was_ready, "S18: backoff without a failure");
+                book.in_a_row += 1;
+                let failures = book.failures.entry(slot).or_default();
+                *failures += 1;
+                ensure!(
+                    attempt == *failures,
+                    "S18: attempt {attempt} instead of {failures}"
+                );
+                let nominal = BACKOFF_FIRST * (1 << (attempt - 1).min(9));
+                let nominal = nominal.min(BACKOFF_MAX);
+                let bounds = nominal * 3 / 4..=nominal;
+                ensure!(
+                    bounds.contains(&delay),
+                    "S18: backoff of {delay:?}, not in {bounds:?}"
+                );
+                turn.now + delay
+            }
+            Next::AbortReload => {
+                let rolls = book
+                    .rolling
+                    .is_some_and(|(rolling, _)| rolling == record.generation);
+                ensure!(rolls, "S9: a worker of no reload aborts one");
+                return Ok(());
+            }
+        };
+        ensure!(
+            book.serving == record.generation,
+            "S18: a worker that does not serve is replaced"
+        );
+        book.waits.insert(slot, (due, was_ready));
+        Ok(())
+    }
+}

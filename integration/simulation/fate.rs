@@ -1,0 +1,218 @@
+//! What the script decides: services, and what each worker will do in its life.
+
+use std::time::Duration;
+
+use shepherd::core::event::WorkerEvent;
+use shepherd::core::ids::{Pid, ServiceId, SocketId};
+use shepherd::core::policy::{Policy, ReadyWhen, Signal, StopLadder, StopStep};
+
+use crate::script::Script;
+
+/// The life that a worker is going to have.
+#[derive(Debug, Clone)]
+pub(crate) struct Fate {
+    /// Whether its program runs, and when that is known.
+    pub exec: Exec,
+    /// When, after its program runs, it can serve; None is never.
+    pub able: Option<Duration>,
+    /// Whether it says `READY=1` then.
+    pub word: Word,
+    /// What a look at it shows.
+    pub look: Look,
+    /// When, after its program runs, it exits by itself, and with which code.
+    pub exit: Option<(Duration, i32)>,
+    /// What else it says, and when.
+    pub says: Vec<(Duration, WorkerEvent)>,
+    /// When somebody sends it SIGSTOP.
+    pub frozen: Option<Duration>,
+    /// How many stop signals it takes until it obeys; None is never.
+    pub obeys: Option<u32>,
+    /// How long it takes to obey.
+    pub stop_takes: Duration,
+    /// How many processes it leaves behind when it exits.
+    pub left: u32,
+    /// What ends those.
+    pub left_until: LeftUntil,
+    /// How many rounds of KILL miss one of its processes; `u32::MAX` hangs in the kernel.
+    pub escapes: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Exec {
+    Runs(Duration),
+    Fails(Duration),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    Says,
+    Silent,
+    /// The word is read before the news that its program runs.
+    BeforeStarted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    Clear,
+    Unreadable,
+    Wrapped,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LeftUntil {
+    Signal(Duration),
+    Later(Duration),
+    Kill,
+}
+
+/// What a whole generation is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Character {
+    Good,
+    Mixed,
+    ExitsAtOnce,
+    NeverReady,
+    Flaps,
+}
+
+pub(crate) fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+impl Fate {
+    /// A worker without fault.
+    pub(crate) fn benign() -> Fate {
+        Fate {
+            exec: Exec::Runs(ms(1)),
+            able: Some(ms(10)),
+            word: Word::Says,
+            look: Look::Clear,
+            exit: None,
+            says: Vec::new(),
+            frozen: None,
+            obeys: Some(1),
+            stop_takes: ms(5),
+            left: 0,
+            left_until: LeftUntil::Signal(ms(1)),
+            escapes: 0,
+        }
+    }
+
+    /// The life of a worker in a generation of this character.
+    pub(crate) fn decide(script: &mut Script, character: Character, policy: &Policy) -> Fate {
+        let mut fate = Fate::benign();
+        fate.able = Some(ms(script.pick(&[10, 1, 3, 30, 200])));
+        if policy.ready == ReadyWhen::Auto && !policy.sockets.is_empty() && script.one_in(2) {
+            fate.word = Word::Silent;
+        }
+        match character {
+            Character::Good => return fate,
+            Character::ExitsAtOnce => {
+                fate.able = None;
+                fate.exit = Some((ms(script.pick(&[2, 0, 20])), 1));
+            }
+            Character::NeverReady => fate.able = None,
+            Character::Flaps => fate.exit = Some((ms(script.pick(&[11, 12, 40, 210])), 3)),
+            Character::Mixed => {}
+        }
+        if script.one_in(2) {
+            return fate;
+        }
+        for _ in 0..=script.below(3) {
+            fate.worsen(script);
+        }
+        fate
+    }
+
+    fn worsen(&mut self, script: &mut Script) {
+        match script.below(18) {
+            0 => self.stop_takes = ms(script.pick(&[5, 0, 100, 900, 4000])),
+            1 => self.able = None,
+            2 => self.exit = Some((ms(script.pick(&[5, 0, 1, 15, 50, 300, 3000])), 1)),
+            3 => self.exec = Exec::Fails(ms(script.pick(&[1, 0, 50, 2000]))),
+            4 => self.exec = Exec::Runs(ms(script.pick(&[20, 0, 400, 3000]))),
+            5 => self.obeys = None,
+            6 => self.obeys = Some(2),
+            7 | 8 => {
+                self.left = u32::from(script.below(3)) + 1;
+                self.left_until = match script.below(3) {
+                    0 => LeftUntil::Signal(ms(script.pick(&[1, 0, 300]))),
+                    1 => LeftUntil::Later(ms(script.pick(&[20, 0, 1500, 6000]))),
+                    _ => LeftUntil::Kill,
+                };
+            }
+            9 => self.word = script.pick(&[Word::BeforeStarted, Word::Silent]),
+            10 => self.look = script.pick(&[Look::Unreadable, Look::Wrapped]),
+            11 => self.frozen = Some(ms(script.pick(&[5, 30, 500]))),
+            12 => self.escapes = script.pick(&[1, 1, 2, u32::MAX]),
+            13 => self.say(script, WorkerEvent::SaidStopping),
+            14 => self.say(script, WorkerEvent::SaidReady),
+            15 => self.say(script, WorkerEvent::SaidStatus("busy".to_owned())),
+            16 => self.say(script, WorkerEvent::MainChanged { pid: Pid(99) }),
+            _ => {
+                let time = script.pick(&[ms(500), ms(0), ms(5000), ms(60_000), Duration::MAX]);
+                self.say(script, WorkerEvent::SaidExtend(time));
+                // Looking at it for an hour would take long here too.
+                self.exit = self.exit.or(Some((ms(20_000), 0)));
+            }
+        }
+    }
+
+    fn say(&mut self, script: &mut Script, event: WorkerEvent) {
+        let after = ms(script.pick(&[2, 0, 15, 60, 700, 2500]));
+        self.says.push((after, event));
+    }
+}
+
+/// The services of a world.
+pub(crate) fn policies(script: &mut Script) -> Vec<Policy> {
+    let count = if script.one_in(4) { 2 } else { 1 };
+    let mut last_socket = 0;
+    (1..=count)
+        .map(|id| policy(script, ServiceId(id), &mut last_socket))
+        .collect()
+}
+
+fn policy(script: &mut Script, service: ServiceId, last_socket: &mut u32) -> Policy {
+    let workers = script.pick(&[2, 1, 2, 3, 4, 5]);
+    let sockets = (0..script.pick(&[1, 0, 2]))
+        .map(|_| {
+            *last_socket += 1;
+            SocketId(*last_socket)
+        })
+        .collect::<Vec<_>>();
+    let mut ready = match script.below(4) {
+        0 => ReadyWhen::Auto,
+        1 => ReadyWhen::Notify,
+        2 => ReadyWhen::Listen,
+        _ => ReadyWhen::Alive(ms(script.pick(&[20, 0, 200]))),
+    };
+    if ready == ReadyWhen::Listen && sockets.is_empty() {
+        ready = ReadyWhen::Notify;
+    }
+    let ready_timeout = ms(script.pick(&[2000, 300, 1200, 5000]));
+    let signals = [Signal::Term, Signal::Int, Signal::Quit, Signal::Winch];
+    let mut rung = || StopStep {
+        signal: script.pick(&signals),
+        wait: ms(script.pick(&[1000, 200, 0, 3000, 10])),
+    };
+    let first = rung();
+    let second = rung();
+    let third = rung();
+    let then = match script.below(3) {
+        0 => vec![],
+        1 => vec![second],
+        _ => vec![second, third],
+    };
+    let starting_max = script.pick(&[1, 2, 3, 5]);
+    Policy {
+        service,
+        name: format!("s{service}"),
+        workers,
+        sockets,
+        ready,
+        ready_timeout,
+        stop: StopLadder::new(first, then),
+        starting_max,
+    }
+}

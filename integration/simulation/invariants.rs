@@ -1,0 +1,396 @@
+//! What must hold after every turn, whatever happens. The ledger hears what the core is told and
+//! what it wants done, keeps its own account of every worker, and compares.
+//!
+//! - S1 A configured socket is never closed before a stop is asked for, and then exactly once.
+//! - S2 A ready worker of the serving generation is asked to stop only after a commit (the whole new
+//!   fleet is ready), for a smaller number of workers, or for a stop.
+//! - S3 Time moves only to deadlines and happenings; when there is none, the world is at rest.
+//! - S4 Each slot has one worker of a generation that starts or is ready, no slot beyond the wanted
+//!   number has one; of a new generation the first starts alone, then no more than allowed at once.
+//! - S5 Every worker goes; when all is finished none is alive.
+//! - S6 Each request gets exactly one response, none after the end, the right one.
+//! - S7 No action names a worker or a generation that is gone or never was; definitions are
+//!   forgotten when nobody uses them, and not before.
+//! - S8 Each rung of the ladder comes when the one before has had its time and what the worker asked
+//!   for on top; KILL comes last, unless an operator asked for it; each deadline is kept.
+//! - S9 An aborted reload takes its own workers away and no others.
+//! - S10 When faults stop, the world comes to rest; a reload that may begin or go on does.
+//! - S11 Belongs to a handover, which the core does not have yet.
+//! - S12 No deadline stays in the past.
+//! - S13 Queues stay bounded.
+//! - S14 Belongs to steering, which the core does not have yet.
+//! - S15 The same input leads to the same actions.
+//! - S16 Readiness follows from evidence that counts, and at once.
+//! - S17 What is shown and announced agrees with what happened.
+//! - S18 A slot that lost its worker gets the next one when it should: at once, at most ten in a
+//!   second, or after a backoff within its bounds.
+//! - S19 Every notice is one line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shepherd::core::action::Announcement;
+use shepherd::core::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
+use shepherd::core::restart::FAILING_AFTER;
+use shepherd::core::status::{Stage, Status};
+use shepherd::core::time::Time;
+use shepherd::core::{Action, Supervisor};
+
+use crate::ledger::{Ledger, Standing, Stop, Turn};
+use crate::world::Input;
+
+/// What the worlds must show at least once, or they prove less than they seem to.
+pub(crate) const SIGHTS: &[&str] = &[
+    "a backoff",
+    "a commit",
+    "a drained worker",
+    "a failing service",
+    "a first fleet",
+    "a kill",
+    "a long backoff",
+    "a queued reload",
+    "a recovered service",
+    "a reload",
+    "a reload answered",
+    "a reload that lost a worker",
+    "a reload too many",
+    "a request done",
+    "a request refused",
+    "a restart at once",
+    "a scale refused",
+    "a scaled service",
+    "a second signal",
+    "a start",
+    "a stop",
+    "a stop at once",
+    "a stop signal",
+    "a throttled restart",
+    "a worker given up",
+    "a wrapper",
+    "an abort",
+    "an abort answered",
+    "another main process",
+    "assumed ready",
+    "processes left behind",
+    "ready by sight",
+    "ready by time",
+    "ready by word",
+];
+
+/// Which invariant does not hold, and why.
+pub(crate) type Violation = String;
+
+/// Ends the function with a violation unless the condition holds.
+macro_rules! ensure {
+    ($holds:expr, $($why:tt)+) => {
+        if !$holds {
+            return Err(format!($($why)+));
+        }
+    };
+}
+pub(crate) use ensure;
+
+impl Ledger {
+    /// Takes down one turn of the core and checks it.
+    pub(crate) fn turn(
+        &mut self,
+        now: Time,
+        input: &Input,
+        actions: &[Action],
+        core: &Supervisor,
+    ) -> Result<(), Violation> {
+        ensure!(
+            !self.finished || actions.is_empty(),
+            "S6: actions after the end: {actions:?}"
+        );
+        let mut turn = Turn {
+            now,
+            input,
+            stops: false,
+            kills: false,
+            ended: BTreeMap::new(),
+            orphaned: None,
+            tree_told: false,
+            commits: BTreeMap::new(),
+            aborts: BTreeMap::new(),
+            spawned: BTreeSet::new(),
+        };
+        self.learn(&mut turn);
+        self.check_size(actions)?;
+        for (index, action) in actions.iter().enumerate() {
+            self.check_action(&mut turn, action, &actions[index + 1..])?;
+        }
+        self.check_turn(&turn)?;
+        self.check_status(now, core)
+    }
+
+    fn check_size(&self, actions: &[Action]) -> Result<(), Violation> {
+        let workers = self.alive().count();
+        let wanted: u32 = self.books.values().map(|book| book.wanted).sum();
+        let bound = 24 + 12 * workers + 4 * wanted as usize + self.requests.len();
+        ensure!(
+            actions.len() <= bound,
+            "S13: {} actions in a turn",
+            actions.len()
+        );
+        Ok(())
+    }
+
+    /// What must hold between turns.
+    #[expect(clippy::too_many_lines, reason = "one condition after the other")]
+    fn check_turn(&mut self, turn: &Turn<'_>) -> Result<(), Violation> {
+        ensure!(
+            turn.ended.is_empty() || self.stop != Stop::No,
+            "S17: {:?} ended, and nobody is told",
+            turn.ended
+        );
+        if let Some(id) = turn.orphaned {
+            ensure!(
+                turn.tree_told,
+                "S8: worker {id} left others behind, and they are not told"
+            );
+        }
+        if turn.stops || turn.kills {
+            for (id, record) in self.alive() {
+                let obeyed = match record.stage {
+                    Standing::Killed { .. } => true,
+                    Standing::Asked { .. } | Standing::Orphans { .. } => !turn.kills,
+                    Standing::Starting { .. }
+                    | Standing::Ready
+                    | Standing::Leaving { .. }
+                    | Standing::Gone => false,
+                };
+                ensure!(
+                    obeyed,
+                    "S8: everything stops, and worker {id} is not told: {record:?}"
+                );
+            }
+            let mut sockets = self.books.values().flat_map(|book| &book.policy.sockets);
+            let closed = sockets.all(|socket| self.closed.contains(&MemberId(socket.0)));
+            ensure!(
+                closed,
+                "S1: everything stops, and only {:?} are closed",
+                self.closed
+            );
+        }
+        let mut seats: BTreeMap<(ServiceId, GenerationId, SlotId), WorkerId> = BTreeMap::new();
+        let mut starting: BTreeMap<ServiceId, u32> = BTreeMap::new();
+        let mut rolled: BTreeSet<ServiceId> = BTreeSet::new();
+        let mut recovered: Vec<(ServiceId, SlotId)> = Vec::new();
+        for (id, record) in self.alive() {
+            let book = &self.books[&record.service];
+            let rolling = book
+                .rolling
+                .is_some_and(|(rolling, _)| rolling == record.generation);
+            match record.stage {
+                Standing::Starting { .. } => {
+                    if rolling {
+                        *starting.entry(record.service).or_default() += 1;
+                    }
+                }
+                Standing::Ready => {
+                    if rolling {
+                        rolled.insert(record.service);
+                    }
+                }
+                Standing::Leaving { .. }
+                | Standing::Asked { .. }
+                | Standing::Orphans { .. }
+                | Standing::Killed { .. }
+                | Standing::Gone => continue,
+            }
+            ensure!(
+                rolling || record.generation == book.serving,
+                "S4, S9: worker {id} is of no fleet: {record:?}"
+            );
+            ensure!(
+                record.slot.0 < book.wanted,
+                "S4: worker {id} is one too many: {record:?}"
+            );
+            let seat = (record.service, record.generation, record.slot);
+            let other = seats.insert(seat, id);
+            ensure!(
+                other.is_none(),
+                "S4: workers {id} and {other:?} have one slot"
+            );
+            if record.stage == Standing::Ready && !rolling {
+                recovered.push((record.service, record.slot));
+            }
+        }
+        for (service, slot) in recovered {
+            if let Some(book) = self.books.get_mut(&service) {
+                book.failures.remove(&slot);
+            }
+        }
+        for (service, book) in &self.books {
+            let Some((rolling, true)) = book.rolling else {
+                continue;
+            };
+            let starting = starting.get(service).copied().unwrap_or(0);
+            let most = if rolled.contains(service) {
+                book.policy.starting_max
+            } else {
+                1
+            };
+            ensure!(
+                starting <= most,
+                "S4: {starting} of a new generation start at a time"
+            );
+            let first = (*service, rolling, SlotId(0));
+            let last = (*service, rolling, SlotId(book.wanted));
+            let lacks = seats.range(first..last).count() < book.wanted as usize;
+            ensure!(
+                !lacks || starting == most || self.stop != Stop::No,
+                "S10: a reload idles with {starting} of {most}"
+            );
+        }
+        Ok(())
+    }
+
+    fn check_status(&self, now: Time, core: &Supervisor) -> Result<(), Violation> {
+        let status = core.status(now);
+        ensure!(
+            status.stopping == (self.stop != Stop::No),
+            "S17: stopping is {}",
+            status.stopping
+        );
+        if !self.finished {
+            let line = status.to_string();
+            ensure!(
+                line == self.status_line,
+                "S17: announced {}, but: {line}",
+                self.status_line
+            );
+        }
+        for (shown, (service, book)) in status.services.iter().zip(&self.books) {
+            let alive = self
+                .alive()
+                .filter(|(_, record)| record.service == *service);
+            let alive: Vec<_> = alive
+                .map(|(id, record)| (id, record.slot, record.generation, record.stage.shown()))
+                .collect();
+            let shown_workers: Vec<_> = shown
+                .workers
+                .iter()
+                .map(|worker| (worker.worker, worker.slot, worker.generation, worker.stage))
+                .collect();
+            ensure!(
+                alive == shown_workers,
+                "S17: {shown_workers:?} instead of {alive:?}"
+            );
+            let ready = alive
+                .iter()
+                .filter(|&&(_, _, generation, stage)| {
+                    generation == book.serving && stage == Stage::Ready
+                })
+                .count();
+            let sums = (shown.wanted, shown.generation) == (book.wanted, book.serving);
+            if self.stop == Stop::No {
+                ensure!(
+                    sums && shown.ready as usize == ready,
+                    "S17: {shown:?}, ready: {ready}"
+                );
+                let rolling = book.rolling.map(|(rolling, _)| rolling);
+                ensure!(shown.reloading == rolling, "S17: reloading: {shown:?}");
+                let may_begin = rolling.is_none() && (shown.committed || book.stumbled);
+                ensure!(
+                    !(shown.queued && may_begin),
+                    "S10: a reload waits for nothing: {shown:?}"
+                );
+                let failing = book.in_a_row >= FAILING_AFTER;
+                ensure!(
+                    shown.failing == failing,
+                    "S17: {} failures: {shown:?}",
+                    book.in_a_row
+                );
+                let complete = shown.ready >= book.wanted;
+                ensure!(
+                    !complete || shown.committed,
+                    "S17: all are ready, and it has not come up"
+                );
+            }
+        }
+        let expected = if self.stop != Stop::No {
+            matches!(self.announced, Some(Announcement::Stopping(_)))
+        } else if !status.services.iter().all(|service| service.committed) {
+            self.announced.is_none()
+        } else if self.books.values().any(|book| book.rolling.is_some()) {
+            self.announced == Some(Announcement::Reloading)
+        } else {
+            self.announced == Some(Announcement::Ready)
+        };
+        ensure!(
+            expected,
+            "S17: the last announcement is {:?}: {status}",
+            self.announced
+        );
+        Ok(())
+    }
+
+    /// Right after the core has dealt with all deadlines up to `now`: nothing is overdue.
+    pub(crate) fn check_prompt(&self, now: Time) -> Result<(), Violation> {
+        for (id, record) in self.alive() {
+            let overdue = match record.stage {
+                Standing::Starting { due, alive, .. } => {
+                    due <= now || alive.is_some_and(|alive| alive <= now)
+                }
+                Standing::Leaving { due, .. }
+                | Standing::Asked { due, .. }
+                | Standing::Orphans { due }
+                | Standing::Killed { due, .. } => due <= now,
+                Standing::Ready | Standing::Gone => false,
+            };
+            ensure!(!overdue, "S8: worker {id} is overdue: {record:?}");
+        }
+        if self.stop == Stop::No {
+            for book in self.books.values() {
+                let overdue = book.waits.iter().find(|(_, (due, _))| *due <= now);
+                ensure!(overdue.is_none(), "S18: nobody starts in {overdue:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is to come.
+    pub(crate) fn check_rest(&self, status: &Status) -> Result<(), Violation> {
+        ensure!(
+            self.stop == Stop::No,
+            "S3: asked to stop, not finished, and no deadline: {status}"
+        );
+        for service in &status.services {
+            let calm = service.ready == service.wanted
+                && service.workers.len() == service.wanted as usize
+                && service.reloading.is_none()
+                && !service.queued
+                && service.backing_off.is_empty()
+                && !service.failing;
+            ensure!(calm, "S3, S10: nothing is to come, but: {service:?}");
+        }
+        let open: Vec<&RequestId> = self.requests.keys().collect();
+        ensure!(open.is_empty(), "S6: without a response at rest: {open:?}");
+        for book in self.books.values() {
+            let kept = &book.kept;
+            ensure!(
+                *kept == BTreeSet::from([book.serving]),
+                "S7: not forgotten: {kept:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// After the end.
+    pub(crate) fn check_end(&self) -> Result<(), Violation> {
+        let open: Vec<&RequestId> = self.requests.keys().collect();
+        ensure!(open.is_empty(), "S6: without a response: {open:?}");
+        for book in self.books.values() {
+            let kept = &book.kept;
+            ensure!(kept.is_empty(), "S7: never forgotten: {kept:?}");
+            for socket in &book.policy.sockets {
+                ensure!(
+                    self.closed.contains(&MemberId(socket.0)),
+                    "S1: {socket} is not closed"
+                );
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,403 @@
+//! An account of a world, independent of the core's: it hears what the core is told and what the
+//! core wants done, and knows from that where every worker, service and request should stand.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use shepherd::core::action::Announcement;
+use shepherd::core::event::{Waiting, WorkerEvent};
+use shepherd::core::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
+use shepherd::core::policy::{Policy, ReadyWhen};
+use shepherd::core::readiness::{ASSUMED_AFTER, EXTEND_MAX};
+use shepherd::core::request::Request;
+use shepherd::core::service::WORKERS_MAX;
+use shepherd::core::status::Stage;
+use shepherd::core::time::Time;
+use shepherd::core::worker::{KILL_WAIT, ORPHANS_WAIT};
+use shepherd::core::{Action, Event};
+
+use crate::invariants::{Violation, ensure};
+use crate::world::Input;
+
+/// The account of everything that happened in a world.
+pub(crate) struct Ledger {
+    pub books: BTreeMap<ServiceId, Book>,
+    pub workers: BTreeMap<WorkerId, Record>,
+    pub requests: BTreeMap<RequestId, Open>,
+    pub last_worker: u64,
+    pub stop: Stop,
+    pub closed: BTreeSet<MemberId>,
+    pub finished: bool,
+    pub announced: Option<Announcement>,
+    pub status_line: String,
+    /// What has been seen at least once.
+    pub seen: BTreeSet<&'static str>,
+}
+
+/// A request without a response.
+pub(crate) struct Open {
+    pub request: Request,
+    /// The last generation of each service when it was asked.
+    pub generations: BTreeMap<ServiceId, GenerationId>,
+    pub during_stop: bool,
+    pub waiting: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    No,
+    Asked { interrupted: bool },
+    Now,
+}
+
+/// The account of a service.
+pub(crate) struct Book {
+    pub policy: Policy,
+    pub wanted: u32,
+    pub serving: GenerationId,
+    /// The generation of the reload under way, and whether its definition is read.
+    pub rolling: Option<(GenerationId, bool)>,
+    pub last_generation: GenerationId,
+    pub kept: BTreeSet<GenerationId>,
+    pub forgotten: BTreeSet<GenerationId>,
+    /// Slots of the serving generation that are to get a worker, and when.
+    pub waits: BTreeMap<SlotId, (Time, bool)>,
+    pub failures: BTreeMap<SlotId, u32>,
+    /// Whether a worker has failed before it was ready.
+    pub stumbled: bool,
+    /// Failures in the whole service since a worker was last ready.
+    pub in_a_row: u32,
+    pub restarts: VecDeque<Time>,
+}
+
+/// The account of a worker.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub service: ServiceId,
+    pub slot: SlotId,
+    pub generation: GenerationId,
+    pub stage: Standing,
+    pub main_gone: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Starting {
+        due: Time,
+        runs: Option<Time>,
+        alive: Option<Time>,
+    },
+    Ready,
+    Leaving {
+        since: Time,
+        due: Time,
+    },
+    Asked {
+        since: Time,
+        sent: usize,
+        due: Time,
+    },
+    Orphans {
+        due: Time,
+    },
+    Killed {
+        rounds: u32,
+        due: Time,
+    },
+    Gone,
+}
+
+/// What is special about a turn.
+pub(crate) struct Turn<'a> {
+    pub now: Time,
+    pub input: &'a Input,
+    /// The stop or kill that it brings.
+    pub stops: bool,
+    pub kills: bool,
+    /// Workers that ended unasked, and whether they had been ready.
+    pub ended: BTreeMap<WorkerId, bool>,
+    pub orphaned: Option<WorkerId>,
+    /// Whether what it left behind got the stop signal.
+    pub tree_told: bool,
+    pub commits: BTreeMap<ServiceId, GenerationId>,
+    pub aborts: BTreeMap<ServiceId, GenerationId>,
+    pub spawned: BTreeSet<WorkerId>,
+}
+
+impl Ledger {
+    pub(crate) fn new(policies: &[Policy]) -> Ledger {
+        let first = GenerationId(1);
+        let book = |policy: &Policy| Book {
+            policy: policy.clone(),
+            wanted: policy.workers,
+            serving: first,
+            rolling: None,
+            last_generation: first,
+            kept: BTreeSet::from([first]),
+            forgotten: BTreeSet::new(),
+            waits: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            stumbled: false,
+            in_a_row: 0,
+            restarts: VecDeque::new(),
+        };
+        Ledger {
+            books: policies
+                .iter()
+                .map(|policy| (policy.service, book(policy)))
+                .collect(),
+            workers: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            last_worker: 0,
+            stop: Stop::No,
+            closed: BTreeSet::new(),
+            finished: false,
+            announced: None,
+            status_line: String::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// What the input says, before the core answers.
+    pub(crate) fn learn(&mut self, turn: &mut Turn<'_>) {
+        match turn.input {
+            Input::Start | Input::Timeout => {}
+            Input::Event(Event::Worker(id, event)) => self.learn_worker(turn, *id, event),
+            Input::Event(Event::Prepared {
+                service,
+                generation,
+            }) => {
+                if let Some(book) = self.books.get_mut(service)
+                    && let Some((rolling, read)) = &mut book.rolling
+                    && *rolling == *generation
+                {
+                    *read = true;
+                }
+            }
+            Input::Event(Event::PrepareFailed {
+                service,
+                generation,
+                ..
+            }) => {
+                if let Some(book) = self.books.get_mut(service) {
+                    book.kept.remove(generation);
+                }
+            }
+            Input::Event(Event::Requested(id, request)) => self.learn_request(turn, *id, *request),
+        }
+    }
+
+    fn learn_request(&mut self, turn: &mut Turn<'_>, id: RequestId, request: Request) {
+        let generations = self
+            .books
+            .iter()
+            .map(|(&service, book)| (service, book.last_generation))
+            .collect();
+        let during_stop = self.stop != Stop::No;
+        let waiting = self
+            .requests
+            .values()
+            .filter(|open| open.request == Request::Reload)
+            .count();
+        self.requests.insert(
+            id,
+            Open {
+                request,
+                generations,
+                during_stop,
+                waiting,
+            },
+        );
+        match (request, self.stop) {
+            (Request::Reload, _) => {}
+            (Request::OneMore, Stop::No) => {
+                for book in self
+                    .books
+                    .values_mut()
+                    .filter(|book| book.wanted < WORKERS_MAX)
+                {
+                    book.wanted += 1;
+                }
+            }
+            (Request::OneFewer, Stop::No) => {
+                for book in self.books.values_mut().filter(|book| book.wanted > 1) {
+                    book.wanted -= 1;
+                    book.waits.remove(&SlotId(book.wanted));
+                    book.failures.remove(&SlotId(book.wanted));
+                }
+            }
+            (Request::OneMore | Request::OneFewer, Stop::Asked { .. } | Stop::Now) => {}
+            (Request::Stop | Request::Interrupt, Stop::No) => {
+                turn.stops = true;
+                self.stop = Stop::Asked {
+                    interrupted: request == Request::Interrupt,
+                };
+            }
+            (Request::Interrupt, Stop::Asked { interrupted }) => {
+                turn.kills = interrupted;
+                self.stop = if interrupted {
+                    Stop::Now
+                } else {
+                    Stop::Asked { interrupted: true }
+                };
+            }
+            (Request::Stop | Request::Interrupt, Stop::Asked { .. } | Stop::Now) => {}
+            (Request::StopNow, _) => {
+                turn.kills = true;
+                self.stop = Stop::Now;
+            }
+        }
+    }
+
+    fn learn_worker(&mut self, turn: &mut Turn<'_>, id: WorkerId, event: &WorkerEvent) {
+        let now = turn.now;
+        let Some(record) = self.workers.get_mut(&id) else {
+            return;
+        };
+        let Some(book) = self.books.get(&record.service) else {
+            return;
+        };
+        let policy = &book.policy;
+        if record.stage == Standing::Gone {
+            return;
+        }
+        let served = match record.stage {
+            Standing::Starting { .. } => Some(false),
+            Standing::Ready => Some(true),
+            Standing::Leaving { .. }
+            | Standing::Asked { .. }
+            | Standing::Orphans { .. }
+            | Standing::Killed { .. }
+            | Standing::Gone => None,
+        };
+        match event {
+            WorkerEvent::Started { .. } => {
+                if let Standing::Starting { runs, alive, .. } = &mut record.stage {
+                    *runs = Some(now);
+                    *alive = match policy.ready {
+                        ReadyWhen::Alive(time) => Some(now + time),
+                        ReadyWhen::Auto if policy.sockets.is_empty() => Some(now + ASSUMED_AFTER),
+                        ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen => None,
+                    };
+                }
+            }
+            WorkerEvent::SpawnFailed(_) | WorkerEvent::TreeGone => {
+                record.stage = Standing::Gone;
+                turn.ended.extend(served.map(|ready| (id, ready)));
+            }
+            WorkerEvent::Exited { left, .. } => {
+                record.main_gone = true;
+                turn.ended.extend(served.map(|ready| (id, ready)));
+                record.stage = match record.stage {
+                    _ if *left == 0 => Standing::Gone,
+                    Standing::Starting { .. } | Standing::Ready => {
+                        turn.orphaned = Some(id);
+                        Standing::Orphans {
+                            due: now + ORPHANS_WAIT,
+                        }
+                    }
+                    // The time that is left of the whole ladder, and what it was granted beyond.
+                    Standing::Leaving { since, due } | Standing::Asked { since, due, .. } => {
+                        turn.orphaned = Some(id);
+                        let due = due.max(since + policy.stop.total()).max(now + KILL_WAIT);
+                        Standing::Orphans { due }
+                    }
+                    Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => {
+                        record.stage
+                    }
+                };
+            }
+            WorkerEvent::SaidReady => {
+                if served == Some(false)
+                    && matches!(policy.ready, ReadyWhen::Auto | ReadyWhen::Notify)
+                {
+                    record.stage = Standing::Ready;
+                }
+            }
+            WorkerEvent::SaidStopping => {
+                if let Some(ready) = served {
+                    turn.ended.insert(id, ready);
+                    let due = now + policy.stop.first().wait;
+                    record.stage = Standing::Leaving { since: now, due };
+                }
+            }
+            WorkerEvent::SaidExtend(time) => match &mut record.stage {
+                Standing::Starting { due, .. }
+                | Standing::Leaving { due, .. }
+                | Standing::Asked { due, .. }
+                | Standing::Orphans { due } => *due = (*due).max(now + (*time).min(EXTEND_MAX)),
+                Standing::Ready | Standing::Killed { .. } | Standing::Gone => {}
+            },
+            WorkerEvent::Probed(sight) => {
+                if let Standing::Starting { alive, .. } = &mut record.stage {
+                    match sight.waiting {
+                        Waiting::Seen
+                            if matches!(policy.ready, ReadyWhen::Auto | ReadyWhen::Listen) =>
+                        {
+                            record.stage = Standing::Ready;
+                        }
+                        Waiting::Unreadable if policy.ready == ReadyWhen::Auto => {
+                            *alive = alive.or(Some(now + ASSUMED_AFTER));
+                        }
+                        Waiting::Seen | Waiting::NotSeen | Waiting::Unreadable => {}
+                    }
+                }
+            }
+            WorkerEvent::SaidStatus(_) | WorkerEvent::MainChanged { .. } => {}
+        }
+    }
+
+    pub(crate) fn alive(&self) -> impl Iterator<Item = (WorkerId, &Record)> {
+        self.workers
+            .iter()
+            .filter(|(_, record)| record.stage != Standing::Gone)
+            .map(|(&id, record)| (id, record))
+    }
+
+    /// Marks that this has happened.
+    pub(crate) fn saw(&mut self, what: &'static str) {
+        self.seen.insert(what);
+    }
+
+    pub(crate) fn named(&self, id: WorkerId, action: &Action) -> Result<&Record, Violation> {
+        let record = self
+            .workers
+            .get(&id)
+            .ok_or(format!("S7: {action:?}: never was"))?;
+        ensure!(record.stage != Standing::Gone, "S7: {action:?}: is gone");
+        Ok(record)
+    }
+
+    pub(crate) fn set(&mut self, id: WorkerId, stage: Standing) {
+        if let Some(record) = self.workers.get_mut(&id) {
+            record.stage = stage;
+        }
+    }
+
+    pub(crate) fn book_mut(&mut self, name: &str) -> Result<(ServiceId, &mut Book), Violation> {
+        let found = self
+            .books
+            .iter_mut()
+            .find(|(_, book)| book.policy.name == name);
+        found
+            .map(|(&id, book)| (id, book))
+            .ok_or(format!("S7: no service {name}"))
+    }
+}
+
+impl Standing {
+    pub(crate) fn shown(self) -> Stage {
+        match self {
+            Standing::Starting { .. } => Stage::Starting,
+            Standing::Ready => Stage::Ready,
+            Standing::Leaving { .. }
+            | Standing::Asked { .. }
+            | Standing::Orphans { .. }
+            | Standing::Killed { .. }
+            | Standing::Gone => Stage::Draining,
+        }
+    }
+}

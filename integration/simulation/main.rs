@@ -1,0 +1,89 @@
+//! The core in virtual time: worlds with fake workers, each decided by one string of bytes, with
+//! every invariant checked after every turn. A failure prints its seed;
+//! `SIMULATION_SEED=n cargo test --test simulation` plays exactly that one again, and
+//! `SIMULATION_SEEDS=n` plays more of them.
+
+#![expect(clippy::panic, reason = "a test fails by it")]
+#![expect(clippy::disallowed_methods, reason = "the seed comes in a variable")]
+
+mod script;
+
+mod fate;
+
+mod world;
+
+mod journal;
+
+mod ledger;
+
+mod invariants;
+
+mod actions;
+
+mod small_worlds;
+
+mod table;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use invariants::SIGHTS;
+use journal::Journal;
+use script::Script;
+use world::Sights;
+
+/// How many worlds are played when nobody asks for a number.
+const SEEDS: u64 = 3000;
+
+#[test]
+fn every_world_keeps_every_promise() {
+    if let Some(seed) = number("SIMULATION_SEED") {
+        check_seed(seed);
+        return;
+    }
+    let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let seen: Sights = (0..seeds).flat_map(check_seed).collect();
+    let missed: Vec<_> = SIGHTS
+        .iter()
+        .filter(|sight| !seen.contains(*sight))
+        .collect();
+    assert!(
+        seeds < SEEDS || missed.is_empty(),
+        "no world showed {missed:?}"
+    );
+}
+
+#[test]
+fn seeds_that_once_found_something_stay_quiet() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/simulation/seeds");
+    for file in std::fs::read_dir(folder).expect("the folder of seeds is there") {
+        let path = file.expect("it can be listed").path();
+        let text = std::fs::read_to_string(&path).expect("it can be read");
+        let seed = text
+            .lines()
+            .next()
+            .and_then(|line| line.trim().parse().ok());
+        check_seed(seed.unwrap_or_else(|| panic!("{path:?} does not begin with a seed")));
+    }
+}
+
+/// Plays a seed; when something is wrong, plays it again to tell the story.
+fn check_seed(seed: u64) -> Sights {
+    play(seed, &mut Journal::silent()).unwrap_or_else(|violation| {
+        let mut journal = Journal::kept();
+        let again = play(seed, &mut journal).err();
+        let story = journal.text();
+        panic!("SIMULATION_SEED={seed}\n{story}\n{violation}\nplayed again: {again:?}");
+    })
+}
+
+fn play(seed: u64, journal: &mut Journal) -> Result<Sights, String> {
+    let script = Script::from_seed(seed);
+    let played = catch_unwind(AssertUnwindSafe(|| world::play(script, journal)));
+    played.unwrap_or_else(|_| Err("the core panics".to_owned()))
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().expect("a number"))
+}

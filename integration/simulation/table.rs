@@ -1,0 +1,311 @@
+//! The table of every state of a worker and everything that can happen to it, compared with the
+//! one that was last agreed on. `UPDATE_SNAPSHOTS=1` writes it anew; review it as you would code.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::fs;
+
+use shepherd::core::Action;
+use shepherd::core::event::{Exit, Sight, SpawnFailure, Waiting, WorkerEvent};
+use shepherd::core::ids::{GenerationId, Pid, ServiceId, SlotId, SocketId, WorkerId};
+use shepherd::core::notice::Notice;
+use shepherd::core::policy::{Policy, ReadyWhen, Signal, StopLadder, StopStep};
+use shepherd::core::time::Time;
+use shepherd::core::worker::{Change, Scene, Worker, WorkerState};
+
+use crate::fate::ms;
+
+/// What is done to a worker in one row.
+enum Deed {
+    Event(WorkerEvent),
+    Timeout,
+    Stop,
+    Kill,
+}
+
+#[test]
+fn every_state_and_event_do_what_the_table_says() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/integration/snapshots/worker_table.txt"
+    );
+    let table = table();
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::write(path, &table).expect("the snapshot can be written");
+    }
+    let agreed = fs::read_to_string(path).expect("the snapshot is there: UPDATE_SNAPSHOTS=1");
+    let difference = difference(&agreed, &table);
+    assert!(
+        difference.is_empty(),
+        "{path} (UPDATE_SNAPSHOTS=1 writes it anew):\n{difference}"
+    );
+}
+
+fn table() -> String {
+    let mut table = String::from(
+        "One worker: in each state, what an event makes of it.\n\
+         Ready by `auto`, with a socket; ladder SIGTERM 10 s, SIGQUIT 5 s; ready-timeout 60 s.\n\
+         All begins 100 s after the origin; `timeout` comes at the state's own deadline.\n",
+    );
+    for (name, worker) in states() {
+        let _ = writeln!(table, "\n{name}");
+        for (deed_name, deed) in deeds() {
+            let row = row(worker.clone(), deed);
+            let _ = writeln!(table, "  {deed_name:<26} {row}");
+        }
+    }
+    table
+}
+
+fn start() -> Time {
+    Time::after_origin(ms(100_000))
+}
+
+fn policy() -> Policy {
+    Policy {
+        service: ServiceId(1),
+        name: "web".to_owned(),
+        workers: 1,
+        sockets: vec![SocketId(1)],
+        ready: ReadyWhen::Auto,
+        ready_timeout: ms(60_000),
+        stop: StopLadder::new(
+            StopStep {
+                signal: Signal::Term,
+                wait: ms(10_000),
+            },
+            vec![StopStep {
+                signal: Signal::Quit,
+                wait: ms(5000),
+            }],
+        ),
+        starting_max: 1,
+    }
+}
+
+/// A worker in each state, brought there by events.
+fn states() -> Vec<(&'static str, Worker)> {
+    let ordered = Worker::spawned(start(), WorkerId(1), SlotId(0), GenerationId(1), &policy());
+    let runs = after(
+        &ordered,
+        [Deed::Event(WorkerEvent::Started { pid: Pid(7) })],
+    );
+    let ready = after(&runs, [Deed::Event(WorkerEvent::SaidReady)]);
+    let exited = || {
+        Deed::Event(WorkerEvent::Exited {
+            how: Exit::Code(0),
+            left: 1,
+        })
+    };
+    vec![
+        ("Starting, before its program runs", ordered),
+        ("Starting, its program runs", runs),
+        ("Ready", ready.clone()),
+        (
+            "Draining, by its own word",
+            after(&ready, [Deed::Event(WorkerEvent::SaidStopping)]),
+        ),
+        (
+            "Draining, the first signal sent",
+            after(&ready, [Deed::Stop]),
+        ),
+        (
+            "Draining, the last signal sent",
+            after(&ready, [Deed::Stop, Deed::Timeout]),
+        ),
+        ("Orphaned, it left unasked", after(&ready, [exited()])),
+        (
+            "Orphaned, it left as asked",
+            after(&ready, [Deed::Stop, exited()]),
+        ),
+        ("Killed", after(&ready, [Deed::Kill])),
+    ]
+}
+
+fn deeds() -> Vec<(&'static str, Deed)> {
+    let failure = SpawnFailure {
+        reason: "exec: ENOENT".to_owned(),
+    };
+    let sight = |waiting| {
+        Deed::Event(WorkerEvent::Probed(Sight {
+            waiting,
+            wrapped: None,
+        }))
+    };
+    vec![
+        ("Started", Deed::Event(WorkerEvent::Started { pid: Pid(7) })),
+        (
+            "SpawnFailed",
+            Deed::Event(WorkerEvent::SpawnFailed(failure)),
+        ),
+        (
+            "Exited, nothing left",
+            Deed::Event(WorkerEvent::Exited {
+                how: Exit::Code(1),
+                left: 0,
+            }),
+        ),
+        (
+            "Exited, 2 left",
+            Deed::Event(WorkerEvent::Exited {
+                how: Exit::Code(1),
+                left: 2,
+            }),
+        ),
+        ("TreeGone", Deed::Event(WorkerEvent::TreeGone)),
+        ("SaidReady", Deed::Event(WorkerEvent::SaidReady)),
+        ("SaidStopping", Deed::Event(WorkerEvent::SaidStopping)),
+        (
+            "SaidStatus",
+            Deed::Event(WorkerEvent::SaidStatus("busy".to_owned())),
+        ),
+        (
+            "SaidExtend 90 s",
+            Deed::Event(WorkerEvent::SaidExtend(ms(90_000))),
+        ),
+        (
+            "MainChanged",
+            Deed::Event(WorkerEvent::MainChanged { pid: Pid(8) }),
+        ),
+        ("Probed, seen", sight(Waiting::Seen)),
+        ("Probed, not seen", sight(Waiting::NotSeen)),
+        ("Probed, unreadable", sight(Waiting::Unreadable)),
+        ("stop", Deed::Stop),
+        ("kill", Deed::Kill),
+        ("timeout", Deed::Timeout),
+    ]
+}
+
+fn after<const N: usize>(worker: &Worker, deeds: [Deed; N]) -> Worker {
+    let mut worker = worker.clone();
+    for deed in deeds {
+        let _ = perform(&mut worker, deed);
+    }
+    worker
+}
+
+fn perform(worker: &mut Worker, deed: Deed) -> (Change, VecDeque<Action>) {
+    let policy = policy();
+    let mut actions = VecDeque::new();
+    let mut scene = Scene {
+        policy: &policy,
+        starting: 1,
+        actions: &mut actions,
+    };
+    let change = match deed {
+        Deed::Event(event) => worker.handle_event(start(), event, &mut scene),
+        Deed::Stop => {
+            worker.stop(start(), &mut scene);
+            Change::default()
+        }
+        Deed::Kill => {
+            worker.kill(start(), &mut scene);
+            Change::default()
+        }
+        Deed::Timeout => {
+            let due = worker.deadline().map_or(start(), |(at, _)| at);
+            worker.handle_timeout(due, &mut scene)
+        }
+    };
+    (change, actions)
+}
+
+/// "next state · what changed · what is done".
+fn row(mut worker: Worker, deed: Deed) -> String {
+    let before = worker.clone();
+    let (Change { ready, ended, gone }, actions) = perform(&mut worker, deed);
+    let mut changes = Vec::new();
+    changes.extend(ready.map(|evidence| format!("ready ({evidence:?})")));
+    changes.extend(ended.map(|ending| {
+        let was_ready = if ending.was_ready { ", was ready" } else { "" };
+        format!("ended ({:?}{was_ready})", ending.cause)
+    }));
+    changes.extend(gone.then(|| "gone".to_owned()));
+    let same = before.state == worker.state;
+    let state = if same {
+        "same".to_owned()
+    } else {
+        state(&worker.state)
+    };
+    let done = actions.iter().map(action).collect::<Vec<_>>().join(", ");
+    let columns = [state, changes.join(", "), done];
+    let columns: Vec<String> = columns
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .collect();
+    columns.join(" · ")
+}
+
+fn state(state: &WorkerState) -> String {
+    let at = |time: Time| format!("{} ms", time.since(start()).as_millis());
+    match state {
+        WorkerState::Starting {
+            deadline,
+            runs,
+            watch,
+            ..
+        } => {
+            let runs = if runs.is_some() { "runs" } else { "ordered" };
+            let look = watch
+                .probe
+                .map(|(time, _)| format!(", look at {}", at(time)));
+            let alive = watch
+                .alive
+                .map(|(time, _)| format!(", ready at {}", at(time)));
+            let (look, alive) = (look.unwrap_or_default(), alive.unwrap_or_default());
+            format!("Starting ({runs}, late at {}{look}{alive})", at(*deadline))
+        }
+        WorkerState::Ready { .. } => "Ready".to_owned(),
+        WorkerState::Draining { sent, deadline, .. } => {
+            format!("Draining ({sent} sent, until {})", at(*deadline))
+        }
+        WorkerState::Orphaned { deadline, .. } => format!("Orphaned (until {})", at(*deadline)),
+        WorkerState::Killed { rounds, deadline } => {
+            format!("Killed ({rounds} times, until {})", at(*deadline))
+        }
+    }
+}
+
+fn action(action: &Action) -> String {
+    match action {
+        Action::Probe(_) => "look".to_owned(),
+        Action::Signal(_, signal) => signal.to_string(),
+        Action::SignalTree(_, signal) => format!("{signal} to the tree"),
+        Action::KillTree(_) => "SIGKILL to the tree".to_owned(),
+        Action::Notice(notice) => format!("say {}", notice_name(notice)),
+        Action::Prepare { .. }
+        | Action::Spawn(_)
+        | Action::Close(_)
+        | Action::Forget { .. }
+        | Action::Respond(..)
+        | Action::Announce(_)
+        | Action::Finish => format!("{action:?}"),
+    }
+}
+
+fn notice_name(notice: &Notice) -> String {
+    let debug = format!("{notice:?}");
+    debug
+        .chars()
+        .take_while(|character| character.is_alphanumeric())
+        .collect()
+}
+
+/// Line by line, what one has and the other has not.
+fn difference(agreed: &str, found: &str) -> String {
+    let mut text = String::new();
+    let mut section = "";
+    for (old, new) in agreed.lines().zip(found.lines()) {
+        if !new.starts_with(' ') {
+            section = new;
+        }
+        if old != new {
+            let _ = writeln!(text, "{section}\n- {old}\n+ {new}");
+        }
+    }
+    let (old, new) = (agreed.lines().count(), found.lines().count());
+    if old != new {
+        let _ = writeln!(text, "{old} lines were agreed on, {new} found");
+    }
+    text
+}

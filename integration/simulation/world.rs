@@ -1,0 +1,665 @@
+//! The fake kernel: a virtual clock, workers that live as their fates say, and operators. It
+//! performs each action as the real shell would, in order, and tells the core what came of it.
+//! One file, since a happening makes sense only beside the action that leads to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use shepherd::core::action::Spawn;
+use shepherd::core::event::{Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
+use shepherd::core::ids::{GenerationId, Pid, RequestId, ServiceId, SlotId, WorkerId};
+use shepherd::core::notice::Notice;
+use shepherd::core::policy::{Policy, Signal};
+use shepherd::core::request::Request;
+use shepherd::core::time::Time;
+use shepherd::core::{Action, Event, Supervisor};
+
+use crate::fate::{Character, Exec, Fate, LeftUntil, Look, Word, ms, policies};
+use crate::invariants::{Violation, ensure};
+use crate::journal::Journal;
+use crate::ledger::Ledger;
+use crate::script::Script;
+
+/// How many turns a world may take: far more than any has needed.
+const TURNS_MAX: u32 = 60_000;
+
+/// How long a world may last once nothing new goes wrong: longer than all extensions together.
+const CALM_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What a world has shown.
+pub(crate) type Sights = BTreeSet<&'static str>;
+
+/// What the core is fed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Input {
+    Start,
+    Event(Event),
+    Timeout,
+}
+
+/// What is going to happen by itself.
+#[derive(Debug, Clone)]
+enum Happening {
+    Runs(WorkerId),
+    SpawnFails(WorkerId),
+    Says(WorkerId, WorkerEvent),
+    Exits(WorkerId, Exit, u32),
+    LeftGone(WorkerId),
+    Freezes(WorkerId),
+    /// News of a worker that was underway when it went.
+    Echo(WorkerId, WorkerEvent),
+    Read(ServiceId, GenerationId, bool),
+    Asked(Request),
+}
+
+/// A worker's processes, as the kernel knows them.
+struct Process {
+    fate: Fate,
+    main: Main,
+    left: u32,
+    frozen: bool,
+    /// Signals that a frozen process has not seen.
+    held: Vec<Signal>,
+    heard: u32,
+    kills: u32,
+    /// A signal ended it before its program ran; that is not known yet.
+    doomed: bool,
+    gone: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Main {
+    SettingUp,
+    Runs { since: Time },
+    Exited,
+}
+
+/// Fates that are not left to the script.
+pub(crate) type Cast = BTreeMap<(GenerationId, SlotId), Fate>;
+
+/// Everything outside the core.
+pub(crate) struct World<'a> {
+    now: Time,
+    core: Supervisor,
+    /// A clone of the core that is fed the same.
+    twin: Option<Supervisor>,
+    script: Script,
+    cast: Cast,
+    ledger: Ledger,
+    policies: BTreeMap<ServiceId, Policy>,
+    characters: BTreeMap<(ServiceId, GenerationId), Character>,
+    processes: BTreeMap<WorkerId, Process>,
+    agenda: BTreeMap<(Time, u64), Happening>,
+    last_happening: u64,
+    last_request: u64,
+    zero_waits: bool,
+    last_stop: Request,
+    calm_since: Option<Time>,
+    stopped: bool,
+    journal: &'a mut Journal,
+}
+
+/// Plays the world that a script decides, to its end.
+pub(crate) fn play(mut script: Script, journal: &mut Journal) -> Result<Sights, Violation> {
+    let policies = policies(&mut script);
+    journal.write(|| format!("{policies:#?}"));
+    World::new(policies, script, Cast::new(), journal).run()
+}
+
+/// Plays a world without chance: these fates, these requests.
+pub(crate) fn play_cast(
+    policy: &Policy,
+    cast: Cast,
+    requests: &[(Duration, Request)],
+    journal: &mut Journal,
+) -> Result<Sights, Violation> {
+    let mut world = World::new(vec![policy.clone()], Script::empty(), cast, journal);
+    for &(at, request) in requests {
+        world.plan(at, Happening::Asked(request));
+    }
+    world.run()
+}
+
+impl World<'_> {
+    fn new(
+        policies: Vec<Policy>,
+        mut script: Script,
+        cast: Cast,
+        journal: &mut Journal,
+    ) -> World<'_> {
+        let now = Time::after_origin(ms(1));
+        let core = Supervisor::new(now, policies.clone(), u64::from(script.below(255)));
+        let mut characters = BTreeMap::new();
+        for policy in &policies {
+            let character = script.pick(&[
+                Character::Mixed,
+                Character::Mixed,
+                Character::Good,
+                Character::Good,
+                Character::ExitsAtOnce,
+                Character::NeverReady,
+                Character::Flaps,
+            ]);
+            characters.insert((policy.service, GenerationId(1)), character);
+        }
+        let twin = script.one_in(6).then(|| core.clone());
+        let zero_waits = policies.iter().any(|policy| {
+            (0..3)
+                .filter_map(|rung| policy.stop.step(rung))
+                .any(|step| step.wait.is_zero())
+        });
+        let last_stop = script.pick(&[Request::Stop, Request::Interrupt, Request::StopNow]);
+        World {
+            now,
+            core,
+            twin,
+            script,
+            cast,
+            ledger: Ledger::new(&policies),
+            policies: policies
+                .into_iter()
+                .map(|policy| (policy.service, policy))
+                .collect(),
+            characters,
+            processes: BTreeMap::new(),
+            agenda: BTreeMap::new(),
+            last_happening: 0,
+            last_request: 0,
+            zero_waits,
+            last_stop,
+            calm_since: None,
+            stopped: false,
+            journal,
+        }
+    }
+
+    /// Runs until the core says that it is finished.
+    fn run(mut self) -> Result<Sights, Violation> {
+        self.turn(&Input::Start)?;
+        for _ in 0..TURNS_MAX {
+            if self.ledger.is_finished() {
+                self.check_end()?;
+                return Ok(self.ledger.seen);
+            }
+            self.step()?;
+        }
+        Err(format!("S10: no end after {TURNS_MAX} turns"))
+    }
+
+    /// Whatever comes next: an operator, a happening, or a deadline of the core.
+    fn step(&mut self) -> Result<(), Violation> {
+        if self.script.is_over() {
+            let since = *self.calm_since.get_or_insert(self.now);
+            ensure!(
+                self.now.since(since) < CALM_MAX,
+                "S10: not at rest after {CALM_MAX:?} of calm"
+            );
+        } else if self.script.one_in(14) {
+            self.operate();
+        }
+        let happening = self.agenda.first_key_value().map(|(&(at, _), _)| at);
+        let deadline = self.core.next_deadline().map(|(at, _)| at);
+        match (happening, deadline) {
+            (None, None) => self.rest(),
+            (Some(_), None) => self.happen(),
+            (None, Some(deadline)) => self.time_out(deadline),
+            (Some(at), Some(deadline)) if at == deadline => {
+                if self.script.one_in(2) {
+                    self.time_out(deadline)
+                } else {
+                    self.happen()
+                }
+            }
+            (Some(at), Some(deadline)) if at < deadline => self.happen(),
+            // The loop may be late: then what happened meanwhile is heard first.
+            (Some(at), Some(deadline)) if at.since(deadline) < ms(60) && self.script.one_in(12) => {
+                self.happen()
+            }
+            (Some(_), Some(deadline)) => self.time_out(deadline),
+        }
+    }
+
+    /// Nothing is to come: everything must be as it should, and then the operator stops it.
+    fn rest(&mut self) -> Result<(), Violation> {
+        self.ledger.check_rest(&self.core.status(self.now))?;
+        ensure!(
+            !self.stopped,
+            "S3: asked to stop, not finished, and nothing will happen any more"
+        );
+        self.stopped = true;
+        self.plan(ms(5), Happening::Asked(self.last_stop));
+        Ok(())
+    }
+
+    fn time_out(&mut self, deadline: Time) -> Result<(), Violation> {
+        self.now = self.now.max(deadline);
+        if self.script.one_in(20) {
+            self.now = self.now + Duration::from_micros(300);
+        }
+        self.turn(&Input::Timeout)?;
+        // A rung without a wait may leave a deadline that has come already, but not for long.
+        let again_max = if self.zero_waits { 4 } else { 0 };
+        for _ in 0..again_max {
+            if self.is_due() {
+                self.turn(&Input::Timeout)?;
+            }
+        }
+        ensure!(
+            !self.is_due(),
+            "S12: {:?} stays in the past",
+            self.core.next_deadline()
+        );
+        self.ledger.check_prompt(self.now)
+    }
+
+    fn is_due(&self) -> bool {
+        self.core
+            .next_deadline()
+            .is_some_and(|(at, _)| at <= self.now)
+    }
+
+    /// An operator decides to do something soon.
+    fn operate(&mut self) {
+        let after = ms(self.script.pick(&[0, 0, 1, 5, 20, 300, 2000]));
+        let times = if self.script.one_in(30) {
+            80
+        } else {
+            1 + self.script.below(2)
+        };
+        let request = match self.script.below(40) {
+            0..22 => Request::Reload,
+            22..29 => Request::OneMore,
+            29..36 => Request::OneFewer,
+            36 => Request::Stop,
+            37 | 38 => Request::Interrupt,
+            _ => Request::StopNow,
+        };
+        let times = if request == Request::Reload {
+            times
+        } else {
+            times.min(2)
+        };
+        for _ in 0..times {
+            self.plan(after, Happening::Asked(request));
+        }
+    }
+
+    fn happen(&mut self) -> Result<(), Violation> {
+        let Some(((at, _), happening)) = self.agenda.pop_first() else {
+            return Ok(());
+        };
+        self.now = self.now.max(at);
+        match happening {
+            Happening::Runs(worker) => self.runs(worker),
+            Happening::SpawnFails(worker) => self.spawn_fails(worker),
+            Happening::Says(worker, event) => {
+                let heard = self.processes.get(&worker).is_some_and(|process| {
+                    !process.gone && !process.frozen && process.main != Main::Exited
+                });
+                if heard {
+                    self.tell(worker, event)
+                } else {
+                    Ok(())
+                }
+            }
+            Happening::Exits(worker, how, left) => self.exits(worker, how, left),
+            Happening::LeftGone(worker) => match self.processes.get_mut(&worker) {
+                Some(process) if process.main == Main::Exited && !process.gone => {
+                    process.left = 0;
+                    self.goes(worker);
+                    self.tell(worker, WorkerEvent::TreeGone)
+                }
+                Some(_) | None => Ok(()),
+            },
+            Happening::Freezes(worker) => {
+                if let Some(process) = self.processes.get_mut(&worker) {
+                    process.frozen = process.main != Main::Exited;
+                }
+                Ok(())
+            }
+            Happening::Echo(worker, event) => self.tell(worker, event),
+            Happening::Read(service, generation, well) => self.turn(&Input::Event(if well {
+                Event::Prepared {
+                    service,
+                    generation,
+                }
+            } else {
+                let reason = "cannot read `s.yaml`: no such file".to_owned();
+                Event::PrepareFailed {
+                    service,
+                    generation,
+                    reason,
+                }
+            })),
+            Happening::Asked(request) => {
+                self.last_request += 1;
+                self.turn(&Input::Event(Event::Requested(
+                    RequestId(self.last_request),
+                    request,
+                )))
+            }
+        }
+    }
+
+    fn tell(&mut self, worker: WorkerId, event: WorkerEvent) -> Result<(), Violation> {
+        self.turn(&Input::Event(Event::Worker(worker, event)))
+    }
+
+    fn plan(&mut self, after: Duration, happening: Happening) {
+        self.last_happening += 1;
+        self.agenda
+            .insert((self.now + after, self.last_happening), happening);
+    }
+
+    /// Feeds the core once, performs what it wants, and checks everything. Looks are answered
+    /// within the same moment.
+    fn turn(&mut self, input: &Input) -> Result<(), Violation> {
+        let now = self.now;
+        self.journal.write(|| format!("{now:?} <- {input:?}"));
+        feed(&mut self.core, now, input);
+        let actions: Vec<Action> = std::iter::from_fn(|| self.core.poll_action()).collect();
+        for action in &actions {
+            self.journal.write(|| format!("{now:?}     -> {action:?}"));
+        }
+        if let Some(twin) = &mut self.twin {
+            feed(twin, now, input);
+            let same = std::iter::from_fn(|| twin.poll_action()).eq(actions.iter().cloned());
+            ensure!(same, "S15: a clone that was fed the same does otherwise");
+        } else if !self.script.is_over() && self.script.one_in(250) {
+            self.twin = Some(self.core.clone());
+        }
+        self.ledger.turn(now, input, &actions, &self.core)?;
+        let looks: Vec<WorkerId> = actions
+            .into_iter()
+            .filter_map(|action| self.perform(action))
+            .collect();
+        for worker in looks {
+            let sight = self.look(worker);
+            self.tell(worker, WorkerEvent::Probed(sight))?;
+        }
+        Ok(())
+    }
+
+    /// Does it; gives the worker that is to be looked at.
+    fn perform(&mut self, action: Action) -> Option<WorkerId> {
+        match action {
+            Action::Prepare {
+                service,
+                generation,
+            } => self.prepare(service, generation),
+            Action::Spawn(spawn) => self.spawn(&spawn),
+            Action::Probe(worker) => return Some(worker),
+            Action::Signal(worker, signal) => self.signal(worker, signal),
+            Action::SignalTree(worker, signal) => self.signal_tree(worker, signal),
+            Action::KillTree(worker) => self.kill_tree(worker),
+            Action::Notice(Notice::Unkillable { worker }) => {
+                if let Some(process) = self.processes.get_mut(&worker.worker) {
+                    process.gone = true;
+                }
+            }
+            Action::Close(_)
+            | Action::Forget { .. }
+            | Action::Respond(..)
+            | Action::Announce(_)
+            | Action::Notice(_)
+            | Action::Finish => {}
+        }
+        None
+    }
+
+    fn prepare(&mut self, service: ServiceId, generation: GenerationId) {
+        let character = self.script.pick(&[
+            Character::Good,
+            Character::Good,
+            Character::Mixed,
+            Character::Mixed,
+            Character::ExitsAtOnce,
+            Character::NeverReady,
+            Character::Flaps,
+        ]);
+        self.characters.insert((service, generation), character);
+        let well = !self.script.one_in(8);
+        let after = ms(self.script.pick(&[1, 0, 0, 40, 1500]));
+        self.plan(after, Happening::Read(service, generation, well));
+    }
+
+    fn spawn(&mut self, spawn: &Spawn) {
+        let worker = spawn.worker;
+        let mut character = self.characters[&(spawn.service, spawn.generation)];
+        if self.script.is_over() {
+            character = Character::Good;
+        }
+        let policy = &self.policies[&spawn.service];
+        let fate = match self.cast.remove(&(spawn.generation, spawn.slot)) {
+            Some(fate) => fate,
+            None => Fate::decide(&mut self.script, character, policy),
+        };
+        match fate.exec {
+            Exec::Runs(after) => self.plan(after, Happening::Runs(worker)),
+            Exec::Fails(after) => self.plan(after, Happening::SpawnFails(worker)),
+        }
+        let process = Process {
+            fate,
+            main: Main::SettingUp,
+            left: 0,
+            frozen: false,
+            held: Vec::new(),
+            heard: 0,
+            kills: 0,
+            doomed: false,
+            gone: false,
+        };
+        self.processes.insert(worker, process);
+    }
+
+    fn runs(&mut self, worker: WorkerId) -> Result<(), Violation> {
+        let Some(process) = self.processes.get_mut(&worker) else {
+            return Ok(());
+        };
+        if process.main != Main::SettingUp || process.gone || process.doomed {
+            return Ok(());
+        }
+        process.main = Main::Runs { since: self.now };
+        let fate = process.fate.clone();
+        if fate.word == Word::BeforeStarted {
+            self.tell(worker, WorkerEvent::SaidReady)?;
+        }
+        if let Some(after) = fate.able
+            && fate.word == Word::Says
+        {
+            self.plan(after, Happening::Says(worker, WorkerEvent::SaidReady));
+        }
+        for (after, event) in fate.says {
+            self.plan(after, Happening::Says(worker, event));
+        }
+        if let Some((after, code)) = fate.exit {
+            self.plan(after, Happening::Exits(worker, Exit::Code(code), fate.left));
+        }
+        if let Some(after) = fate.frozen {
+            self.plan(after, Happening::Freezes(worker));
+        }
+        let pid = Pid(u32::try_from(worker.0).unwrap_or(0) + 1000);
+        self.tell(worker, WorkerEvent::Started { pid })
+    }
+
+    fn spawn_fails(&mut self, worker: WorkerId) -> Result<(), Violation> {
+        match self.processes.get(&worker) {
+            Some(process) if process.main == Main::SettingUp && !process.gone => {
+                self.goes(worker);
+                let reason = "setuid to `www-data`: EPERM".to_owned();
+                self.tell(worker, WorkerEvent::SpawnFailed(SpawnFailure { reason }))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn exits(&mut self, worker: WorkerId, how: Exit, left: u32) -> Result<(), Violation> {
+        let Some(process) = self.processes.get_mut(&worker) else {
+            return Ok(());
+        };
+        let runs = match process.main {
+            Main::Runs { .. } => true,
+            Main::SettingUp | Main::Exited => false,
+        };
+        // A stopped process does nothing, and so it does not exit by itself either.
+        if !runs || process.gone || (process.frozen && how != Exit::KILLED) {
+            return Ok(());
+        }
+        process.main = Main::Exited;
+        process.left = left;
+        if left == 0 {
+            self.goes(worker);
+        } else if let LeftUntil::Later(after) = process.fate.left_until {
+            self.plan(after, Happening::LeftGone(worker));
+        }
+        self.tell(worker, WorkerEvent::Exited { how, left })
+    }
+
+    fn goes(&mut self, worker: WorkerId) {
+        if let Some(process) = self.processes.get_mut(&worker) {
+            process.gone = true;
+        }
+        if !self.script.is_over() && self.script.one_in(10) {
+            let event = match self.script.below(5) {
+                0 => WorkerEvent::SaidReady,
+                1 => WorkerEvent::SaidStopping,
+                2 => WorkerEvent::SaidExtend(ms(1000)),
+                3 => WorkerEvent::SaidStatus("bye".to_owned()),
+                _ => WorkerEvent::MainChanged { pid: Pid(7) },
+            };
+            self.plan(ms(1), Happening::Echo(worker, event));
+        }
+    }
+
+    fn look(&self, worker: WorkerId) -> Sight {
+        let nothing = Sight {
+            waiting: Waiting::NotSeen,
+            wrapped: None,
+        };
+        let Some(Process {
+            fate,
+            main: Main::Runs { since },
+            frozen,
+            ..
+        }) = self.processes.get(&worker)
+        else {
+            return nothing;
+        };
+        match fate.look {
+            Look::Unreadable => Sight {
+                waiting: Waiting::Unreadable,
+                wrapped: None,
+            },
+            Look::Wrapped => Sight {
+                waiting: Waiting::NotSeen,
+                wrapped: Some(Wrapped {
+                    pid: Pid(5),
+                    name: "sh".to_owned(),
+                }),
+            },
+            Look::Clear => match fate.able {
+                Some(able) if *since + able <= self.now && !frozen => Sight {
+                    waiting: Waiting::Seen,
+                    wrapped: None,
+                },
+                Some(_) | None => nothing,
+            },
+        }
+    }
+
+    fn signal(&mut self, worker: WorkerId, signal: Signal) {
+        let Some(process) = self.processes.get_mut(&worker) else {
+            return;
+        };
+        match process.main {
+            // Only what ends a process by default has an effect on one that is still ours.
+            Main::SettingUp => {
+                if signal != Signal::Cont && signal != Signal::Winch {
+                    process.doomed = true;
+                    self.plan(ms(1), Happening::SpawnFails(worker));
+                }
+            }
+            Main::Runs { .. } => {
+                process.held.push(signal);
+                if signal == Signal::Cont {
+                    process.frozen = false;
+                }
+                if !process.frozen {
+                    let heard = process.held.drain(..).filter(|&held| held != Signal::Cont);
+                    process.heard += u32::try_from(heard.count()).unwrap_or(0);
+                    if process
+                        .fate
+                        .obeys
+                        .is_some_and(|obeys| process.heard >= obeys)
+                    {
+                        let left = process.fate.left;
+                        let after = process.fate.stop_takes;
+                        self.plan(after, Happening::Exits(worker, Exit::Code(0), left));
+                    }
+                }
+            }
+            Main::Exited => {}
+        }
+    }
+
+    fn signal_tree(&mut self, worker: WorkerId, signal: Signal) {
+        if let Some(process) = self.processes.get(&worker)
+            && signal != Signal::Cont
+            && let LeftUntil::Signal(after) = process.fate.left_until
+        {
+            self.plan(after, Happening::LeftGone(worker));
+        }
+    }
+
+    fn kill_tree(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get_mut(&worker) else {
+            return;
+        };
+        process.kills += 1;
+        let escapes = process.fate.escapes;
+        let caught = process.kills > escapes;
+        let after = ms(u64::from(self.script.below(3)));
+        match process.main {
+            Main::SettingUp => {
+                process.doomed = true;
+                self.plan(after, Happening::SpawnFails(worker));
+            }
+            // A process that hangs in the kernel is not even reaped.
+            Main::Runs { .. } if escapes == u32::MAX => {}
+            Main::Runs { .. } => {
+                let one_by_one = self.script.one_in(4);
+                let left = u32::from(!caught || one_by_one);
+                self.plan(after, Happening::Exits(worker, Exit::KILLED, left));
+                if caught && one_by_one {
+                    self.plan(after + ms(1), Happening::LeftGone(worker));
+                }
+            }
+            Main::Exited if caught => self.plan(after, Happening::LeftGone(worker)),
+            Main::Exited => {}
+        }
+    }
+
+    /// After Finish: nobody is alive, nobody waits.
+    fn check_end(&self) -> Result<(), Violation> {
+        let alive: BTreeSet<&WorkerId> = self
+            .processes
+            .iter()
+            .filter(|(_, process)| !process.gone)
+            .map(|(worker, _)| worker)
+            .collect();
+        ensure!(alive.is_empty(), "S5: finished, and {alive:?} are alive");
+        ensure!(
+            self.core.next_deadline().is_none(),
+            "S12: finished, and there is a deadline"
+        );
+        self.ledger.check_end()
+    }
+}
+
+fn feed(core: &mut Supervisor, now: Time, input: &Input) {
+    match input {
+        Input::Start => {}
+        Input::Event(event) => core.handle_event(now, event.clone()),
+        Input::Timeout => core.handle_timeout(now),
+    }
+}
