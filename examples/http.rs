@@ -9,6 +9,12 @@
 //! ./http [ADDRESS:PORT]                   one, with a socket of its own (127.0.0.1:8000)
 //! ```
 
+#![expect(clippy::print_stderr, reason = "stderr is its log")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it is a program of its own: it reads its variables and the clock, and /slow sleeps"
+)]
+
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

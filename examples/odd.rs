@@ -8,6 +8,20 @@
 //! ./odd exit 3
 //! ```
 
+#![expect(
+    unsafe_code,
+    reason = "it forks and ignores signals, which nix calls unsafe"
+)]
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "it says on stderr what is wrong, and ends"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it is a program of its own: it reads its variables, and modes sleep as they are told"
+)]
+
 use std::fmt::Write as _;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -103,7 +117,7 @@ fn ignore_term() {
     ignore(&[Signal::SIGTERM, Signal::SIGINT]);
     ready();
     let (never_readable, _open) = UnixStream::pair().expect("socketpair");
-    serve_until(never_readable, &listeners(), poll_for);
+    serve_until(&never_readable, &listeners(), poll_for);
 }
 
 /// Leaves a child that serves, and exits.
@@ -111,7 +125,7 @@ fn fork_and_die() {
     // Taken first, because LISTEN_PID is not the child's.
     let listeners = listeners();
     if is_child() {
-        serve_until(stop_signal(), &listeners, poll_for);
+        serve_until(&stop_signal(), &listeners, poll_for);
     }
 }
 
@@ -121,7 +135,7 @@ fn escape() {
     let listeners = listeners();
     spawn_escaped(sleep_for_ever);
     ready();
-    serve_until(stop_signal(), &listeners, poll_for);
+    serve_until(&stop_signal(), &listeners, poll_for);
 }
 
 /// The same with a grandchild that has an empty environment as well.
@@ -135,7 +149,7 @@ fn escape_clean() {
         panic!("cannot execute /bin/sleep: {error}");
     });
     ready();
-    serve_until(stop_signal(), &listeners, poll_for);
+    serve_until(&stop_signal(), &listeners, poll_for);
 }
 
 /// Sends what no notification looks like, then a right one, and serves.
@@ -222,7 +236,7 @@ fn main_pid() {
     let listeners = listeners();
     // SAFETY: the process has one thread, so no lock is left held in the child.
     match unsafe { fork() }.expect("fork") {
-        ForkResult::Child => serve_until(stop_signal(), &listeners, poll_for),
+        ForkResult::Child => serve_until(&stop_signal(), &listeners, poll_for),
         ForkResult::Parent { child } => {
             notify(&format!("MAINPID={child}\nREADY=1"));
             sleep_ms(200);
@@ -263,7 +277,7 @@ fn dump(file: &str) {
     for path in paths {
         // The descriptor that listed the directory is closed by this time.
         if let Ok(target) = fs::read_link(&path) {
-            let name = path.file_name().unwrap_or_default().display();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
             let _ = writeln!(text, "{name} {}", target.display());
         }
     }
@@ -314,19 +328,19 @@ fn accept_blocking() {
 
 /// Never notifies; waits in `poll()`.
 fn poll() {
-    serve_until(stop_signal(), &listeners(), poll_for);
+    serve_until(&stop_signal(), &listeners(), poll_for);
 }
 
 /// Never notifies; waits in `select()`.
 fn select() {
-    serve_until(stop_signal(), &listeners(), select_for);
+    serve_until(&stop_signal(), &listeners(), select_for);
 }
 
 /// Never notifies; waits in `epoll_wait()`.
 fn epoll() {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("epoll_create1");
     let mut registered = 0;
-    serve_until(stop_signal(), &listeners(), |descriptors| {
+    serve_until(&stop_signal(), &listeners(), |descriptors| {
         for (index, descriptor) in descriptors.iter().enumerate().skip(registered) {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, index as u64);
             epoll.add(descriptor, event).expect("epoll_ctl");
@@ -423,12 +437,12 @@ impl AsFd for Listener {
 
 /// Serves until SIGTERM.
 fn serve() {
-    serve_until(stop_signal(), &listeners(), poll_for);
+    serve_until(&stop_signal(), &listeners(), poll_for);
 }
 
 /// Serves until `stop` is readable. `wait` says which descriptors are.
 fn serve_until(
-    stop: UnixStream,
+    stop: &UnixStream,
     listeners: &[Listener],
     mut wait: impl FnMut(&[BorrowedFd<'_>]) -> Vec<bool>,
 ) {

@@ -77,6 +77,10 @@ fn a_right_server_on_a_unix_socket_gives_no_failure() {
 }
 
 #[test]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "there are some hundred connections"
+)]
 fn new_connections_are_paced() {
     let server = Server::start(answer_all);
     let limits = Limits {

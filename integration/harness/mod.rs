@@ -5,11 +5,25 @@
 //! of: no change of directory, no change of the environment, no `waitpid` on strangers, no
 //! subreaper. Processes are found again by a marker in their environment.
 
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "not every test binary or test uses every part"
+)]
+#![expect(clippy::panic, reason = "a test fails by it")]
+#![expect(clippy::print_stderr, reason = "a failure shows what the daemon said")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it starts real processes and waits for them in real time"
+)]
+
 mod address;
 mod builder;
 mod connection;
 mod daemon;
 mod eventually;
+mod examples;
 mod home;
 mod http;
 mod load;
@@ -23,6 +37,7 @@ pub use builder::Builder;
 pub use connection::{Connection, Idle};
 pub use daemon::{ClientOutput, Daemon, WorkerProcess};
 pub use eventually::{DEADLINE, eventually, eventually_within};
+pub use examples::{http_node, http_python, http_rust, odd};
 pub use home::{Home, Leftover};
 pub use http::{Response, get};
 pub use load::{Class, Exchange, Failure, Kind, KindName, Limits, Load, Report};

@@ -1,5 +1,10 @@
 //! A process that is held by its pidfd, so that a signal never hits a stranger with the same pid.
 
+#![expect(
+    unsafe_code,
+    reason = "nix wraps neither pidfd_open nor pidfd_send_signal"
+)]
+
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},

@@ -105,6 +105,7 @@ fn lock(number: u16) -> Option<File> {
         .write(true)
         .open(&path)
         .unwrap_or_else(|error| panic!("cannot open `{}`: {error}", path.display()));
+    #[expect(clippy::cast_possible_truncation, reason = "the constants are 1 and 0")]
     let byte = libc::flock {
         l_type: libc::F_WRLCK as i16,
         l_whence: libc::SEEK_SET as i16,

@@ -20,6 +20,7 @@ const NAMES_RESERVED: [&str; 3] = ["unknown", "stored", "connection"];
 pub struct SocketSpec {
     /// What workers find it under in `LISTEN_FDNAMES`, and what a handed-over socket matches.
     pub name: Option<SocketName>,
+    /// Where it is to listen.
     pub address: Address,
 }
 
@@ -43,6 +44,8 @@ pub enum Address {
 pub struct SocketName(String);
 
 impl SocketName {
+    /// The name as it was written.
+    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -83,6 +86,7 @@ impl FromStr for SocketName {
 
 /// Why a text is not the name of a socket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum SocketNameError {
     #[error("the name before `=` is empty; write a name, or leave the `=` away")]
     Empty,
@@ -102,12 +106,15 @@ pub enum SocketNameError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read socket `{}`: {cause}", printable(.text))]
 pub struct SocketSpecError {
+    /// What was written, as it was.
     pub text: String,
+    /// What is wrong with it, and what to write.
     pub cause: SocketSpecCause,
 }
 
 /// Why a text is not a socket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum SocketSpecCause {
     #[error("it is empty; write a port such as `8000`")]
     Empty,
@@ -166,8 +173,11 @@ pub enum SocketSpecCause {
 /// Kinds of sockets that other programs know and this one does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsupported {
+    /// `udp:`, a datagram socket.
     Udp,
+    /// `seqpacket:`, a unix socket that keeps the bounds of messages.
     Seqpacket,
+    /// `unix:@`, a unix name without a file.
     Abstract,
 }
 
@@ -449,6 +459,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "it is one table")]
     fn says_what_is_wrong_and_what_to_write() {
         for (text, cause) in [
             ("", "it is empty; write a port such as `8000`"),

@@ -56,7 +56,14 @@ pub(super) fn started(name: &str, listeners: &[Listener]) {
 
 /// What the core wants said.
 pub(super) fn tell(notice: &Notice) {
-    match notice.loudness() {
+    let loudness = notice.loudness();
+    // Names and paths come from users and may hold anything; a notice stays one line.
+    let notice: String = notice
+        .to_string()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    match loudness {
         Loudness::Info => tracing::info!("{notice}"),
         Loudness::Warning => tracing::warn!("{notice}"),
         Loudness::Error => tracing::error!("{notice}"),

@@ -36,6 +36,7 @@ impl fmt::Display for Holder {
 ///
 /// `None` if nobody does, or the process belongs to another user or another pid namespace.
 /// Listeners are asked first; a connection can hold its local port as well.
+#[must_use]
 pub fn of_tcp(address: SocketAddr) -> Option<Holder> {
     let mut held = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
@@ -53,6 +54,7 @@ pub fn of_tcp(address: SocketAddr) -> Option<Holder> {
 /// Finds who listens on a unix path. `peer` is what `SO_PEERCRED` of a connection said: the
 /// process that called listen(2), which helps where the path was renamed or is relative, and
 /// misleads where that process left the socket to others.
+#[must_use]
 pub fn of_unix(path: &Path, peer: Option<i32>) -> Option<Holder> {
     let absolute = std::path::absolute(path).ok();
     let inodes: Vec<u64> = lines(Path::new("/proc/net/unix"))
@@ -383,7 +385,7 @@ mod tests {
 
     #[test]
     fn finds_this_process_behind_its_sockets() {
-        let own = Some(std::process::id() as i32);
+        let own = Some(i32::try_from(std::process::id()).unwrap());
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
         assert_eq!(of_tcp(address).map(|holder| holder.pid), own);

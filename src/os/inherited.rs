@@ -47,9 +47,11 @@ const TYPES: [SockType; 4] = [
 /// A socket that was handed to us.
 #[derive(Debug)]
 pub struct Inherited {
+    /// Close-on-exec where [`take`] made it.
     pub fd: OwnedFd,
     /// Its name in `LISTEN_FDNAMES`; `None` where it had none, or `unknown`.
     pub name: Option<String>,
+    /// What it is, and the address that it has.
     pub endpoint: Endpoint,
 }
 
@@ -67,10 +69,15 @@ pub enum Endpoint {
 /// What a handed-over socket is if it cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherEndpoint {
+    /// A stream socket with a peer.
     Connection,
+    /// A datagram socket.
     Datagram,
+    /// A sequenced packet socket.
     Seqpacket,
+    /// A stream socket without an address.
     Unbound,
+    /// A socket of a family or type that is not known here.
     Unknown,
 }
 
@@ -100,6 +107,7 @@ impl fmt::Display for Inherited {
 
 /// Why the sockets that we were given cannot be taken.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum InheritedError {
     #[error(
         "cannot take the sockets of {variable}: `{value}` is not a number from {least} to {most}"
@@ -129,6 +137,10 @@ pub enum InheritedError {
 /// Takes what was handed to this process, close-on-exec. Call it before anything else opens a
 /// descriptor and while there is one thread: listenfd removes variables from the environment.
 /// A second call finds nothing.
+///
+/// # Errors
+///
+/// If the variables contradict themselves, or a descriptor that they promise is no open socket.
 pub fn take() -> Result<Vec<Inherited>, InheritedError> {
     let Some(announced) = announced(&Variables::of_this_process(), std::process::id())? else {
         return Ok(Vec::new());
@@ -153,12 +165,17 @@ pub fn take() -> Result<Vec<Inherited>, InheritedError> {
 
 impl Inherited {
     /// Looks at a socket.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not tell what the descriptor is, as where it is no socket.
     pub fn new(fd: OwnedFd, name: Option<String>) -> Result<Inherited, Errno> {
         let endpoint = endpoint(&fd)?;
         Ok(Inherited { fd, name, endpoint })
     }
 
     /// Its address, if it is one that connections can be accepted from.
+    #[must_use]
     pub fn address(&self) -> Option<&LocalAddress> {
         match &self.endpoint {
             Endpoint::Listening(address) | Endpoint::Bound(address) => Some(address),
@@ -271,10 +288,10 @@ fn names_of(names: &OsStr) -> Result<Vec<Option<String>>, InheritedError> {
     let names = names.to_str().filter(|names| names.is_ascii());
     let names = names.ok_or(InheritedError::NamesUnreadable)?;
     // `unknown` is what libsystemd calls a descriptor that was handed over without a name.
-    let named = |name: &str| !matches!(name, "" | "unknown");
+    let is_name = |name: &str| !matches!(name, "" | "unknown");
     Ok(names
         .split(':')
-        .map(|name| named(name).then(|| name.to_owned()))
+        .map(|name| is_name(name).then(|| name.to_owned()))
         .collect())
 }
 

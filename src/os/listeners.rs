@@ -43,10 +43,13 @@ const LOCALHOST_TRIES_MAX: u32 = 16;
 pub struct Listener {
     /// Close-on-exec.
     pub fd: OwnedFd,
+    /// What workers find it under in `LISTEN_FDNAMES`; `None` where it has no name.
     pub name: Option<String>,
+    /// Where it listens, as the kernel tells it: port 0 is not seen here.
     pub address: LocalAddress,
     /// What `/proc/PID/fd` and sock_diag(7) know the socket by.
     pub inode: u64,
+    /// Whether we bound it or were given it.
     pub origin: Origin,
     path: Option<UnixPath>,
 }
@@ -54,7 +57,9 @@ pub struct Listener {
 /// Where a listener comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
+    /// We bound it.
     Bound,
+    /// Whoever started us handed it over.
     Inherited,
 }
 
@@ -69,6 +74,7 @@ pub struct Bound {
 
 /// Why a socket is not there.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum BindError {
     #[error(
         "cannot bind `{socket}`: the address is in use by {holder}; stop it or choose another port"
@@ -121,6 +127,10 @@ pub enum BindError {
 ///
 /// On an error everything is closed again, and the files of our own unix sockets are removed.
 /// A `backlog` above 4096 counts as 4096.
+///
+/// # Errors
+///
+/// If any of the sockets cannot be had.
 pub fn bind_all(
     specs: &[SocketSpec],
     inherited: Vec<Inherited>,

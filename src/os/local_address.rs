@@ -29,6 +29,10 @@ pub enum LocalAddress {
 impl LocalAddress {
     /// Reads the address of a socket; `None` if it has none yet, or is of a family that is not
     /// known here.
+    ///
+    /// # Errors
+    ///
+    /// If getsockname(2) or getsockopt(2) fails, as where the descriptor is no socket.
     pub fn of(fd: &impl AsFd) -> Result<Option<LocalAddress>, Errno> {
         let raw = fd.as_fd().as_raw_fd();
         let storage = getsockname::<SockaddrStorage>(raw)?;
@@ -61,6 +65,7 @@ impl LocalAddress {
     }
 
     /// The port, of an address that has one.
+    #[must_use]
     pub fn port(&self) -> Option<u16> {
         match self {
             LocalAddress::DualStack(port) => Some(*port),
@@ -70,6 +75,7 @@ impl LocalAddress {
     }
 
     /// The address to connect to from this machine: a wildcard is reached over the loopback.
+    #[must_use]
     pub fn reachable(&self) -> Option<SocketAddr> {
         match self {
             LocalAddress::DualStack(port) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))),

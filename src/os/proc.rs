@@ -296,6 +296,10 @@ fn number(name: &OsStr) -> Option<i32> {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "they start real processes and wait for them"
+)]
 mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};

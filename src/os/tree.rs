@@ -206,6 +206,10 @@ fn carries(environment: &[u8], marks: &[Mark]) -> bool {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "they start real processes and wait for them"
+)]
 mod tests {
     use super::*;
     use nix::sys::signal::{Signal, kill};

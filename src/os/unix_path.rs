@@ -48,6 +48,7 @@ pub struct UnixPath {
 
 /// Why a unix path could not be bound.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
 pub enum UnixPathError {
     #[error("the directory `{}` does not exist; create it first", .directory.display())]
     DirectoryMissing { directory: PathBuf },
@@ -85,6 +86,10 @@ pub enum UnixPathError {
 }
 
 /// Binds a stream socket to `path` and listens on it, replacing a socket that nobody listens on.
+///
+/// # Errors
+///
+/// If the path cannot be bound, or somebody listens on it.
 pub fn bind(path: &Path, backlog: Backlog) -> Result<(OwnedFd, UnixPath), UnixPathError> {
     let system = |operation| move |errno| UnixPathError::System { operation, errno };
     let address = UnixAddr::new(path).map_err(|_| UnixPathError::TooLong)?;
@@ -157,6 +162,7 @@ impl UnixPath {
 }
 
 /// Whether two paths name the same file in the same directory, whatever links lead there.
+#[must_use]
 pub fn same(left: &Path, right: &Path) -> bool {
     left == right
         || matches!((absolute(left), absolute(right)), (Ok(left), Ok(right)) if left == right)
@@ -384,7 +390,7 @@ mod tests {
         let path = directory.path().join("x.sock");
         let _live = UnixListener::bind(&path).unwrap();
         let error = bind(&path, backlog()).unwrap_err();
-        let own = std::process::id() as i32;
+        let own = i32::try_from(std::process::id()).unwrap();
         assert!(matches!(error, UnixPathError::Live { holder } if holder.pid == own));
         UnixStream::connect(&path).unwrap();
     }

@@ -503,6 +503,10 @@ fn is_denied(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "they start real processes and wait for them"
+)]
 mod tests {
     use super::*;
     use nix::sys::signal::{Signal, killpg};

@@ -171,12 +171,11 @@ impl Load {
     #[track_caller]
     pub fn wait(&self, what: &str, condition: impl Fn(&Report) -> bool) {
         let seen = eventually_within(DEADLINE, || condition(&self.shared.report()).then_some(()));
-        if seen.is_none() {
-            panic!(
-                "waited {DEADLINE:?} in vain for {what}\n{}",
-                self.snapshot()
-            );
-        }
+        assert!(
+            seen.is_some(),
+            "waited {DEADLINE:?} in vain for {what}\n{}",
+            self.snapshot()
+        );
     }
 
     /// Waits until some answer was from this version.
@@ -202,9 +201,11 @@ impl Load {
             .write(1)
             .expect("an eventfd takes a number");
         for client in self.clients.drain(..) {
-            if client.join().is_err() && !thread::panicking() {
-                panic!("a load client panicked");
-            }
+            let joined = client.join();
+            assert!(
+                joined.is_ok() || thread::panicking(),
+                "a load client panicked"
+            );
         }
         self.shared.report().duration = self.shared.started.elapsed();
     }
