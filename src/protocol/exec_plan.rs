@@ -233,7 +233,9 @@ mod tests {
     fn the_end_of_the_pipe_means_what_came_before_it() {
         let read = |records: &[[u8; RECORD]]| {
             let mut reader = OutcomeReader::default();
-            records.iter().for_each(|record| reader.feed(record));
+            for record in records {
+                reader.feed(record);
+            }
             reader.outcome()
         };
         assert_eq!(read(&[]), Outcome::Died(None));

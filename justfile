@@ -1,0 +1,18 @@
+# What CI runs, by name.
+
+# All tests: units, simulation, real processes, house rules.
+test:
+    cargo test --release --no-fail-fast
+
+# Format and lints; no warning is let through.
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets -- --deny warnings
+
+# The main job, with an example worker.
+demo:
+    cargo run --release -- run -n 4 -p 8000 -- node examples/http.js
+
+# Long versions of what the tests run shortly.
+long:
+    RELOADS=20 KILL_STORM_SECONDS=10 SIMULATION_SEEDS=100000 cargo test --release
