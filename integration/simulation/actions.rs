@@ -2,6 +2,7 @@
 
 use shepherd::core::Action;
 use shepherd::core::action::{Announcement, Spawn};
+use shepherd::core::event::{Event, WorkerEvent};
 use shepherd::core::ids::{RequestId, WorkerId};
 use shepherd::core::notice::{Next, Notice};
 use shepherd::core::policy::Signal;
@@ -42,8 +43,18 @@ impl Ledger {
             Action::Spawn(spawn) => self.check_spawn(turn, spawn),
             Action::Probe(id) => {
                 let record = self.named(*id, action)?;
-                let starts = matches!(record.stage, Standing::Starting { runs: Some(_), .. });
-                ensure!(starts, "S7: {action:?} of {record:?}");
+                // One whose word was taken is looked at once more, if a wrapper was seen around it.
+                let said = *turn.input == Input::Event(Event::Worker(*id, WorkerEvent::SaidReady));
+                let worth_it = match record.stage {
+                    Standing::Starting { runs, .. } => runs.is_some(),
+                    Standing::Ready => said,
+                    Standing::Leaving { .. }
+                    | Standing::Asked { .. }
+                    | Standing::Orphans { .. }
+                    | Standing::Killed { .. }
+                    | Standing::Gone => false,
+                };
+                ensure!(worth_it, "S7: {action:?} of {record:?}");
                 Ok(())
             }
             Action::Signal(id, signal) => self.check_signal(turn, *id, *signal, rest),

@@ -23,6 +23,9 @@ const PROBE_SHARE: Duration = Duration::from_micros(500);
 /// A process that keeps the sockets of a wrapped worker for so long is no passing helper.
 pub const WRAPPED_AFTER: Duration = Duration::from_secs(5);
 
+/// And one that was seen so often in a row was there for more than a moment.
+pub const WRAPPED_LOOKS: u32 = 2;
+
 /// The most that one message may extend a deadline by.
 pub const EXTEND_MAX: Duration = Duration::from_secs(3600);
 

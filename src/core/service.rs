@@ -169,6 +169,7 @@ impl Service {
             };
             let change = worker.handle_event(now, event, &mut scene);
             self.apply(now, id, change, context);
+            self.warn_of_wrapper(now, id, context);
         }
     }
 

@@ -20,7 +20,7 @@ use super::event::{Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
 use super::ids::{GenerationId, Pid, SlotId, WorkerId};
 use super::notice::{Notice, WorkerName};
 use super::policy::{Policy, Signal};
-use super::readiness::{EXTEND_MAX, Evidence, WRAPPED_AFTER, Watch};
+use super::readiness::{EXTEND_MAX, Evidence, WRAPPED_AFTER, WRAPPED_LOOKS, Watch};
 use super::time::{Time, Why, earlier};
 
 /// How long what a main process left behind has between the stop signal and KILL, when the main
@@ -49,8 +49,8 @@ pub struct Worker {
     pub pid: Option<Pid>,
     /// The last line it said about itself.
     pub said: Option<String>,
-    /// What a wrapper around it keeps from its sockets, as last seen.
-    wrapped: Option<Wrapped>,
+    /// What a wrapper around it keeps from its sockets, as last seen, and in how many looks.
+    wrapped: Option<(Wrapped, u32)>,
 }
 
 /// Where a worker stands, with what belongs to that.
@@ -212,18 +212,20 @@ impl Worker {
     }
 
     /// What is known of a wrapper that keeps the sockets from their reader, once it is worth saying.
+    /// A helper program that a start script runs looks the same for a moment.
     #[must_use]
     pub fn wrapper(&self, now: Time) -> Option<&Wrapped> {
-        match self.state {
-            WorkerState::Starting {
-                runs: Some(runs), ..
-            } if now.since(runs) < WRAPPED_AFTER => None,
-            WorkerState::Starting { .. }
-            | WorkerState::Ready { .. }
-            | WorkerState::Draining { .. }
+        let (wrapped, looks) = self.wrapped.as_ref()?;
+        let worth_saying = match self.state {
+            WorkerState::Starting { runs, .. } => {
+                runs.is_some_and(|runs| now.since(runs) >= WRAPPED_AFTER)
+            }
+            WorkerState::Ready { .. } => true,
+            WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
-            | WorkerState::Killed { .. } => self.wrapped.as_ref(),
-        }
+            | WorkerState::Killed { .. } => *looks >= WRAPPED_LOOKS,
+        };
+        worth_saying.then_some(wrapped)
     }
 
     /// Tells the worker what happened to it.
@@ -452,6 +454,10 @@ impl Worker {
     fn handle_said_ready(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
         match self.state {
             WorkerState::Starting { .. } if scene.policy.ready.takes_word() => {
+                // Its word does not say on which socket: a wrapped one may serve on its own.
+                if self.wrapped.take().is_some() {
+                    scene.actions.push_back(Action::Probe(self.id));
+                }
                 self.become_ready(now, Evidence::Said, scene)
             }
             // Other evidence was asked for; said twice; said while leaving.
@@ -490,17 +496,19 @@ impl Worker {
     }
 
     fn handle_probed(&mut self, now: Time, sight: Sight, scene: &mut Scene<'_>) -> Change {
+        let looks = match (&self.wrapped, &sight.wrapped) {
+            (Some((before, looks)), Some(seen)) if before.pid == seen.pid => looks + 1,
+            (Some(_) | None, Some(_) | None) => 1,
+        };
+        self.wrapped = sight.wrapped.map(|wrapped| (wrapped, looks));
         match &mut self.state {
-            WorkerState::Starting { watch, .. } => {
-                self.wrapped = sight.wrapped;
-                match sight.waiting {
-                    Waiting::Seen if scene.policy.ready.takes_sight() => {
-                        return self.become_ready(now, Evidence::SeenWaiting, scene);
-                    }
-                    Waiting::Unreadable => watch.blind(now, scene.policy),
-                    Waiting::Seen | Waiting::NotSeen => {}
+            WorkerState::Starting { watch, .. } => match sight.waiting {
+                Waiting::Seen if scene.policy.ready.takes_sight() => {
+                    return self.become_ready(now, Evidence::SeenWaiting, scene);
                 }
-            }
+                Waiting::Unreadable => watch.blind(now, scene.policy),
+                Waiting::Seen | Waiting::NotSeen => {}
+            },
             WorkerState::Ready { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
