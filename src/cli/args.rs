@@ -88,8 +88,8 @@ pub(super) struct Run {
     pub(super) directory: Option<PathBuf>,
 
     /// A variable for the workers; it wins over files and over what shepherd inherited. Repeatable.
-    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = values::variable)]
-    pub(super) variables: Vec<(String, String)>,
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub(super) variables: Vec<String>,
 
     /// A file of NAME=VALUE lines for the workers, read anew at each reload; a later file wins over
     /// an earlier one. Repeatable.

@@ -4,16 +4,18 @@ use std::process::ExitCode;
 
 use super::args::Run;
 use super::{exit_code, fail};
-use crate::config::run::{Name, RunConfig, Source};
+use crate::config::run::{Name, RunConfig, RunConfigError, Source};
 use crate::config::values;
 use crate::daemon::{self, Ended, StartError};
 
 pub(super) fn main(run: Run) -> ExitCode {
-    let config = config(run);
-    if let Err(error) = config.check() {
-        fail(&error);
-        return ExitCode::from(exit_code::USAGE);
-    }
+    let config = match config(run) {
+        Ok(config) => config,
+        Err(error) => {
+            fail(&error);
+            return ExitCode::from(exit_code::USAGE);
+        }
+    };
     let code = match daemon::run(&config) {
         Ok(Ended::Clean) => exit_code::DONE,
         Ok(Ended::LeftBehind(left)) => {
@@ -25,6 +27,7 @@ pub(super) fn main(run: Run) -> ExitCode {
         Err(error) => {
             fail(&error);
             match error {
+                StartError::Usage(_) => exit_code::USAGE,
                 StartError::Definition(_) => exit_code::CONFIGURATION,
                 StartError::Bind(_) => exit_code::BIND,
                 StartError::Inherited(_)
@@ -37,7 +40,12 @@ pub(super) fn main(run: Run) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn config(run: Run) -> RunConfig {
+fn config(run: Run) -> Result<RunConfig, RunConfigError> {
+    // Read here and not by the parser, whose messages show what they cannot read: it may be secret.
+    let variables = run.variables.iter().map(|text| values::variable(text));
+    let variables = variables
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(RunConfigError::Variable)?;
     let program = run
         .command
         .first()
@@ -47,7 +55,7 @@ fn config(run: Run) -> RunConfig {
         Some(name) => Name::Explicit(name),
         None => Name::Implicit(values::implicit_name(&program)),
     };
-    RunConfig {
+    let config = RunConfig {
         name,
         workers: run.workers,
         sockets: run.listen,
@@ -58,9 +66,11 @@ fn config(run: Run) -> RunConfig {
         source: Source {
             command: run.command,
             directory: run.directory,
-            variables: run.variables,
+            variables,
             env_files: run.env_files,
         },
         pid_file: run.pid_file,
-    }
+    };
+    config.check()?;
+    Ok(config)
 }

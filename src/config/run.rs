@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::socket::SocketSpec;
-use super::values::{StopSignals, Workers};
+use super::values::{StopSignals, ValueError, Workers};
 use crate::core::policy::ReadyWhen;
 
 /// One service, and what belongs to the daemon around it.
@@ -73,6 +73,9 @@ pub enum RunConfigError {
         "`--ready listen` waits for a worker on its socket, but there is none; add `-p SOCKET`, or use `--ready notify` or `alive:D`"
     )]
     NoSocketToWaitOn,
+    /// A variable of the command line.
+    #[error("cannot use `--env`: {0}")]
+    Variable(ValueError),
     /// It would always be late.
     #[error(
         "`--ready alive:{alive:?}` is not shorter than `--ready-timeout {timeout:?}`, so no worker could get ready; raise the timeout"

@@ -229,7 +229,7 @@ pub fn implicit_name(program: &str) -> String {
     }
 }
 
-/// Reads `NAME=value` of `--env`.
+/// Reads `NAME=value` of `--env`. A value is never shown: it may be a secret.
 ///
 /// # Errors
 ///

@@ -324,7 +324,7 @@ impl fmt::Display for Notice {
                 )
             }
             Notice::Drained { worker, how, after } => {
-                write!(f, "{worker} {how} after draining for {}", Human(*after))
+                write!(f, "{worker} {how}, after {} of draining", Human(*after))
             }
             Notice::LeftBehind {
                 worker,

@@ -11,11 +11,11 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::config::run::{Name, RunConfig};
+use crate::config::run::{Name, RunConfig, RunConfigError};
 use crate::config::values::Workers;
 use crate::core::Supervisor;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
-use crate::core::policy::Policy;
+use crate::core::policy::{Policy, ReadyWhen};
 use crate::os::definition::{self, DefinitionError};
 use crate::os::inherited::{self, InheritedError};
 use crate::os::listeners::{self, BindError, Bound, Listener};
@@ -30,6 +30,9 @@ use event_loop::{Daemon, Parts};
 /// Why the daemon did not start. Nothing is left of the attempt.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// Values that are right alone and wrong together.
+    #[error("{0}")]
+    Usage(#[from] RunConfigError),
     /// What it should run cannot be run.
     #[error("{0}")]
     Definition(#[from] DefinitionError),
@@ -84,6 +87,10 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let signals = Signals::listen().map_err(system("listen to signals"))?;
     processes::become_subreaper().map_err(system("become a subreaper"))?;
 
+    // Handed-over sockets can be all there are, so this is known only here.
+    if config.ready == ReadyWhen::Listen && config.sockets.is_empty() && handed_over.is_empty() {
+        return Err(RunConfigError::NoSocketToWaitOn.into());
+    }
     let service = ServiceId(0);
     let definition = definition::read(&config.source)?;
     let (name, name_is) = match &config.name {

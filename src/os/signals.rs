@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{OFlag, open};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
 use signal_hook::consts::signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU};
 use signal_hook::iterator::backend::SignalDelivery;
@@ -52,6 +53,8 @@ impl Signals {
         if !sys::is_ignored(SIGHUP) {
             wanted.push(SIGHUP);
         }
+        // Whoever started us may have blocked them, and a mask survives exec.
+        SigSet::empty().thread_set_mask()?;
         let (read, write) = UnixStream::pair()?;
         let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), wanted)?;
         Ok(Signals {
