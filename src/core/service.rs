@@ -17,7 +17,7 @@ use super::reload::{self, Reload, ReloadStage, Step};
 use super::request::{Response, WAITING_MAX};
 use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
 use super::sockets::Sockets;
-use super::status::{ServiceStatus, Stage, WorkerStatus};
+use super::status::{Headline, ServiceStatus, Stage, WorkerStatus};
 use super::time::{Time, Why, earlier};
 use super::worker::{Change, Ending, Scene, Worker, WorkerState};
 
@@ -323,6 +323,21 @@ impl Service {
                 .waiting()
                 .map(|(slot, until)| (slot, now.until(until)))
                 .collect(),
+        }
+    }
+
+    /// The same in one line.
+    #[must_use]
+    pub fn headline(&self) -> Headline<'_> {
+        let serves = |worker: &Worker| worker.is_starting() || worker.is_ready();
+        Headline {
+            name: &self.policy.name,
+            wanted: self.wanted,
+            ready: self.ready_in(&self.serving),
+            draining: self.count(|worker| !serves(worker)),
+            generation: self.serving.generation,
+            failing: self.failing,
+            reloading: self.reload.as_ref().map(|reload| reload.generation),
         }
     }
 

@@ -77,16 +77,36 @@ impl fmt::Display for Stage {
     }
 }
 
-impl fmt::Display for ServiceStatus {
+/// A service in one line: what the service manager is told, after every event, so it is made without
+/// looking at the workers one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headline<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// How many workers it wants.
+    pub wanted: u32,
+    /// How many workers of the serving generation are ready.
+    pub ready: u32,
+    /// How many of its workers are stopping.
+    pub draining: u32,
+    /// The generation that serves.
+    pub generation: GenerationId,
+    /// Whether it fails again and again.
+    pub failing: bool,
+    /// The generation that a reload under way is to bring.
+    pub reloading: Option<GenerationId>,
+}
+
+impl fmt::Display for Headline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServiceStatus {
+        let Headline {
             name,
             wanted,
             ready,
+            draining,
             generation,
             failing,
             reloading,
-            ..
         } = self;
         write!(
             f,
@@ -95,18 +115,33 @@ impl fmt::Display for ServiceStatus {
         if *failing {
             write!(f, ", failing")?;
         }
-        let draining = self
-            .workers
-            .iter()
-            .filter(|worker| worker.stage == Stage::Draining)
-            .count();
-        if draining > 0 {
+        if *draining > 0 {
             write!(f, ", {draining} draining")?;
         }
         match reloading {
             Some(next) => write!(f, ", reloading to generation {next}"),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for ServiceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let draining = self
+            .workers
+            .iter()
+            .filter(|worker| worker.stage == Stage::Draining)
+            .count();
+        Headline {
+            name: &self.name,
+            wanted: self.wanted,
+            ready: self.ready,
+            draining: u32::try_from(draining).unwrap_or(u32::MAX),
+            generation: self.generation,
+            failing: self.failing,
+            reloading: self.reloading,
+        }
+        .fmt(f)
     }
 }
 

@@ -262,7 +262,7 @@ impl Supervisor {
     fn settle(&mut self, now: Time) {
         self.with_services(|service, context| service.settle(now, context));
         self.conclude_reloads();
-        self.announce(now);
+        self.announce();
         if self.workers_alive() == 0
             && let Phase::Stopping { requests, .. } = &mut self.phase
         {
@@ -294,7 +294,7 @@ impl Supervisor {
     }
 
     /// Tells the service manager what has changed since it was last told.
-    fn announce(&mut self, now: Time) {
+    fn announce(&mut self) {
         let mut services = self.services.values();
         let standing = if self.phase != Phase::Running {
             Standing::Down
@@ -315,7 +315,15 @@ impl Supervisor {
             };
             self.actions.extend(announcement.map(Action::Announce));
         }
-        let status = self.status(now).to_string();
+        let status = if self.phase == Phase::Running {
+            let lines = self
+                .services
+                .values()
+                .map(|service| service.headline().to_string());
+            lines.collect::<Vec<_>>().join("; ")
+        } else {
+            format!("stopping: {} workers left", self.workers_alive())
+        };
         if status != self.told.status {
             self.told.status.clone_from(&status);
             self.actions

@@ -2,7 +2,6 @@
 //! into events, and again. It decides nothing; an `if` about policy here belongs into the core.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -35,6 +34,7 @@ const COMPLAINTS_MAX: u32 = 3;
 /// What the daemon is made of before it runs.
 pub(super) struct Parts {
     pub(super) supervisor: Supervisor,
+    pub(super) reactor: Reactor,
     pub(super) signals: Signals,
     pub(super) runtime_dir: RuntimeDir,
     pub(super) open_files: OpenFiles,
@@ -47,7 +47,6 @@ pub(super) struct Parts {
 /// The daemon: one table for each kind of thing that the core knows by id.
 pub(super) struct Daemon {
     pub(super) parts: Parts,
-    pub(super) reactor: Reactor,
     pub(super) processes: Processes,
     pub(super) workers: BTreeMap<WorkerId, Handles>,
     pub(super) manager: ServiceManager,
@@ -121,14 +120,11 @@ impl Token {
 }
 
 impl Daemon {
-    pub(super) fn new(parts: Parts) -> io::Result<Daemon> {
-        let reactor = Reactor::new()?;
-        reactor.add(&parts.signals, Token::Signals.encode())?;
+    pub(super) fn new(parts: Parts) -> Daemon {
         let manager = ServiceManager::from_environment();
         let next_ping = manager.ping_every().map(|_| clock::now());
-        Ok(Daemon {
+        Daemon {
             parts,
-            reactor,
             processes: Processes::default(),
             workers: BTreeMap::new(),
             manager,
@@ -136,7 +132,7 @@ impl Daemon {
             finished: false,
             last_request: 0,
             next_ping,
-        })
+        }
     }
 
     /// Runs until the core has finished.
@@ -152,7 +148,7 @@ impl Daemon {
             } else {
                 self.timeout()
             };
-            let mut ready: Vec<Token> = match self.reactor.wait(timeout) {
+            let mut ready: Vec<Token> = match self.parts.reactor.wait(timeout) {
                 Ok(tokens) => tokens.into_iter().filter_map(Token::decode).collect(),
                 Err(error) => {
                     // Not to be waited on is a bug; going on by deadlines alone beats dying.
@@ -260,7 +256,7 @@ impl Daemon {
             return;
         }
         let (pid, outcome) = (spawning.pid, spawning.reader.outcome());
-        self.reactor.remove(&spawning.outcome);
+        self.parts.reactor.remove(&spawning.outcome);
         if outcome == Outcome::Running {
             handles.spawning = None;
             self.happened(worker, WorkerEvent::Started { pid });
@@ -341,9 +337,9 @@ impl Daemon {
             return;
         };
         if let Some(old) = handles.main.take() {
-            self.reactor.remove(&old);
+            self.parts.reactor.remove(&old);
         }
-        if let Err(error) = self.reactor.add(&watch, Token::Main(worker).encode()) {
+        if let Err(error) = self.parts.reactor.add(&watch, Token::Main(worker).encode()) {
             tracing::warn!("worker {worker}: cannot watch process {pid}: {error}");
         }
         handles.main = Some(watch);
@@ -379,7 +375,7 @@ impl Daemon {
             .get_mut(&worker)
             .and_then(|handles| handles.main.take())
         {
-            self.reactor.remove(&watch);
+            self.parts.reactor.remove(&watch);
         }
     }
 
@@ -417,12 +413,12 @@ impl Daemon {
             return;
         };
         if let Some(watch) = handles.main.take() {
-            self.reactor.remove(&watch);
+            self.parts.reactor.remove(&watch);
         }
         if let Some(spawning) = handles.spawning.take() {
             let key = (handles.service, handles.generation);
             let outcome = spawning.reader.outcome();
-            self.reactor.remove(&spawning.outcome);
+            self.parts.reactor.remove(&spawning.outcome);
             let definition = self.parts.definitions.get(&key);
             let reason = super::perform::explain(outcome, how, definition);
             self.happened(worker, WorkerEvent::SpawnFailed(SpawnFailure { reason }));
@@ -461,12 +457,12 @@ impl Daemon {
         handles.left.retain(|pidfd| {
             let ended = processes::has_ended(pidfd);
             if ended {
-                self.reactor.remove(pidfd);
+                self.parts.reactor.remove(pidfd);
             }
             !ended
         });
         for pidfd in left.appeared {
-            if let Err(error) = self.reactor.add(&pidfd, Token::Left(worker).encode()) {
+            if let Err(error) = self.parts.reactor.add(&pidfd, Token::Left(worker).encode()) {
                 tracing::warn!("worker {worker}: cannot watch a process of it: {error}");
             }
             handles.left.push(pidfd);
@@ -480,9 +476,9 @@ impl Daemon {
             return;
         };
         let watched = handles.left.iter().chain(&handles.main);
-        watched.for_each(|pidfd| self.reactor.remove(pidfd));
+        watched.for_each(|pidfd| self.parts.reactor.remove(pidfd));
         if let Some(notify) = &handles.notify {
-            self.reactor.remove(notify);
+            self.parts.reactor.remove(notify);
         }
         self.processes.remove(worker);
     }

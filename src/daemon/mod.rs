@@ -21,11 +21,12 @@ use crate::os::inherited::{self, InheritedError};
 use crate::os::listeners::{self, BindError, Bound, Listener};
 use crate::os::pid_file::PidFile;
 use crate::os::processes;
+use crate::os::reactor::Reactor;
 use crate::os::runtime_dir::{NameIs, RuntimeDir, RuntimeDirError};
 use crate::os::signals::Signals;
 use crate::os::{clock, limits};
 
-use event_loop::{Daemon, Parts};
+use event_loop::{Daemon, Parts, Token};
 
 /// Why the daemon did not start. Nothing is left of the attempt.
 #[derive(Debug, Error)]
@@ -85,6 +86,10 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let open_files = limits::raise_open_files().map_err(system("read the limit on open files"))?;
     // Before the first worker: a signal that comes early must find us listening.
     let signals = Signals::listen().map_err(system("listen to signals"))?;
+    let reactor = Reactor::new().map_err(system("watch descriptors"))?;
+    reactor
+        .add(&signals, Token::Signals.encode())
+        .map_err(system("watch for signals"))?;
     processes::become_subreaper().map_err(system("become a subreaper"))?;
 
     // Handed-over sockets can be all there are, so this is known only here.
@@ -122,6 +127,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let policy = policy(config, service, &listeners);
     let parts = Parts {
         supervisor: Supervisor::new(clock::now(), vec![policy], seed()),
+        reactor,
         signals,
         runtime_dir,
         open_files,
@@ -130,9 +136,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         sources: BTreeMap::from([(service, config.source.clone())]),
         definitions: BTreeMap::from([((service, GenerationId(1)), definition)]),
     };
-    Daemon::new(parts)
-        .map_err(system("watch descriptors"))?
-        .run();
+    Daemon::new(parts).run();
     drop(pid_file);
     match processes::sweep() {
         0 => Ok(Ended::Clean),

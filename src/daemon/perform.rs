@@ -131,7 +131,7 @@ impl Daemon {
             (spawned.outcome.as_fd(), Token::Outcome(worker)),
             (notify.as_fd(), Token::Notify(worker)),
         ] {
-            if let Err(error) = self.reactor.add(watched, token.encode()) {
+            if let Err(error) = self.parts.reactor.add(watched, token.encode()) {
                 tracing::warn!("worker {worker}: cannot watch it: {error}");
             }
         }

@@ -5,7 +5,7 @@
 //! the next line that goes through.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{MsgFlags, send};
 use nix::unistd::write;
 
@@ -30,6 +31,7 @@ const LINE_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Stderr {
     sink: Sink,
+    is_terminal: bool,
     state: Mutex<State>,
 }
 
@@ -76,12 +78,16 @@ impl Stderr {
         };
         Ok(Stderr {
             sink,
+            is_terminal: io::stderr().is_terminal(),
             state: Mutex::default(),
         })
     }
 
     /// Writes one line, or drops it.
     fn line(&self, line: &[u8]) {
+        // A background job that writes to its terminal under `stty tostop` is sent TTOU, which means
+        // something else to us, and the write would begin again and again; blocked, it goes through.
+        let _blocked = self.is_terminal.then(BlockedTtou::begin);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let patience = if state.dropped == 0 {
             WAIT
@@ -102,6 +108,25 @@ impl Stderr {
         if self.sink.write_all(&cut(line), patience).is_err() {
             state.dropped += 1;
         }
+    }
+}
+
+/// Keeps TTOU blocked while it lives.
+struct BlockedTtou(SigSet);
+
+impl BlockedTtou {
+    fn begin() -> BlockedTtou {
+        let mut ttou = SigSet::empty();
+        ttou.add(Signal::SIGTTOU);
+        // It fails only for a set that is none.
+        let _ = ttou.thread_block();
+        BlockedTtou(ttou)
+    }
+}
+
+impl Drop for BlockedTtou {
+    fn drop(&mut self) {
+        let _ = self.0.thread_unblock();
     }
 }
 
@@ -203,6 +228,7 @@ mod tests {
         let (reader, writer) = pipe2(OFlag::O_NONBLOCK).expect("a pipe");
         let stderr = Stderr {
             sink: Sink::Own(writer),
+            is_terminal: false,
             state: Mutex::default(),
         };
         let line = [b"x".repeat(99).as_slice(), b"\n"].concat();
@@ -231,6 +257,7 @@ mod tests {
         drop(reader);
         let stderr = Stderr {
             sink: Sink::Own(writer),
+            is_terminal: false,
             state: Mutex::default(),
         };
         stderr.line(b"into the void\n");
