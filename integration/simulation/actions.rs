@@ -17,6 +17,10 @@ use crate::ledger::{Ledger, Record, Standing, Stop, Turn};
 use crate::world::Input;
 
 impl Ledger {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a few lines for each action, and nothing else"
+    )]
     pub(crate) fn check_action(
         &mut self,
         turn: &mut Turn<'_>,

@@ -517,7 +517,7 @@ impl fmt::Display for Human {
                     _ => write!(f, "{seconds}.{tenths} s"),
                 }
             }
-            60..3600 if seconds % 60 == 0 => write!(f, "{} min", seconds / 60),
+            60..3600 if seconds.is_multiple_of(60) => write!(f, "{} min", seconds / 60),
             60..3600 => write!(f, "{} min {} s", seconds / 60, seconds % 60),
             _ if seconds % 3600 < 60 => write!(f, "{} h", seconds / 3600),
             _ => write!(f, "{} h {} min", seconds / 3600, seconds % 3600 / 60),

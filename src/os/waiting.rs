@@ -461,7 +461,7 @@ fn has_our_word_size(auxv: &[u8]) -> bool {
             .try_into()
             .map_or(usize::MAX, usize::from_ne_bytes)
     });
-    auxv.len() % (2 * WORD) == 0
+    auxv.len().is_multiple_of(2 * WORD)
         && keys.clone().next_back() == Some(0)
         && keys.all(|key| key <= KEY_MAX)
 }
