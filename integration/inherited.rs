@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    given::{Given, dump},
+    given::{Given, dump, kill},
     harness::{Address, Builder, Daemon, Home, free_port, get, odd},
     wrapped::wrapped,
 };
@@ -21,10 +21,7 @@ fn activated(options: &str) -> Builder {
         .args(["-c", "command -v systemd-socket-activate"])
         .output()
         .expect("a shell");
-    assert!(
-        found.status.success(),
-        "there is no systemd-socket-activate; install systemd"
-    );
+    assert!(found.status.success(), "there is no systemd-socket-activate; install systemd");
     // It gives its program an almost empty environment.
     wrapped(&format!(
         "exec systemd-socket-activate -E XDG_RUNTIME_DIR -E HARNESS_ID {options} \"$@\""
@@ -66,10 +63,7 @@ if names:
     os.environ['LISTEN_FDNAMES'] = names
 os.execv(command[0], command)
 ";
-    let quoted: Vec<String> = addresses
-        .iter()
-        .map(|address| format!("'{address}'"))
-        .collect();
+    let quoted: Vec<String> = addresses.iter().map(|address| format!("'{address}'")).collect();
     wrapped(&format!(
         "exec python3 -c \"{giver}\" {} '{names}' {} \"$@\"",
         addresses.len(),
@@ -90,10 +84,7 @@ fn wait_ready(daemon: &Daemon) {
 #[track_caller]
 fn activate(daemon: &Daemon, sockets: usize, address: impl Into<Address>) {
     for _ in 0..sockets {
-        daemon.wait_line(
-            |line| line.contains("Listening on"),
-            "socket-activate listens",
-        );
+        daemon.wait_line(|line| line.contains("Listening on"), "socket-activate listens");
     }
     let response = get(address, "/").expect("an answer to the connection that started it");
     assert_eq!(response.status, 200);
@@ -117,10 +108,7 @@ fn a_socket_of_socket_activate_is_used_and_the_first_connection_is_answered() {
 #[test]
 fn without_sockets_of_its_own_it_uses_all_that_it_was_handed() {
     let (first, second) = (free_port(), free_port());
-    let daemon = poll(activated(&format!(
-        "-l 127.0.0.1:{first} -l 127.0.0.1:{second}"
-    )))
-    .start();
+    let daemon = poll(activated(&format!("-l 127.0.0.1:{first} -l 127.0.0.1:{second}"))).start();
     activate(&daemon, 2, first.v4());
     assert_eq!(get(&second, "/").expect("an answer").status, 200);
     assert!(daemon.stop().success());
@@ -154,10 +142,7 @@ fn an_unnamed_socket_is_found_by_its_address_and_gets_the_name_that_was_asked_fo
         .command(dump(&file))
         .start();
     activate(&daemon, 1, port.v4());
-    assert_eq!(
-        Given::wait(&daemon, &file).variable("LISTEN_FDNAMES"),
-        "web"
-    );
+    assert_eq!(Given::wait(&daemon, &file).variable("LISTEN_FDNAMES"), "web");
 }
 
 #[test]
@@ -176,14 +161,8 @@ fn what_is_handed_over_and_what_is_bound_come_in_the_order_that_was_asked_for() 
              signal.pause()",
         ])
         .start();
-    daemon.wait_line(
-        |line| line == format!("fd 3 {bound}"),
-        "the bound one first",
-    );
-    daemon.wait_line(
-        |line| line == format!("fd 4 {given}"),
-        "the handed-over one second",
-    );
+    daemon.wait_line(|line| line == format!("fd 3 {bound}"), "the bound one first");
+    daemon.wait_line(|line| line == format!("fd 4 {given}"), "the handed-over one second");
     daemon.wait_line(|line| line == "names first:second", "their names");
 }
 
@@ -206,11 +185,7 @@ fn a_socket_that_nobody_asks_for_is_warned_of_and_not_served() {
     );
     wait_ready(&daemon);
     assert_eq!(get(&asked, "/").expect("an answer").status, 200);
-    assert_eq!(
-        daemon.addresses(),
-        [Address::from(&asked)],
-        "our copy is closed"
-    );
+    assert_eq!(daemon.addresses(), [Address::from(&asked)], "our copy is closed");
     // It is still open in the process that gave it.
     TcpStream::connect(extra.v4()).expect("the giver listens");
 }
@@ -220,13 +195,10 @@ fn handed_over_sockets_are_as_they_were_for_others_after_the_stop() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("web.sock");
     let port = free_port();
-    let daemon = poll(handed_over(
-        &[format!("127.0.0.1:{port}"), path.display().to_string()],
-        "",
-    ))
-    .listen(format!("127.0.0.1:{port}"))
-    .listen(format!("unix:{}", path.display()))
-    .start();
+    let daemon = poll(handed_over(&[format!("127.0.0.1:{port}"), path.display().to_string()], ""))
+        .listen(format!("127.0.0.1:{port}"))
+        .listen(format!("unix:{}", path.display()))
+        .start();
     wait_ready(&daemon);
     assert_eq!(get(&port, "/").expect("an answer").status, 200);
     assert_eq!(get(path.as_path(), "/").expect("an answer").status, 200);
@@ -273,10 +245,7 @@ fn sockets_that_are_meant_for_another_process_are_ignored() {
     assert_eq!(daemon.count_lines(|line| line.contains("handed over")), 0);
     assert_eq!(get(&port, "/").expect("an answer").status, 200);
     let given = Given::wait(&daemon, &file);
-    assert_eq!(
-        given.variable("LISTEN_PID"),
-        daemon.workers()[0].to_string()
-    );
+    assert_eq!(given.variable("LISTEN_PID"), daemon.workers()[0].to_string());
 }
 
 #[test]
@@ -298,15 +267,10 @@ fn an_id_that_was_meant_for_the_daemon_does_not_reach_its_workers() {
 #[test]
 fn a_restarted_worker_gets_the_handed_over_socket_again() {
     let port = free_port();
-    let daemon = poll(handed_over(&[format!("127.0.0.1:{port}")], "web"))
-        .listen("web=0")
-        .start();
+    let daemon = poll(handed_over(&[format!("127.0.0.1:{port}")], "web")).listen("web=0").start();
     wait_ready(&daemon);
     let first = get(&port, "/").expect("an answer").pid;
-    let worker = crate::harness::Process::open(first).expect("the worker");
-    worker
-        .signal(nix::sys::signal::Signal::SIGKILL)
-        .expect("killed");
+    kill(first);
     let second = get(&port, "/").expect("an answer").pid;
     assert_ne!(first, second);
 }
@@ -347,11 +311,6 @@ fn a_handed_over_socket_keeps_the_daemon_from_binding_the_same_address() {
         .start();
     wait_ready(&daemon);
     assert_eq!(get(port.v6(), "/").expect("an answer").status, 200);
-    assert_eq!(
-        get(port.v4(), "/")
-            .expect("the other family was bound")
-            .status,
-        200
-    );
+    assert_eq!(get(port.v4(), "/").expect("the other family was bound").status, 200);
     TcpListener::bind(port.v4()).expect_err("bound by the daemon");
 }

@@ -33,11 +33,7 @@ fn a_right_server_gives_no_failure() {
     let server = Server::start(answer_all);
     let load = Load::start(
         server.address,
-        [
-            (Kind::New, 2),
-            (Kind::kept_alive(), 3),
-            (Kind::Slow { ms: 5 }, 1),
-        ],
+        [(Kind::New, 2), (Kind::kept_alive(), 3), (Kind::Slow { ms: 5 }, 1)],
     );
     load.wait_version("v1");
     load.wait_ok(100);
@@ -45,18 +41,10 @@ fn a_right_server_gives_no_failure() {
     report.assert_clean_and_quick();
     for kind in [KindName::New, KindName::KeptAlive, KindName::Slow] {
         assert!(report.ok.contains_key(&kind), "{report}");
-        assert_eq!(
-            report.ok[&kind],
-            report.latencies[&kind].count(),
-            "{report}"
-        );
+        assert_eq!(report.ok[&kind], report.latencies[&kind].count(), "{report}");
     }
     assert_eq!(report.pids.keys().collect::<Vec<_>>(), [&77], "{report}");
-    assert_eq!(
-        report.generations.keys().collect::<Vec<_>>(),
-        ["1"],
-        "{report}"
-    );
+    assert_eq!(report.generations.keys().collect::<Vec<_>>(), ["1"], "{report}");
     assert_eq!(report.reconnects, 0, "{report}");
 }
 
@@ -77,16 +65,10 @@ fn a_right_server_on_a_unix_socket_gives_no_failure() {
 }
 
 #[test]
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "there are some hundred connections"
-)]
+#[expect(clippy::cast_precision_loss, reason = "there are some hundred connections")]
 fn new_connections_are_paced() {
     let server = Server::start(answer_all);
-    let limits = Limits {
-        new_per_second: 100,
-        ..Limits::default()
-    };
+    let limits = Limits { new_per_second: 100, ..Limits::default() };
     let load = Load::start_with(limits, server.address, [(Kind::New, 4)]);
     load.wait_ok(50);
     let report = load.stop();
@@ -101,18 +83,10 @@ fn a_single_request_gives_the_words_of_the_body() {
     let server = Server::start(answer_all);
     let response = get(server.address, "/").expect("a response");
     assert_eq!(
-        (
-            response.status,
-            response.version.as_str(),
-            response.pid,
-            response.slot.as_str()
-        ),
+        (response.status, response.version.as_str(), response.pid, response.slot.as_str()),
         (200, "v1", 77, "0")
     );
-    assert_eq!(
-        (response.generation.as_str(), response.body.as_str()),
-        ("1", "v1 77 0 1\n")
-    );
+    assert_eq!((response.generation.as_str(), response.body.as_str()), ("1", "v1 77 0 1\n"));
 }
 
 // ---- connecting ----------------------------------------------------------------------------
@@ -127,10 +101,7 @@ fn a_port_where_nobody_listens_is_refused() {
 fn an_absent_unix_socket_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("absent.sock");
-    assert_only(
-        &load_until_failure(path.as_path(), Kind::New),
-        Class::Refused,
-    );
+    assert_only(&load_until_failure(path.as_path(), Kind::New), Class::Refused);
 }
 
 #[test]
@@ -233,10 +204,7 @@ fn a_response_that_is_cut_is_seen() {
             read_request(&mut stream);
             let _ = stream.write_all(&RIGHT.as_bytes()[..length]);
         });
-        assert_only(
-            &load_until_failure(server.address, Kind::New),
-            Class::Partial,
-        );
+        assert_only(&load_until_failure(server.address, Kind::New), Class::Partial);
         let error = get(server.address, "/").expect_err("no whole response");
         assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     }
@@ -271,10 +239,7 @@ fn a_response_that_stalls_is_seen() {
 fn another_status_is_seen() {
     let response = RIGHT.replace("200 OK", "500 Internal Server Error");
     let server = Server::start(move |stream, _| answer_with(stream, &response));
-    assert_only(
-        &load_until_failure(server.address, Kind::New),
-        Class::BadStatus,
-    );
+    assert_only(&load_until_failure(server.address, Kind::New), Class::BadStatus);
     assert_eq!(get(server.address, "/").expect("a response").status, 500);
 }
 
@@ -288,10 +253,7 @@ fn another_body_is_seen() {
         "220 mail.example\r\n\r\n".to_owned(),
     ] {
         let server = Server::start(move |stream, _| answer_with(stream, &response));
-        assert_only(
-            &load_until_failure(server.address, Kind::New),
-            Class::BadBody,
-        );
+        assert_only(&load_until_failure(server.address, Kind::New), Class::BadBody);
     }
 }
 
@@ -331,9 +293,7 @@ fn a_reset_while_idle_is_seen() {
     let think = Duration::from_secs(60)..Duration::from_secs(61);
     let load = Load::start(server.address, [(Kind::KeptAlive { think }, 4)]);
     // The reset may overtake the answer; sooner or later it does not.
-    load.wait("a reset while idle", |report| {
-        report.failed(Class::ResetWhileIdle) > 0
-    });
+    load.wait("a reset while idle", |report| report.failed(Class::ResetWhileIdle) > 0);
 }
 
 #[test]
@@ -341,12 +301,8 @@ fn the_kernel_tells_a_crossed_close_from_a_lost_request() {
     // The server closes, and the client writes without having looked.
     let server = Server::start(|mut stream, _| answer_once(&mut stream));
     let mut connection = ask_once(server.address);
-    eventually("the close", || {
-        (connection.idle() == Idle::Closed).then_some(())
-    });
-    connection
-        .write_all(b"GET / HTTP/1.1\r\n\r\n")
-        .expect("the first write after a close");
+    eventually("the close", || (connection.idle() == Idle::Closed).then_some(()));
+    connection.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("the first write after a close");
     assert_eq!(connection.read(&mut [0; 16]).expect("an end of file"), 0);
     assert!(connection.close_came_first());
 
@@ -356,9 +312,7 @@ fn the_kernel_tells_a_crossed_close_from_a_lost_request() {
         read_request(&mut stream);
     });
     let mut connection = ask_once(server.address);
-    connection
-        .write_all(b"GET / HTTP/1.1\r\n\r\n")
-        .expect("an open connection");
+    connection.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("an open connection");
     assert_eq!(connection.read(&mut [0; 16]).expect("an end of file"), 0);
     assert!(!connection.close_came_first());
 }
@@ -389,13 +343,7 @@ fn the_report_shows_each_failure() {
     let load = Load::start(server.address, [(Kind::New, 1)]);
     load.wait("a failure", |report| report.failures_total() > 0);
     let text = load.stop().to_string();
-    for wanted in [
-        "Partial",
-        "New",
-        "end of file after 14 bytes",
-        "1 ok",
-        "\"v1\": 1",
-    ] {
+    for wanted in ["Partial", "New", "end of file after 14 bytes", "1 ok", "\"v1\": 1"] {
         assert!(text.contains(wanted), "`{wanted}` is missing:\n{text}");
     }
 }
@@ -407,10 +355,7 @@ fn load_until_failure(address: impl Into<Address>, kind: Kind) -> Report {
 }
 
 fn impatient_load_until_failure(address: impl Into<Address>, kind: Kind) -> Report {
-    let limits = Limits {
-        timeout: Duration::from_millis(300),
-        ..Limits::default()
-    };
+    let limits = Limits { timeout: Duration::from_millis(300), ..Limits::default() };
     load_with_until_failure(limits, address, kind)
 }
 
@@ -423,11 +368,7 @@ fn load_with_until_failure(limits: Limits, address: impl Into<Address>, kind: Ki
 #[track_caller]
 fn assert_only(report: &Report, class: Class) {
     assert!(report.failed(class) > 0, "no {class:?}\n{report}");
-    assert_eq!(
-        report.failed(class),
-        report.failures_total(),
-        "not only {class:?}\n{report}"
-    );
+    assert_eq!(report.failed(class), report.failures_total(), "not only {class:?}\n{report}");
 }
 
 /// Accepts connections and gives each, with its number, to a handler in a thread of its own.
@@ -486,11 +427,7 @@ impl FullQueue {
         while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
             waiting.push(stream);
         }
-        FullQueue {
-            listener,
-            address,
-            waiting,
-        }
+        FullQueue { listener, address, waiting }
     }
 
     fn serve(self) -> Server {
@@ -507,11 +444,7 @@ fn answer_all(stream: TcpStream, _: usize) {
 fn answer_stream(mut stream: impl Read + Write) {
     while let Some(request) = read_request(&mut stream) {
         let last = request.contains("Connection: close");
-        let response = if last {
-            RIGHT.replace("keep-alive", "close")
-        } else {
-            RIGHT.to_owned()
-        };
+        let response = if last { RIGHT.replace("keep-alive", "close") } else { RIGHT.to_owned() };
         if stream.write_all(response.as_bytes()).is_err() || last {
             return;
         }
@@ -534,9 +467,7 @@ fn answer_with(mut stream: TcpStream, response: &str) {
 fn ask_once(address: SocketAddr) -> Connection {
     let mut connection =
         Connection::open(&address.into(), Duration::from_secs(10)).expect("a connection");
-    connection
-        .write_all(b"GET / HTTP/1.1\r\n\r\n")
-        .expect("a request");
+    connection.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("a request");
     let mut response = vec![0; RIGHT.len()];
     connection.read_exact(&mut response).expect("a response");
     connection
@@ -560,10 +491,7 @@ fn wait_for_end(stream: &mut TcpStream) {
 
 /// Closes with a reset.
 fn reset(stream: TcpStream) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&stream, sockopt::Linger, &linger).expect("linger");
     drop(stream);
 }

@@ -1,7 +1,29 @@
 //! Real processes: the binary as users run it, one behaviour a file; and the house rules.
 
+#![allow(unreachable_pub, reason = "a test binary has nobody who could reach it")]
+
+mod given;
 mod harness;
-
+mod inherited;
+mod journal;
+mod limits;
 mod load_client;
-
+mod mistakes;
+mod output;
+mod packaging;
+mod ready;
+mod reload;
+mod reload_aborted;
+mod reload_races;
+mod restart;
+mod scale;
+mod service_manager;
+mod site;
+mod sockets;
+mod start;
+mod stop;
+mod storm;
 mod tidy;
+mod worker_process;
+mod wrapped;
+mod wrapper;

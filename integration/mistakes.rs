@@ -4,10 +4,7 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
-    os::unix::{
-        fs::{PermissionsExt, symlink},
-        net::UnixListener,
-    },
+    os::unix::{fs::symlink, net::UnixListener},
     process,
 };
 
@@ -26,9 +23,7 @@ fn serving() -> Builder {
 }
 
 fn alive() -> Builder {
-    Daemon::run()
-        .args(["--ready", "alive:1ms"])
-        .command([odd().as_os_str(), "alive".as_ref()])
+    Daemon::run().args(["--ready", "alive:1ms"]).command([odd().as_os_str(), "alive".as_ref()])
 }
 
 /// Starts a daemon that must refuse, and gives what it said.
@@ -57,11 +52,7 @@ fn an_unknown_flag_is_wrong_usage_and_the_nearest_one_is_named() {
     refused(
         serving().args(["--listn", "8000"]),
         USAGE,
-        &[
-            "unexpected argument '--listn'",
-            "'--listen'",
-            "Usage: shepherd run",
-        ],
+        &["unexpected argument '--listn'", "'--listen'", "Usage: shepherd run"],
     );
 }
 
@@ -74,33 +65,15 @@ fn no_command_is_wrong_usage() {
 fn a_socket_that_cannot_be_read_is_wrong_usage() {
     for (socket, words) in [
         ("65536", ["`65536`", "above 65535"]),
-        (
-            "127.0.0.1:x",
-            ["`127.0.0.1:x`", "is not a number from 0 to 65535"],
-        ),
-        (
-            "web.example:80",
-            [
-                "`web.example`",
-                "names are not looked up; write its IP address",
-            ],
-        ),
-        (
-            "127.0.0.256:80",
-            ["`127.0.0.256`", "is not an IPv4 address"],
-        ),
+        ("127.0.0.1:x", ["`127.0.0.1:x`", "is not a number from 0 to 65535"]),
+        ("web.example:80", ["`web.example`", "names are not looked up; write its IP address"]),
+        ("127.0.0.256:80", ["`127.0.0.256`", "is not an IPv4 address"]),
         ("::1:8000", ["an IPv6 address needs brackets", "write `["]),
         ("127.0.0.1", ["it has no port", "write `127.0.0.1:8000`"]),
-        (
-            "/run/x.sock",
-            ["it looks like a path", "write `unix:/run/x.sock`"],
-        ),
+        ("/run/x.sock", ["it looks like a path", "write `unix:/run/x.sock`"]),
         ("udp:5353", ["a UDP socket", "not supported"]),
         ("=8000", ["the name before `=` is empty", "write a name"]),
-        (
-            "http://127.0.0.1:80",
-            ["it is a URL", "write host and port only"],
-        ),
+        ("http://127.0.0.1:80", ["it is a URL", "write host and port only"]),
     ] {
         let text = refused(serving().listen(socket), USAGE, &words);
         assert!(text.contains("--listen"), "the flag is not named: {text}");
@@ -119,51 +92,19 @@ fn two_sockets_of_one_name_are_wrong_usage() {
 #[test]
 fn a_value_that_cannot_be_read_is_wrong_usage_and_its_flag_is_named() {
     for (flag, value, words) in [
-        (
-            "--ready-timeout",
-            "30",
-            ["`30` is no duration", "such as `30s`"],
-        ),
+        ("--ready-timeout", "30", ["`30` is no duration", "such as `30s`"]),
         ("--ready-timeout", "0s", ["`0s` leaves no time", "`30s`"]),
-        (
-            "--drain-timeout",
-            "soon",
-            ["`soon` is no duration", "such as `30s`"],
-        ),
+        ("--drain-timeout", "soon", ["`soon` is no duration", "such as `30s`"]),
         ("--drain-timeout", "8d", ["`8d`", "longer than 7 days"]),
-        (
-            "--stop-signal",
-            "TREM",
-            ["`TREM` is no signal to stop by", "TERM"],
-        ),
-        (
-            "--stop-signal",
-            "KILL",
-            ["`KILL` always comes last", "--drain-timeout 0s"],
-        ),
-        (
-            "--stop-signal",
-            "TERM:5",
-            ["`5` is no duration", "such as `30s`"],
-        ),
+        ("--stop-signal", "TREM", ["`TREM` is no signal to stop by", "TERM"]),
+        ("--stop-signal", "KILL", ["`KILL` always comes last", "--drain-timeout 0s"]),
+        ("--stop-signal", "TERM:5", ["`5` is no duration", "such as `30s`"]),
         ("--workers", "0", ["`0` is not between 1 and", "1"]),
-        (
-            "--workers",
-            "many",
-            ["`many` is no number", "`auto` or `max`"],
-        ),
-        (
-            "--env",
-            "NOVALUE",
-            ["`NOVALUE` has no `=`", "write `NAME=value`"],
-        ),
+        ("--workers", "many", ["`many` is no number", "`auto` or `max`"]),
+        ("--env", "NOVALUE", ["`NOVALUE` has no `=`", "write `NAME=value`"]),
         ("--env", "1A=x", ["`1A`", "no name for a variable"]),
         ("--ready", "http:/", ["`http:/` is no evidence", "`notify`"]),
-        (
-            "--ready",
-            "alive",
-            ["`alive` needs a duration", "`alive:2s`"],
-        ),
+        ("--ready", "alive", ["`alive` needs a duration", "`alive:2s`"]),
         ("--name", "../x", ["`../x` is no name", "letters"]),
     ] {
         let text = refused(serving().listen("0").args([flag, value]), USAGE, &words);
@@ -186,11 +127,7 @@ fn to_be_alive_for_longer_than_the_ready_timeout_is_wrong_usage() {
     refused(
         serving().args(["--ready", "alive:5s", "--ready-timeout", "5s"]),
         USAGE,
-        &[
-            "`--ready alive:5s`",
-            "is not shorter than",
-            "raise the timeout",
-        ],
+        &["`--ready alive:5s`", "is not shorter than", "raise the timeout"],
     );
 }
 
@@ -209,11 +146,7 @@ fn a_program_that_is_missing_is_a_wrong_configuration() {
     refused(
         run("no-such-program-anywhere"),
         CONFIGURATION,
-        &[
-            "cannot run `no-such-program-anywhere`",
-            "no such program in PATH",
-            "write a path",
-        ],
+        &["cannot run `no-such-program-anywhere`", "no such program in PATH", "write a path"],
     );
     refused(
         run("./no-such-file"),
@@ -231,30 +164,15 @@ fn a_program_that_cannot_be_run_is_told_from_one_that_is_missing() {
     symlink("nowhere", at("dangling")).expect("linked");
     fs::create_dir(at("directory")).expect("made");
     for (name, words) in [
-        (
-            "script",
-            [
-                "its interpreter `/no/such/interpreter` does not exist",
-                "first line",
-            ],
-        ),
+        ("script", ["its interpreter `/no/such/interpreter` does not exist", "first line"]),
         ("plain", ["it is not executable", "chmod +x"]),
-        (
-            "dangling",
-            ["it is a symbolic link to nothing", "cannot run"],
-        ),
+        ("dangling", ["it is a symbolic link to nothing", "cannot run"]),
         ("directory", ["it is a directory", "cannot run"]),
     ] {
         let path = at(name);
-        let text = refused(
-            Daemon::run().home(&home).listen("0").command([&path]),
-            CONFIGURATION,
-            &words,
-        );
-        assert!(
-            text.contains(&*path.to_string_lossy()),
-            "the file is not named: {text}"
-        );
+        let text =
+            refused(Daemon::run().home(&home).listen("0").command([&path]), CONFIGURATION, &words);
+        assert!(text.contains(&*path.to_string_lossy()), "the file is not named: {text}");
         assert!(!text.contains("no such file"), "{text}");
     }
 }
@@ -264,10 +182,7 @@ fn a_directory_that_is_missing_is_a_wrong_configuration() {
     refused(
         alive().args(["--directory", "/no/such/directory"]),
         CONFIGURATION,
-        &[
-            "cannot use directory `/no/such/directory`",
-            "No such file or directory",
-        ],
+        &["cannot use directory `/no/such/directory`", "No such file or directory"],
     );
     refused(
         alive().args(["--directory", "/dev/null"]),
@@ -281,15 +196,9 @@ fn an_environment_file_that_cannot_be_read_is_a_wrong_configuration() {
     let home = Home::new();
     let missing = home.directory().join("missing.env");
     let text = refused(
-        alive()
-            .home(&home)
-            .args(["--env-file".as_ref(), missing.as_os_str()]),
+        alive().home(&home).args(["--env-file".as_ref(), missing.as_os_str()]),
         CONFIGURATION,
-        &[
-            "cannot read environment file",
-            "missing.env",
-            "No such file or directory",
-        ],
+        &["cannot read environment file", "missing.env", "No such file or directory"],
     );
     assert!(text.contains(&*missing.to_string_lossy()), "{text}");
 }
@@ -299,23 +208,13 @@ fn a_malformed_environment_file_is_named_with_its_line_and_never_its_value() {
     let home = Home::new();
     let file = home.directory().join("bad.env");
     for (content, line, cause) in [
-        (
-            "GOOD=1\n\nTOKEN='hunter2\n",
-            "line 3",
-            "the value of `TOKEN` has no closing quote",
-        ),
+        ("GOOD=1\n\nTOKEN='hunter2\n", "line 3", "the value of `TOKEN` has no closing quote"),
         ("hunter2\n", "line 1", "there is no `=`; write `NAME=value`"),
-        (
-            "export TOKEN=\"hunter2\" x\n",
-            "line 1",
-            "goes on after its closing quote",
-        ),
+        ("export TOKEN=\"hunter2\" x\n", "line 1", "goes on after its closing quote"),
     ] {
         fs::write(&file, content).expect("written");
         let text = refused(
-            alive()
-                .home(&home)
-                .args(["--env-file".as_ref(), file.as_os_str()]),
+            alive().home(&home).args(["--env-file".as_ref(), file.as_os_str()]),
             CONFIGURATION,
             &["cannot read environment file", "bad.env", line, cause],
         );
@@ -329,11 +228,7 @@ fn a_port_that_another_program_has_is_refused_and_the_program_named() {
     let _taken = TcpListener::bind(port.v4()).expect("a listener");
     let own = fs::read_to_string("/proc/self/comm").expect("our name");
     let holder = format!("`{}` (pid {})", own.trim(), process::id());
-    for socket in [
-        format!("{port}"),
-        format!("127.0.0.1:{port}"),
-        format!("0.0.0.0:{port}"),
-    ] {
+    for socket in [format!("{port}"), format!("127.0.0.1:{port}"), format!("0.0.0.0:{port}")] {
         refused(
             serving().listen(&socket),
             BIND,
@@ -354,10 +249,7 @@ fn a_port_that_another_shepherd_has_is_refused_and_the_shepherd_named_not_its_wo
     first.wait_line(|line| line.contains("2 workers ready"), "ready");
     let holder = format!("in use by `shepherd` (pid {})", first.pid());
     refused(serving().listen(&port), BIND, &[&holder]);
-    assert_eq!(
-        crate::harness::get(&port, "/").expect("an answer").status,
-        200
-    );
+    assert_eq!(crate::harness::get(&port, "/").expect("an answer").status, 200);
 }
 
 #[test]
@@ -399,11 +291,7 @@ fn a_unix_path_on_which_somebody_listens_is_refused_and_stays() {
     let text = refused(
         serving().home(&home).listen(&socket),
         BIND,
-        &[
-            &format!("cannot bind `{socket}`"),
-            "listens on it",
-            "choose another path",
-        ],
+        &[&format!("cannot bind `{socket}`"), "listens on it", "choose another path"],
     );
     assert!(text.contains(&format!("(pid {})", process::id())), "{text}");
     std::os::unix::net::UnixStream::connect(&path).expect("it still listens");
@@ -416,15 +304,9 @@ fn a_file_that_is_no_socket_is_never_replaced_by_one() {
     let path = home.directory().join("web.sock");
     fs::write(&path, "precious").expect("written");
     refused(
-        serving()
-            .home(&home)
-            .listen(format!("unix:{}", path.display())),
+        serving().home(&home).listen(format!("unix:{}", path.display())),
         BIND,
-        &[
-            "web.sock",
-            "is not a socket",
-            "remove it or choose another path",
-        ],
+        &["web.sock", "is not a socket", "remove it or choose another path"],
     );
     assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
 }
@@ -434,10 +316,7 @@ fn a_unix_path_in_a_missing_directory_is_refused() {
     refused(
         serving().listen("unix:/no/such/directory/x.sock"),
         BIND,
-        &[
-            "the directory `/no/such/directory` does not exist",
-            "create it first",
-        ],
+        &["the directory `/no/such/directory` does not exist", "create it first"],
     );
 }
 
@@ -447,10 +326,7 @@ fn an_address_of_no_interface_is_refused() {
     refused(
         serving().listen("192.0.2.1:0"),
         BIND,
-        &[
-            "cannot bind `192.0.2.1:0`",
-            "no interface of this machine has that address",
-        ],
+        &["cannot bind `192.0.2.1:0`", "no interface of this machine has that address"],
     );
 }
 
@@ -458,14 +334,9 @@ fn an_address_of_no_interface_is_refused() {
 fn a_pid_file_that_cannot_be_written_fails_and_frees_the_sockets() {
     let port = free_port();
     refused(
-        serving()
-            .listen(&port)
-            .args(["--pid-file", "/no/such/directory/pid"]),
+        serving().listen(&port).args(["--pid-file", "/no/such/directory/pid"]),
         1,
-        &[
-            "cannot write pid file `/no/such/directory/pid`",
-            "No such file or directory",
-        ],
+        &["cannot write pid file `/no/such/directory/pid`", "No such file or directory"],
     );
     TcpListener::bind(port.v4()).expect("it is free again");
 }
@@ -489,15 +360,8 @@ fn a_low_port_without_privilege_is_refused_and_the_limit_named() {
         .expect("a limit")
         .trim()
         .to_owned();
-    assert!(
-        limit.parse::<u16>().expect("a number") > 80,
-        "port 80 is free for all here"
-    );
-    let builder = if nix::unistd::geteuid().is_root() {
-        as_nobody()
-    } else {
-        alive()
-    };
+    assert!(limit.parse::<u16>().expect("a number") > 80, "port 80 is free for all here");
+    let builder = if nix::unistd::geteuid().is_root() { as_nobody() } else { alive() };
     refused(
         builder.listen("127.0.0.1:80").command(["sleep", "1000"]),
         BIND,
@@ -516,14 +380,8 @@ fn without_privilege_it_serves_like_anybody() {
         return;
     }
     let port = free_port();
-    let daemon = as_nobody()
-        .listen(&port)
-        .command(["python3", "-c", NOTIFYING])
-        .start();
-    daemon.wait_line(
-        |line| line.contains("is ready") && line.contains("it said so"),
-        "ready",
-    );
+    let daemon = as_nobody().listen(&port).command(["python3", "-c", NOTIFYING]).start();
+    daemon.wait_line(|line| line.contains("is ready") && line.contains("it said so"), "ready");
     assert!(daemon.stop().success());
     daemon.assert_nothing_left();
 }

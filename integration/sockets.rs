@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    given::{Given, dump},
+    given::{Given, dump, kill},
     harness::{Address, Builder, Daemon, Home, Port, free_port, get, odd},
     wrapped::wrapped,
 };
@@ -35,10 +35,9 @@ fn unix(path: &Path) -> String {
 #[track_caller]
 fn answers(address: impl Into<Address>) {
     let address = address.into();
-    match get(&address, "/") {
-        Ok(response) => assert_eq!(response.status, 200),
-        Err(error) => panic!("no answer at {address}: {error}"),
-    }
+    let response = get(&address, "/");
+    let status = response.as_ref().map(|response| response.status);
+    assert!(matches!(status, Ok(200)), "{address}: {response:?}");
 }
 
 /// What each descriptor of a worker is bound to, as the worker sees it, in order.
@@ -51,15 +50,10 @@ for fd in range(3, 3 + int(os.environ['LISTEN_FDS'])):
 print('names', os.environ['LISTEN_FDNAMES'], flush=True)
 signal.pause()
 ";
-    let daemon = builder
-        .args(["--ready", "alive:1ms"])
-        .command(["python3", "-c", worker])
-        .start();
+    let daemon = builder.args(["--ready", "alive:1ms"]).command(["python3", "-c", worker]).start();
     daemon.wait_line(|line| line.starts_with("names "), "the worker's view");
     let lines = daemon.lines().into_iter().map(|line| line.text);
-    lines
-        .filter(|line| line.starts_with("fd ") || line.starts_with("names "))
-        .collect()
+    lines.filter(|line| line.starts_with("fd ") || line.starts_with("names ")).collect()
 }
 
 #[test]
@@ -104,10 +98,7 @@ fn localhost_is_two_sockets_and_workers_get_both() {
     let file = home.directory().join("dump");
     let port = free_port();
     let daemon = started(
-        Daemon::run()
-            .home(&home)
-            .listen(format!("web=localhost:{port}"))
-            .command(dump(&file)),
+        Daemon::run().home(&home).listen(format!("web=localhost:{port}")).command(dump(&file)),
     );
     answers(port.v4());
     answers(port.v6());
@@ -133,10 +124,7 @@ fn port_0_is_a_port_of_the_kernels_choice_that_the_start_line_names() {
         panic!("not one TCP address: {addresses:?}");
     };
     assert_ne!(address.port(), 0);
-    daemon.wait_line(
-        |line| line.contains(&format!("listening on {address}")),
-        "the address",
-    );
+    daemon.wait_line(|line| line.contains(&format!("listening on {address}")), "the address");
     answers(*address);
 }
 
@@ -190,9 +178,8 @@ fn many_sockets_are_all_handed_over() {
     }
     let seen = names_seen_by_a_worker(builder);
     let path = |number: usize| home.directory().join(format!("{number}.sock"));
-    let mut expected: Vec<String> = (0..count)
-        .map(|number| format!("fd {} {}", 3 + number, path(number).display()))
-        .collect();
+    let mut expected: Vec<String> =
+        (0..count).map(|number| format!("fd {} {}", 3 + number, path(number).display())).collect();
     let names: Vec<String> = (0..count).map(|number| format!("n{number}")).collect();
     expected.push(format!("names {}", names.join(":")));
     assert_eq!(seen, expected);
@@ -226,9 +213,7 @@ fn a_stale_unix_path_is_replaced() {
     let home = Home::new();
     let path = home.directory().join("web.sock");
     drop(UnixListener::bind(&path).expect("a listener"));
-    let stale = fs::metadata(&path)
-        .expect("a closed listener leaves its path")
-        .ino();
+    let stale = fs::metadata(&path).expect("a closed listener leaves its path").ino();
     let _daemon = started(serving().home(&home).listen(unix(&path)));
     answers(path.as_path());
     let found = fs::metadata(&path).expect("the path");
@@ -245,14 +230,9 @@ fn a_unix_path_that_a_killed_daemon_left_is_replaced() {
     first.wait_exit();
     // A worker that lives on has the socket, and then the path is live.
     for worker in workers {
-        let worker = crate::harness::Process::open(worker).expect("a worker");
-        worker
-            .signal(nix::sys::signal::Signal::SIGKILL)
-            .expect("killed");
+        kill(worker);
     }
-    first.eventually("a stale path", || {
-        UnixStream::connect(&path).is_err().then_some(())
-    });
+    first.eventually("a stale path", || UnixStream::connect(&path).is_err().then_some(()));
     assert!(path.exists());
     let _second = started(serving().home(&home).listen(unix(&path)));
     answers(path.as_path());
@@ -307,10 +287,7 @@ fn a_socket_outlives_its_workers() {
     let first = get(&port, "/").expect("an answer").pid;
     for _ in 0..3 {
         let worker = daemon.wait_workers(1)[0];
-        let worker = crate::harness::Process::open(worker).expect("a worker");
-        worker
-            .signal(nix::sys::signal::Signal::SIGKILL)
-            .expect("killed");
+        kill(worker);
         // Connections wait in the queue while nobody is there to take them.
         answers(port.v4());
     }

@@ -1,7 +1,7 @@
 //! How a daemon comes up and goes: what it says, how many workers it has, what they get from the
 //! command line, and that nothing is left of it.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use nix::{
     sys::signal::Signal,
@@ -9,16 +9,14 @@ use nix::{
 };
 
 use crate::{
-    given::{Given, dump, files_below},
+    given::{Given, dump, environment, files_below, kill},
     harness::{Builder, Daemon, Home, free_port, get, odd},
     wrapped::wrapped,
 };
 
 /// Workers without a socket.
 fn alive() -> Builder {
-    Daemon::run()
-        .args(["--ready", "alive:1ms"])
-        .command([odd().as_os_str(), "alive".as_ref()])
+    Daemon::run().args(["--ready", "alive:1ms"]).command([odd().as_os_str(), "alive".as_ref()])
 }
 
 fn contains(words: &str) -> impl Fn(&str) -> bool {
@@ -31,15 +29,6 @@ fn assert_nothing_left(daemon: &Daemon) {
     daemon.assert_nothing_left();
     let files = files_below(&daemon.home().runtime_directory().join("shepherd"));
     assert!(files.is_empty(), "left behind: {files:?}");
-}
-
-fn environment(pid: i32) -> BTreeMap<String, String> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).expect("an environment");
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    text.split('\0')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
 }
 
 #[test]
@@ -81,10 +70,7 @@ fn there_are_as_many_workers_as_asked_for_in_slots_of_their_own() {
     let daemon = alive().workers(3).start();
     daemon.wait_line(contains("odd: 3 workers ready"), "ready");
     let workers = daemon.worker_processes();
-    let slots: Vec<_> = workers
-        .iter()
-        .filter_map(|worker| worker.slot.as_deref())
-        .collect();
+    let slots: Vec<_> = workers.iter().filter_map(|worker| worker.slot.as_deref()).collect();
     assert_eq!(slots, ["0", "1", "2"], "{workers:?}");
 }
 
@@ -107,17 +93,11 @@ fn auto_counts_the_processors_of_the_affinity_mask_and_max_those_of_the_machine(
     let auto = on_one("auto");
     auto.wait_line(contains("odd: 1 worker ready"), "one for the one processor");
 
-    let online = sysconf(SysconfVar::_NPROCESSORS_ONLN)
-        .ok()
-        .flatten()
-        .expect("a number");
+    let online = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().expect("a number");
     let max = on_one("max");
     let line = max.wait_line(contains(" ready"), "ready");
     let plural = if online == 1 { "" } else { "s" };
-    max.wait_line(
-        contains(&format!("odd: {online} worker{plural} ready")),
-        &line,
-    );
+    max.wait_line(contains(&format!("odd: {online} worker{plural} ready")), &line);
 }
 
 #[test]
@@ -129,21 +109,15 @@ fn without_a_socket_it_supervises_plain_processes() {
     );
     let first = daemon.wait_workers(1)[0];
     let environment = environment(first);
-    let socket_variables: Vec<_> = environment
-        .keys()
-        .filter(|name| name.starts_with("LISTEN_"))
-        .collect();
+    let socket_variables: Vec<_> =
+        environment.keys().filter(|name| name.starts_with("LISTEN_")).collect();
     assert!(socket_variables.is_empty(), "{socket_variables:?}");
     assert_eq!(environment["SHEPHERD_SERVICE"], "sleep");
     assert!(daemon.addresses().is_empty());
     assert_eq!(daemon.count_lines(contains("listening on")), 0);
 
-    let worker = crate::harness::Process::open(first).expect("the worker");
-    worker.signal(Signal::SIGKILL).expect("killed");
-    daemon.wait_line(
-        contains("was ended by SIGKILL; restarting now"),
-        "a restart",
-    );
+    kill(first);
+    daemon.wait_line(contains("was ended by SIGKILL; restarting now"), "a restart");
     daemon.eventually("another worker", || {
         daemon.workers().iter().find(|pid| **pid != first).copied()
     });
@@ -178,10 +152,7 @@ fn an_implicit_name_that_is_taken_gets_a_number() {
     second.wait_line(contains("1 worker ready"), "ready");
     assert!(second.stop().success());
     let again = alive().home(first.home()).start();
-    again.wait_line(
-        contains("is running as `odd-2`, pid"),
-        "a name that is free again",
-    );
+    again.wait_line(contains("is running as `odd-2`, pid"), "a name that is free again");
 }
 
 #[test]
@@ -216,22 +187,13 @@ fn a_daemon_that_was_killed_leaves_a_name_that_is_free() {
 fn the_pid_file_is_there_while_the_daemon_is() {
     let home = Home::new();
     let file = home.directory().join("pid");
-    let daemon = alive()
-        .home(&home)
-        .args(["--pid-file".as_ref(), file.as_os_str()])
-        .start();
+    let daemon = alive().home(&home).args(["--pid-file".as_ref(), file.as_os_str()]).start();
     daemon.wait_line(contains("1 worker ready"), "ready");
     let text = fs::read_to_string(&file).expect("a pid file");
     assert_eq!(text, format!("{}\n", daemon.pid()));
     assert!(daemon.stop().success());
     let found = files_below(home.directory());
-    assert_eq!(
-        found,
-        [
-            home.runtime_directory().join("shepherd"),
-            home.runtime_directory()
-        ]
-    );
+    assert_eq!(found, [home.runtime_directory().join("shepherd"), home.runtime_directory()]);
 }
 
 #[test]
@@ -254,10 +216,7 @@ fn a_relative_pid_file_is_in_the_daemons_directory_not_in_the_workers() {
 fn a_pid_file_that_somebody_replaced_is_left_alone() {
     let home = Home::new();
     let file = home.directory().join("pid");
-    let daemon = alive()
-        .home(&home)
-        .args(["--pid-file".as_ref(), file.as_os_str()])
-        .start();
+    let daemon = alive().home(&home).args(["--pid-file".as_ref(), file.as_os_str()]).start();
     daemon.wait_line(contains("1 worker ready"), "ready");
     let other = home.directory().join("other");
     fs::write(&other, "1\n").expect("written");
@@ -287,10 +246,7 @@ fn a_variable_wins_over_a_later_file_over_an_earlier_one_over_what_was_inherited
         .start();
     let given = Given::wait(&daemon, &at("dump"));
     let values = ["A", "B", "C", "D", "E"].map(|name| given.variable(name));
-    assert_eq!(
-        values,
-        ["inherited", "first", "the second", "line=with=signs", ""]
-    );
+    assert_eq!(values, ["inherited", "first", "the second", "line=with=signs", ""]);
 }
 
 #[test]
@@ -369,9 +325,6 @@ fn a_worker_that_does_not_care_for_the_stop_signal_is_gone_after_the_drain_timeo
         .start();
     daemon.wait_line(contains("odd: 1 worker ready"), "ready");
     assert_eq!(daemon.stop().code(), Some(0));
-    daemon.wait_line(
-        contains("killing worker 1 (odd.0) and all its processes"),
-        "a kill",
-    );
+    daemon.wait_line(contains("killing worker 1 (odd.0) and all its processes"), "a kill");
     assert_nothing_left(&daemon);
 }

@@ -11,30 +11,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("core", &["core"]),
     ("config", &["config", "core::policy", "core::service"]),
     ("protocol", &["protocol"]),
-    (
-        "os",
-        &[
-            "os",
-            "protocol",
-            "config",
-            "core::ids",
-            "core::policy",
-            "core::event",
-            "core::time",
-        ],
-    ),
+    ("os", &["os", "protocol", "config", "core::ids", "core::policy", "core::event", "core::time"]),
     ("daemon", &["daemon", "os", "protocol", "config", "core"]),
-    (
-        "cli",
-        &[
-            "cli",
-            "daemon",
-            "config",
-            "core::policy",
-            "os::exec",
-            "os::spawn",
-        ],
-    ),
+    ("cli", &["cli", "daemon", "config", "core::policy", "os::exec", "os::spawn"]),
 ];
 
 /// What only some layers may name.
@@ -59,10 +38,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ("src/daemon/mod.rs", &["tracing::", "std::process"]),
     ("src/daemon/event_loop.rs", &["tracing::", "std::os::"]),
     ("src/daemon/perform.rs", &["tracing::", "std::os::"]),
-    (
-        "src/daemon/journal.rs",
-        &["tracing::", "std::env", "std::process", "SystemTime"],
-    ),
+    ("src/daemon/journal.rs", &["tracing::", "std::env", "std::process", "SystemTime"]),
     ("src/cli/mod.rs", &["std::env", "std::process"]),
     ("src/cli/run.rs", &["std::process"]),
     ("src/cli/exec.rs", &["std::process"]),
@@ -101,10 +77,8 @@ fn layers_name_only_what_lies_below_them() {
             .find(|(name, _)| *name == layer)
             .unwrap_or_else(|| panic!("{}: no arrows are known for `{layer}`", file.name));
         for path in text.split("crate::").skip(1) {
-            let named: String = path
-                .chars()
-                .take_while(|c| c.is_alphanumeric() || "_:".contains(*c))
-                .collect();
+            let named: String =
+                path.chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect();
             let fits = |arrow: &&str| {
                 named
                     .strip_prefix(*arrow)
@@ -116,11 +90,7 @@ fn layers_name_only_what_lies_below_them() {
             }
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "arrows that should not be there:\n{}",
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "arrows that should not be there:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -142,11 +112,7 @@ fn only_os_reaches_the_system() {
             }
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "names that belong to os:\n{}",
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "names that belong to os:\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -154,10 +120,7 @@ fn exceptions_are_still_needed() {
     for (name, exceptions) in EXCEPTIONS {
         let text = code(&read(&root().join(name)));
         for exception in *exceptions {
-            assert!(
-                text.contains(exception),
-                "{name} no longer names {exception}"
-            );
+            assert!(text.contains(exception), "{name} no longer names {exception}");
         }
     }
 }
@@ -168,11 +131,7 @@ fn unsafe_is_in_one_file_and_every_block_says_why() {
         let count = code(&file.text).matches("unsafe {").count();
         if file.name == "src/os/sys.rs" {
             let reasons = file.text.matches("// SAFETY:").count();
-            assert_eq!(
-                count, reasons,
-                "{}: unsafe blocks and SAFETY comments",
-                file.name
-            );
+            assert_eq!(count, reasons, "{}: unsafe blocks and SAFETY comments", file.name);
         } else {
             assert_eq!(count, 0, "{}: unsafe outside of src/os/sys.rs", file.name);
         }
@@ -181,32 +140,16 @@ fn unsafe_is_in_one_file_and_every_block_says_why() {
 
 #[test]
 fn every_file_says_first_what_it_is_for() {
-    for file in rust_files("src")
-        .into_iter()
-        .chain(rust_files("integration"))
-    {
-        assert!(
-            file.text.starts_with("//! "),
-            "{} does not begin with `//! `",
-            file.name
-        );
+    for file in rust_files("src").into_iter().chain(rust_files("integration")) {
+        assert!(file.text.starts_with("//! "), "{} does not begin with `//! `", file.name);
     }
 }
 
 #[test]
 fn nothing_is_left_open_in_the_code() {
     // Written in two halves, so that this file does not find itself.
-    let words = [
-        ["TO", "DO"],
-        ["FIX", "ME"],
-        ["for ", "now"],
-        ["#[ign", "ore"],
-        ["todo", "!("],
-    ];
-    for file in rust_files("src")
-        .into_iter()
-        .chain(rust_files("integration"))
-    {
+    let words = [["TO", "DO"], ["FIX", "ME"], ["for ", "now"], ["#[ign", "ore"], ["todo", "!("]];
+    for file in rust_files("src").into_iter().chain(rust_files("integration")) {
         for word in words.map(|halves| halves.concat()) {
             assert!(!file.text.contains(&word), "{} says `{word}`", file.name);
         }
@@ -217,20 +160,11 @@ fn nothing_is_left_open_in_the_code() {
 fn the_top_level_holds_what_is_known_and_nothing_else() {
     let mut strangers: Vec<String> = fs::read_dir(root())
         .expect("the package's directory is readable")
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .filter(|name| !TOP.contains(&name.as_str()))
         .collect();
     strangers.sort();
-    assert!(
-        strangers.is_empty(),
-        "not on the list of what may be at the top: {strangers:?}"
-    );
+    assert!(strangers.is_empty(), "not on the list of what may be at the top: {strangers:?}");
 }
 
 #[test]
@@ -239,18 +173,11 @@ fn each_example_parses_and_has_a_line_in_the_table() {
     let table = read(&directory.join("README.md"));
     for entry in fs::read_dir(&directory).expect("readable") {
         let path = entry.expect("an entry").path();
-        let name = path
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         if name == "README.md" || name == "__pycache__" {
             continue;
         }
-        assert!(
-            table.contains(&format!("`{name}`")),
-            "examples/README.md has no line for {name}"
-        );
+        assert!(table.contains(&format!("`{name}`")), "examples/README.md has no line for {name}");
         let mut check = match path.extension().and_then(|extension| extension.to_str()) {
             Some("js") => {
                 let mut node = Command::new("node");
@@ -268,11 +195,7 @@ fn each_example_parses_and_has_a_line_in_the_table() {
             other => panic!("{name}: nothing here can check {other:?}"),
         };
         let output = check.arg(&path).output().expect("the checker runs");
-        assert!(
-            output.status.success(),
-            "{name}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -287,10 +210,7 @@ fn the_changelog_has_this_version_and_the_readme_names_the_tests_that_ci_runs() 
     let readme = read(&root().join("README.md"));
     let ci = read(&root().join(".ci/run"));
     let tests = "cargo test --release --no-fail-fast";
-    assert!(
-        readme.contains(tests) && ci.contains(tests),
-        "README and .ci/run say `{tests}`"
-    );
+    assert!(readme.contains(tests) && ci.contains(tests), "README and .ci/run say `{tests}`");
 }
 
 #[test]
@@ -333,9 +253,7 @@ fn names(text: &str, name: &str) -> bool {
 /// What a file says without its tests, which stand last, and its comments.
 fn code(text: &str) -> String {
     let end = text.find("\n#[cfg(test)]").unwrap_or(text.len());
-    let lines = text[..end]
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"));
+    let lines = text[..end].lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -350,10 +268,7 @@ fn rust_files(folder: &str) -> Vec<File> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(root()).expect("below the package");
                 let name = name.to_string_lossy().into_owned();
-                files.push(File {
-                    name,
-                    text: read(&path),
-                });
+                files.push(File { name, text: read(&path) });
             }
         }
     }

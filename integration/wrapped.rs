@@ -7,20 +7,17 @@ use crate::harness::{Builder, Daemon, Home};
 
 /// A builder whose daemon is started by a shell line, in which `"$@"` stands for the daemon's
 /// command; with `exec` at its end the daemon has the pid that was started.
-pub fn wrapped(line: &str) -> Builder {
+pub(crate) fn wrapped(line: &str) -> Builder {
     let home = Home::new();
     let path = home.directory().join("wrapper");
     let shepherd = env!("CARGO_BIN_EXE_shepherd");
-    write_script(
-        &path,
-        &format!("#!/bin/sh\nset -- '{shepherd}' \"$@\"\n{line}\n"),
-    );
+    write_script(&path, &format!("#!/bin/sh\nset -- '{shepherd}' \"$@\"\n{line}\n"));
     Daemon::run().home(&home).binary(path)
 }
 
 /// Writes a program. Another process does it: while this one had the file open for writing, a
 /// process forked by another test could keep it open, and it could not be executed (ETXTBSY).
-pub fn write_script(path: &Path, text: &str) {
+pub(crate) fn write_script(path: &Path, text: &str) {
     let status = Command::new("sh")
         .args(["-c", "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"", "sh"])
         .arg(path)

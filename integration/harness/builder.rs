@@ -66,24 +66,19 @@ impl Builder {
 
     /// Further options of `run`.
     pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.arguments
-            .extend(arguments.into_iter().map(|word| word.as_ref().to_owned()));
+        self.arguments.extend(arguments.into_iter().map(|word| word.as_ref().to_owned()));
         self
     }
 
     /// What the workers run.
     pub fn command<A: AsRef<OsStr>>(mut self, command: impl IntoIterator<Item = A>) -> Self {
-        self.command = command
-            .into_iter()
-            .map(|word| word.as_ref().to_owned())
-            .collect();
+        self.command = command.into_iter().map(|word| word.as_ref().to_owned()).collect();
         self
     }
 
     /// A variable of the daemon.
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.environment
-            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.environment.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -131,10 +126,7 @@ impl Builder {
     pub(super) fn marked_command(&self) -> Command {
         let mut command = Command::new(&self.binary);
         for (key, _) in std::env::vars_os() {
-            if SCRUBBED
-                .iter()
-                .any(|start| key.as_bytes().starts_with(start.as_bytes()))
-            {
+            if SCRUBBED.iter().any(|start| key.as_bytes().starts_with(start.as_bytes())) {
                 command.env_remove(key);
             }
         }

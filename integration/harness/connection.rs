@@ -53,12 +53,8 @@ impl Connection {
                 Ok(Connection::Tcp(stream))
             }
             Address::Unix(path) => {
-                let fd = socket(
-                    AddressFamily::Unix,
-                    SockType::Stream,
-                    SockFlag::SOCK_CLOEXEC,
-                    None,
-                )?;
+                let fd =
+                    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
                 // A full queue makes connect wait, and this is the only limit it knows.
                 let limit = TimeVal::new(
                     timeout.as_secs().try_into().unwrap_or(i64::MAX),

@@ -76,13 +76,7 @@ impl Daemon {
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let stderr = child.stderr.take().expect("stderr is a pipe");
         let output = Output::capture(stdout, stderr).expect("a thread for the output");
-        Daemon {
-            builder,
-            process,
-            child: Mutex::new(child),
-            output,
-            told: AtomicBool::new(false),
-        }
+        Daemon { builder, process, child: Mutex::new(child), output, told: AtomicBool::new(false) }
     }
 
     pub fn pid(&self) -> i32 {
@@ -122,10 +116,9 @@ impl Daemon {
         match self.output.wait(mark, self.builder.deadline, wanted) {
             Waited::Found(line) => line,
             Waited::Ended => self.fail(&format!("the output ended without a line: {what}")),
-            Waited::TimedOut => self.fail(&format!(
-                "no line within {:?}: {what}",
-                self.builder.deadline
-            )),
+            Waited::TimedOut => {
+                self.fail(&format!("no line within {:?}: {what}", self.builder.deadline))
+            }
         }
     }
 
@@ -140,10 +133,7 @@ impl Daemon {
     }
 
     pub fn count_lines(&self, wanted: impl Fn(&str) -> bool) -> usize {
-        self.lines()
-            .iter()
-            .filter(|line| wanted(&line.text))
-            .count()
+        self.lines().iter().filter(|line| wanted(&line.text)).count()
     }
 
     /// Waits until `condition` gives something; a failure shows the output.
@@ -151,10 +141,7 @@ impl Daemon {
     pub fn eventually<T>(&self, what: &str, condition: impl FnMut() -> Option<T>) -> T {
         match eventually_within(self.builder.deadline, condition) {
             Some(value) => value,
-            None => self.fail(&format!(
-                "waited {:?} in vain for {what}",
-                self.builder.deadline
-            )),
+            None => self.fail(&format!("waited {:?} in vain for {what}", self.builder.deadline)),
         }
     }
 
@@ -166,18 +153,10 @@ impl Daemon {
     #[track_caller]
     pub fn wait_exit(&self) -> ExitStatus {
         if !self.process.ends_within(self.builder.deadline) {
-            self.fail(&format!(
-                "the daemon runs on after {:?}",
-                self.builder.deadline
-            ));
+            self.fail(&format!("the daemon runs on after {:?}", self.builder.deadline));
         }
         // It has ended, so this does not block; asked twice, it gives the same again.
-        match self
-            .child
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .wait()
-        {
+        match self.child.lock().unwrap_or_else(PoisonError::into_inner).wait() {
             Ok(status) => status,
             Err(error) => self.fail(&format!("cannot reap the daemon: {error}")),
         }
@@ -270,9 +249,8 @@ impl Daemon {
     /// Waits until no process of this home is left: for after a stop.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
-        let gone = eventually_within(self.builder.deadline, || {
-            self.leftovers().is_empty().then_some(())
-        });
+        let gone =
+            eventually_within(self.builder.deadline, || self.leftovers().is_empty().then_some(()));
         if gone.is_none() {
             self.fail(&format!("left behind: {:#?}", self.leftovers()));
         }
@@ -298,16 +276,10 @@ impl Daemon {
         let text = |reader: thread::JoinHandle<Vec<u8>>| {
             String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
         };
-        let output = ClientOutput {
-            status,
-            stdout: text(stdout),
-            stderr: text(stderr),
-        };
+        let output = ClientOutput { status, stdout: text(stdout), stderr: text(stderr) };
         if !ended {
             let deadline = self.builder.deadline;
-            self.fail(&format!(
-                "{command:?} runs on after {deadline:?}: {output:?}"
-            ));
+            self.fail(&format!("{command:?} runs on after {deadline:?}: {output:?}"));
         }
         output
     }
@@ -346,11 +318,7 @@ impl Drop for Daemon {
             self.home().leave(self.hold_descendants());
             let _ = self.process.signal(Signal::SIGKILL);
         }
-        let _ = self
-            .child
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .wait();
+        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
         // The home is dropped after this, by the last daemon in it, and kills who is left.
     }
 }

@@ -29,16 +29,10 @@ pub fn http_node() -> Vec<OsString> {
 fn built(name: &str) -> PathBuf {
     let binary = Path::new(env!("CARGO_BIN_EXE_shepherd"));
     let path = binary.with_file_name("examples").join(name);
-    assert!(
-        path.exists(),
-        "there is no `{}`; `cargo build --examples`",
-        path.display()
-    );
+    assert!(path.exists(), "there is no `{}`; `cargo build --examples`", path.display());
     path
 }
 
 fn source(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("examples")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
 }

@@ -55,16 +55,10 @@ impl Home {
         for path in [directory.path(), &runtime] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o711)).expect("our directory");
         }
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let marker = format!("{}-{count}-{}", process::id(), since_epoch.as_nanos());
-        Arc::new(Home {
-            directory,
-            marker,
-            strays: Mutex::default(),
-        })
+        Arc::new(Home { directory, marker, strays: Mutex::default() })
     }
 
     /// For the files of a test; goes with the last daemon.
@@ -86,10 +80,7 @@ impl Home {
         proc::entries()
             .iter()
             .filter(|entry| self.owns(entry.pid))
-            .map(|entry| Leftover {
-                pid: entry.pid,
-                command: proc::command_line(entry.pid),
-            })
+            .map(|entry| Leftover { pid: entry.pid, command: proc::command_line(entry.pid) })
             .collect()
     }
 
@@ -99,10 +90,7 @@ impl Home {
 
     /// Leaves processes to be killed when the last daemon of this home goes.
     pub(super) fn leave(&self, strays: Vec<Process>) {
-        self.strays
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(strays);
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner).extend(strays);
     }
 
     fn kill_all(&self) {
@@ -124,10 +112,7 @@ impl Home {
             }
             found.iter().for_each(kill);
         }
-        eprintln!(
-            "cannot kill all processes of a test: {:?}",
-            self.processes()
-        );
+        eprintln!("cannot kill all processes of a test: {:?}", self.processes());
     }
 }
 

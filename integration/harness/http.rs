@@ -111,10 +111,7 @@ pub fn read_response(stream: &mut Connection, end: Instant) -> Result<Response, 
         match parse(&got) {
             Ok(Some(response)) => return Ok(response),
             Ok(None) if got.len() > RESPONSE_BYTES_MAX => {
-                return Err(ReadError::Malformed {
-                    got,
-                    why: "too long",
-                });
+                return Err(ReadError::Malformed { got, why: "too long" });
             }
             Ok(None) => {}
             Err(why) => return Err(ReadError::Malformed { got, why }),
@@ -151,10 +148,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Response>, &'static str> {
         Some("HTTP/1.0") => false,
         _ => return Err("no HTTP/1 response"),
     };
-    let status = first
-        .next()
-        .and_then(|word| word.parse().ok())
-        .ok_or("no status")?;
+    let status = first.next().and_then(|word| word.parse().ok()).ok_or("no status")?;
     let mut length: Option<usize> = None;
     for line in lines {
         let (name, value) = line.split_once(':').ok_or("header without a colon")?;
@@ -178,13 +172,5 @@ fn parse(bytes: &[u8]) -> Result<Option<Response>, &'static str> {
     let mut word = || words.next().unwrap_or_default();
     let (version, pid, slot, generation) = (word(), word(), word(), word());
     let pid = pid.parse().unwrap_or(0);
-    Ok(Some(Response {
-        status,
-        version,
-        pid,
-        slot,
-        generation,
-        body,
-        keeps_open,
-    }))
+    Ok(Some(Response { status, version, pid, slot, generation, body, keeps_open }))
 }

@@ -62,10 +62,7 @@ pub enum Waited {
 
 impl Output {
     pub fn capture(stdout: ChildStdout, stderr: ChildStderr) -> io::Result<Arc<Output>> {
-        let pipes = [
-            stdout.as_fd().try_clone_to_owned()?,
-            stderr.as_fd().try_clone_to_owned()?,
-        ];
+        let pipes = [stdout.as_fd().try_clone_to_owned()?, stderr.as_fd().try_clone_to_owned()?];
         let store = Store {
             started: Instant::now(),
             lines: VecDeque::new(),
@@ -73,11 +70,7 @@ impl Output {
             pending: [Vec::new(), Vec::new()],
             ended: false,
         };
-        let output = Arc::new(Output {
-            store: Mutex::new(store),
-            grown: Condvar::new(),
-            pipes,
-        });
+        let output = Arc::new(Output { store: Mutex::new(store), grown: Condvar::new(), pipes });
         let reader = Arc::clone(&output);
         thread::Builder::new()
             .name("output".to_owned())
@@ -102,12 +95,7 @@ impl Output {
         let mut store = self.lock();
         loop {
             let skip = next.saturating_sub(store.dropped);
-            if let Some(line) = store
-                .lines
-                .iter()
-                .skip(skip)
-                .find(|line| wanted(&line.text))
-            {
+            if let Some(line) = store.lines.iter().skip(skip).find(|line| wanted(&line.text)) {
                 return Waited::Found(line.text.clone());
             }
             next = store.dropped + store.lines.len();
@@ -118,11 +106,8 @@ impl Output {
             if now >= end {
                 return Waited::TimedOut;
             }
-            store = self
-                .grown
-                .wait_timeout(store, end - now)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            store =
+                self.grown.wait_timeout(store, end - now).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -138,20 +123,10 @@ impl Output {
                 Stream::Stdout => "out",
                 Stream::Stderr => "err",
             };
-            let _ = writeln!(
-                text,
-                "{:9.3} {stream} | {}",
-                line.at.as_secs_f64(),
-                line.text
-            );
+            let _ = writeln!(text, "{:9.3} {stream} | {}", line.at.as_secs_f64(), line.text);
         }
         for begun in store.pending.iter().filter(|bytes| !bytes.is_empty()) {
-            let _ = writeln!(
-                text,
-                "{:>13} | {}",
-                "unfinished",
-                String::from_utf8_lossy(begun)
-            );
+            let _ = writeln!(text, "{:>13} | {}", "unfinished", String::from_utf8_lossy(begun));
         }
         text.push_str("--- end of output ---");
         text
@@ -163,10 +138,8 @@ impl Output {
         let end = Instant::now() + Duration::from_secs(2);
         loop {
             let store = self.lock();
-            let mut fds = self
-                .pipes
-                .each_ref()
-                .map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+            let mut fds =
+                self.pipes.each_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
             let _ = poll(&mut fds, PollTimeout::ZERO);
             let shows =
                 |fd: &PollFd, flag| fd.revents().is_some_and(|events| events.contains(flag));
@@ -257,11 +230,7 @@ impl Store {
             self.lines.pop_front();
             self.dropped += 1;
         }
-        self.lines.push_back(Line {
-            stream,
-            text,
-            at: self.started.elapsed(),
-        });
+        self.lines.push_back(Line { stream, text, at: self.started.elapsed() });
     }
 
     fn end(&mut self) {

@@ -1,9 +1,6 @@
 //! A process that is held by its pidfd, so that a signal never hits a stranger with the same pid.
 
-#![expect(
-    unsafe_code,
-    reason = "nix wraps neither pidfd_open nor pidfd_send_signal"
-)]
+#![expect(unsafe_code, reason = "nix wraps neither pidfd_open nor pidfd_send_signal")]
 
 use std::{
     io,
@@ -55,11 +52,7 @@ impl Process {
                 0,
             )
         };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Whether the process has ended (it may still be a zombie) within `timeout`.

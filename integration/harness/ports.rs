@@ -66,10 +66,7 @@ pub fn free_port() -> Port {
         let number = start + u16::try_from(next() % u32::from(count)).expect("count is a u16");
         let Some(lock) = lock(number) else { continue };
         if is_free(number) {
-            return Port {
-                number,
-                _lock: lock,
-            };
+            return Port { number, _lock: lock };
         }
     }
     panic!("no free port from {start} on ({count} tried)");
@@ -113,9 +110,7 @@ fn lock(number: u16) -> Option<File> {
         l_len: 1,
         l_pid: 0,
     };
-    fcntl(&file, FcntlArg::F_OFD_SETLK(&byte))
-        .is_ok()
-        .then_some(file)
+    fcntl(&file, FcntlArg::F_OFD_SETLK(&byte)).is_ok().then_some(file)
 }
 
 /// Whether nobody has the port, on either family, for streams or datagrams.
@@ -133,10 +128,7 @@ fn bindable(outcome: std::io::Result<()>) -> bool {
     match outcome {
         Ok(()) => true,
         // Only "somebody has it" counts: a machine without IPv6 has other errors.
-        Err(error) => !matches!(
-            error.kind(),
-            ErrorKind::AddrInUse | ErrorKind::PermissionDenied
-        ),
+        Err(error) => !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied),
     }
 }
 
@@ -152,10 +144,7 @@ fn ports_are_distinct_and_out_of_the_way_of_outgoing_connections() {
     let outgoing = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     let outgoing = outgoing.local_addr().expect("an address").port();
     let (start, count) = range();
-    assert!(
-        !(start..start + count).contains(&outgoing),
-        "{outgoing} is in our range"
-    );
+    assert!(!(start..start + count).contains(&outgoing), "{outgoing} is in our range");
 }
 
 #[test]

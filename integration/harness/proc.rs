@@ -40,11 +40,8 @@ pub fn entries() -> Vec<Entry> {
 
 /// Live children of a process, in order of their pids.
 pub fn children(pid: i32) -> Vec<i32> {
-    let mut pids: Vec<i32> = entries()
-        .iter()
-        .filter(|entry| entry.parent == pid)
-        .map(|entry| entry.pid)
-        .collect();
+    let mut pids: Vec<i32> =
+        entries().iter().filter(|entry| entry.parent == pid).map(|entry| entry.pid).collect();
     pids.sort_unstable();
     pids
 }
@@ -56,11 +53,8 @@ pub fn descendants(pid: i32) -> Vec<Entry> {
     let mut generation = BTreeSet::from([pid]);
     // A pid is in the list once, so this ends.
     while !generation.is_empty() {
-        let next: Vec<Entry> = entries
-            .iter()
-            .filter(|entry| generation.contains(&entry.parent))
-            .copied()
-            .collect();
+        let next: Vec<Entry> =
+            entries.iter().filter(|entry| generation.contains(&entry.parent)).copied().collect();
         generation = next.iter().map(|entry| entry.pid).collect();
         found.extend(next);
     }
@@ -85,10 +79,8 @@ pub fn environment(pid: i32) -> BTreeMap<String, String> {
 
 pub fn command_line(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<_> = bytes
-        .split(|byte| *byte == 0)
-        .map(|word| String::from_utf8_lossy(word))
-        .collect();
+    let words: Vec<_> =
+        bytes.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word)).collect();
     words.join(" ").trim_end().to_owned()
 }
 

@@ -17,10 +17,7 @@ use crate::ledger::{Ledger, Record, Standing, Stop, Turn};
 use crate::world::Input;
 
 impl Ledger {
-    #[expect(
-        clippy::too_many_lines,
-        reason = "a few lines for each action, and nothing else"
-    )]
+    #[expect(clippy::too_many_lines, reason = "a few lines for each action, and nothing else")]
     pub(crate) fn check_action(
         &mut self,
         turn: &mut Turn<'_>,
@@ -28,17 +25,11 @@ impl Ledger {
         rest: &[Action],
     ) -> Result<(), Violation> {
         match action {
-            Action::Prepare {
-                service,
-                generation,
-            } => {
+            Action::Prepare { service, generation } => {
                 let book = self.books.get_mut(service).ok_or("S7: no such service")?;
                 ensure!(self.stop == Stop::No, "S7: {action:?} after a stop");
                 ensure!(book.rolling.is_none(), "S7: {action:?} during a reload");
-                ensure!(
-                    generation.0 == book.last_generation.0 + 1,
-                    "S7: {action:?} out of turn"
-                );
+                ensure!(generation.0 == book.last_generation.0 + 1, "S7: {action:?} out of turn");
                 book.last_generation = *generation;
                 book.rolling = Some((*generation, false));
                 book.kept.insert(*generation);
@@ -70,10 +61,7 @@ impl Ledger {
                 if *signal == first && continued {
                     turn.tree_told = true;
                 } else {
-                    ensure!(
-                        *signal == Signal::Cont,
-                        "S8: {action:?}, and no SIGCONT after it"
-                    );
+                    ensure!(*signal == Signal::Cont, "S8: {action:?}, and no SIGCONT after it");
                 }
                 Ok(())
             }
@@ -83,10 +71,7 @@ impl Ledger {
                 ensure!(self.closed.insert(*member), "S1: {action:?} twice");
                 Ok(())
             }
-            Action::Forget {
-                service,
-                generation,
-            } => {
+            Action::Forget { service, generation } => {
                 let used = self.alive().any(|(_, record)| {
                     record.service == *service && record.generation == *generation
                 });
@@ -95,9 +80,7 @@ impl Ledger {
                 ensure!(!used, "S7: {action:?}, and a worker runs it");
                 ensure!(book.kept.remove(generation), "S7: {action:?} is not kept");
                 let serves = book.serving == *generation
-                    || book
-                        .rolling
-                        .is_some_and(|(rolling, _)| rolling == *generation);
+                    || book.rolling.is_some_and(|(rolling, _)| rolling == *generation);
                 ensure!(stopped || !serves, "S7: {action:?}, and it serves");
                 book.forgotten.insert(*generation);
                 Ok(())
@@ -137,35 +120,16 @@ impl Ledger {
     }
 
     fn check_spawn(&mut self, turn: &mut Turn<'_>, spawn: &Spawn) -> Result<(), Violation> {
-        let Spawn {
-            worker,
-            service,
-            slot,
-            generation,
-            members,
-        } = spawn;
+        let Spawn { worker, service, slot, generation, members } = spawn;
         ensure!(self.stop == Stop::No, "S4: {spawn:?} after a stop");
-        ensure!(
-            worker.0 > self.last_worker,
-            "S7: a worker's number is used twice: {worker}"
-        );
+        ensure!(worker.0 > self.last_worker, "S7: a worker's number is used twice: {worker}");
         self.last_worker = worker.0;
         let book = self.books.get_mut(service).ok_or("S7: no such service")?;
-        ensure!(
-            book.kept.contains(generation),
-            "S7: {spawn:?}, whose definition is not kept"
-        );
-        ensure!(
-            slot.0 < book.wanted,
-            "S4: {spawn:?} beyond {} wanted",
-            book.wanted
-        );
+        ensure!(book.kept.contains(generation), "S7: {spawn:?}, whose definition is not kept");
+        ensure!(slot.0 < book.wanted, "S4: {spawn:?} beyond {} wanted", book.wanted);
         let expected: Vec<u32> = book.policy.sockets.iter().map(|socket| socket.0).collect();
         let given: Vec<u32> = members.iter().map(|member| member.0).collect();
-        ensure!(
-            expected == given,
-            "S1: {spawn:?} gets other sockets than {expected:?}"
-        );
+        ensure!(expected == given, "S1: {spawn:?} gets other sockets than {expected:?}");
         if *generation == book.serving {
             if let Some((due, was_ready)) = book.waits.remove(slot) {
                 ensure!(due <= turn.now, "S18: {spawn:?} before {due:?}");
@@ -208,16 +172,12 @@ impl Ledger {
     ) -> Result<(), Violation> {
         let now = turn.now;
         let record = self.named(id, &Action::Signal(id, signal))?;
-        ensure!(
-            !record.main_gone,
-            "S7: {signal} to worker {id}, whose main process is gone"
-        );
+        ensure!(!record.main_gone, "S7: {signal} to worker {id}, whose main process is gone");
         if signal == Signal::Cont {
             return Ok(());
         }
-        let continued = rest
-            .iter()
-            .find(|action| matches!(action, Action::Signal(to, _) if *to == id));
+        let continued =
+            rest.iter().find(|action| matches!(action, Action::Signal(to, _) if *to == id));
         ensure!(
             continued == Some(&Action::Signal(id, Signal::Cont)),
             "S8: {signal} to worker {id}, and no SIGCONT after it"
@@ -239,25 +199,10 @@ impl Ledger {
             Standing::Asked { since, sent, due } => (since, sent, timeout && due <= now),
             Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => (now, 0, false),
         };
-        ensure!(
-            may,
-            "S2, S8, S9: {signal} to worker {id} without a reason: {record:?}"
-        );
-        let step = book
-            .policy
-            .stop
-            .step(rung)
-            .ok_or("S8: a rung beyond the ladder")?;
-        ensure!(
-            step.signal == signal,
-            "S8: {signal} to worker {id} instead of {}",
-            step.signal
-        );
-        let stage = Standing::Asked {
-            since,
-            sent: rung + 1,
-            due: now + step.wait,
-        };
+        ensure!(may, "S2, S8, S9: {signal} to worker {id} without a reason: {record:?}");
+        let step = book.policy.stop.step(rung).ok_or("S8: a rung beyond the ladder")?;
+        ensure!(step.signal == signal, "S8: {signal} to worker {id} instead of {}", step.signal);
+        let stage = Standing::Asked { since, sent: rung + 1, due: now + step.wait };
         self.set(id, stage);
         Ok(())
     }
@@ -279,17 +224,8 @@ impl Ledger {
             Standing::Gone => (0, false),
         };
         let by_operator = turn.kills && !matches!(record.stage, Standing::Killed { .. });
-        ensure!(
-            may || by_operator,
-            "S8: KILL to worker {id} too early: {record:?}"
-        );
-        self.set(
-            id,
-            Standing::Killed {
-                rounds: rounds + 1,
-                due: now + KILL_WAIT,
-            },
-        );
+        ensure!(may || by_operator, "S8: KILL to worker {id} too early: {record:?}");
+        self.set(id, Standing::Killed { rounds: rounds + 1, due: now + KILL_WAIT });
         Ok(())
     }
 
@@ -338,11 +274,7 @@ impl Ledger {
                 Response::Committed(_) | Response::Aborted(_) | Response::Refused(_),
             ) => false,
         };
-        ensure!(
-            right,
-            "S6: {:?} is answered with {response:?}",
-            open.request
-        );
+        ensure!(right, "S6: {:?} is answered with {response:?}", open.request);
         Ok(())
     }
 
@@ -350,11 +282,7 @@ impl Ledger {
     fn check_notice(&mut self, turn: &mut Turn<'_>, notice: &Notice) -> Result<(), Violation> {
         let now = turn.now;
         match notice {
-            Notice::ReloadCommitted {
-                service,
-                generation,
-                ..
-            } => {
+            Notice::ReloadCommitted { service, generation, .. } => {
                 let (service, book) = self.book_mut(service)?;
                 ensure!(
                     book.rolling == Some((*generation, true)),
@@ -375,34 +303,20 @@ impl Ledger {
                         && record.slot.0 < wanted
                 });
                 let ready = ready.count();
-                ensure!(
-                    ready == wanted as usize,
-                    "S2: commit with {ready} of {wanted} ready"
-                );
+                ensure!(ready == wanted as usize, "S2: commit with {ready} of {wanted} ready");
             }
-            Notice::ReloadAborted {
-                service,
-                generation,
-                serving,
-                ..
-            } => {
+            Notice::ReloadAborted { service, generation, serving, .. } => {
                 let (service, book) = self.book_mut(service)?;
                 ensure!(
-                    book.rolling
-                        .is_some_and(|(rolling, _)| rolling == *generation),
+                    book.rolling.is_some_and(|(rolling, _)| rolling == *generation),
                     "S9: abort of {generation}, which is not rolling"
                 );
-                ensure!(
-                    book.serving == *serving,
-                    "S9: {serving} serves after an abort"
-                );
+                ensure!(book.serving == *serving, "S9: {serving} serves after an abort");
                 book.rolling = None;
                 turn.aborts.insert(service, *generation);
                 self.saw("an abort");
             }
-            Notice::Ready {
-                worker, evidence, ..
-            } => {
+            Notice::Ready { worker, evidence, .. } => {
                 let id = worker.worker;
                 self.saw(match evidence {
                     Evidence::Said => "ready by word",
@@ -420,33 +334,19 @@ impl Ledger {
                     (Evidence::Said | Evidence::SeenWaiting, Standing::Ready) => {}
                     (
                         Evidence::Alive(_) | Evidence::Assumed,
-                        Standing::Starting {
-                            alive: Some(alive), ..
-                        },
+                        Standing::Starting { alive: Some(alive), .. },
                     ) if alive <= now => self.set(id, Standing::Ready),
                     (_, stage) => {
                         return Err(format!("S16: worker {id} is ready, {evidence}: {stage:?}"));
                     }
                 }
             }
-            Notice::Ended {
-                worker,
-                next,
-                was_ready,
-                ..
-            } => {
+            Notice::Ended { worker, next, was_ready, .. } => {
                 self.check_ended(turn, worker.worker, *next, *was_ready)?;
             }
             Notice::Unkillable { worker } => {
-                let record = self
-                    .workers
-                    .get_mut(&worker.worker)
-                    .ok_or("S7: no such worker")?;
-                let Standing::Killed {
-                    rounds: KILL_ROUNDS_MAX,
-                    due,
-                } = record.stage
-                else {
+                let record = self.workers.get_mut(&worker.worker).ok_or("S7: no such worker")?;
+                let Standing::Killed { rounds: KILL_ROUNDS_MAX, due } = record.stage else {
                     return Err(format!("S8: given up too early: {record:?}"));
                 };
                 ensure!(due <= now, "S8: given up before {due:?}");
@@ -494,10 +394,7 @@ impl Ledger {
         let late = *turn.input == Input::Timeout
             && matches!(record.stage, Standing::Asked { sent: 1, .. });
         let known = turn.ended.remove(&id).or(late.then_some(false));
-        ensure!(
-            known == Some(was_ready),
-            "S17: worker {id} is said to have ended: {record:?}"
-        );
+        ensure!(known == Some(was_ready), "S17: worker {id} is said to have ended: {record:?}");
         let (slot, service) = (record.slot, record.service);
         let book = self.books.get_mut(&service).ok_or("S7: no such service")?;
         book.stumbled = true;
@@ -508,10 +405,7 @@ impl Ledger {
             }
             Next::Throttled { delay } => {
                 ensure!(was_ready, "S18: throttled after a failure");
-                ensure!(
-                    book.restarts.len() >= RESTARTS_MAX,
-                    "S18: throttled too early"
-                );
+                ensure!(book.restarts.len() >= RESTARTS_MAX, "S18: throttled too early");
                 turn.now + delay
             }
             Next::Backoff { delay, attempt } => {
@@ -519,31 +413,20 @@ impl Ledger {
                 book.in_a_row += 1;
                 let failures = book.failures.entry(slot).or_default();
                 *failures += 1;
-                ensure!(
-                    attempt == *failures,
-                    "S18: attempt {attempt} instead of {failures}"
-                );
+                ensure!(attempt == *failures, "S18: attempt {attempt} instead of {failures}");
                 let nominal = BACKOFF_FIRST * (1 << (attempt - 1).min(9));
                 let nominal = nominal.min(BACKOFF_MAX);
                 let bounds = nominal * 3 / 4..=nominal;
-                ensure!(
-                    bounds.contains(&delay),
-                    "S18: backoff of {delay:?}, not in {bounds:?}"
-                );
+                ensure!(bounds.contains(&delay), "S18: backoff of {delay:?}, not in {bounds:?}");
                 turn.now + delay
             }
             Next::AbortReload => {
-                let rolls = book
-                    .rolling
-                    .is_some_and(|(rolling, _)| rolling == record.generation);
+                let rolls = book.rolling.is_some_and(|(rolling, _)| rolling == record.generation);
                 ensure!(rolls, "S9: a worker of no reload aborts one");
                 return Ok(());
             }
         };
-        ensure!(
-            book.serving == record.generation,
-            "S18: a worker that does not serve is replaced"
-        );
+        ensure!(book.serving == record.generation, "S18: a worker that does not serve is replaced");
         book.waits.insert(slot, (due, was_ready));
         Ok(())
     }

@@ -168,9 +168,7 @@ impl Fate {
 pub(crate) fn policies(script: &mut Script) -> Vec<Policy> {
     let count = if script.one_in(4) { 2 } else { 1 };
     let mut last_socket = 0;
-    (1..=count)
-        .map(|id| policy(script, ServiceId(id), &mut last_socket))
-        .collect()
+    (1..=count).map(|id| policy(script, ServiceId(id), &mut last_socket)).collect()
 }
 
 fn policy(script: &mut Script, service: ServiceId, last_socket: &mut u32) -> Policy {

@@ -98,10 +98,7 @@ impl Ledger {
         actions: &[Action],
         core: &Supervisor,
     ) -> Result<(), Violation> {
-        ensure!(
-            !self.finished || actions.is_empty(),
-            "S6: actions after the end: {actions:?}"
-        );
+        ensure!(!self.finished || actions.is_empty(), "S6: actions after the end: {actions:?}");
         let mut turn = Turn {
             now,
             input,
@@ -127,11 +124,7 @@ impl Ledger {
         let workers = self.alive().count();
         let wanted: u32 = self.books.values().map(|book| book.wanted).sum();
         let bound = 24 + 12 * workers + 4 * wanted as usize + self.requests.len();
-        ensure!(
-            actions.len() <= bound,
-            "S13: {} actions in a turn",
-            actions.len()
-        );
+        ensure!(actions.len() <= bound, "S13: {} actions in a turn", actions.len());
         Ok(())
     }
 
@@ -144,10 +137,7 @@ impl Ledger {
             turn.ended
         );
         if let Some(id) = turn.orphaned {
-            ensure!(
-                turn.tree_told,
-                "S8: worker {id} left others behind, and they are not told"
-            );
+            ensure!(turn.tree_told, "S8: worker {id} left others behind, and they are not told");
         }
         if turn.stops || turn.kills {
             for (id, record) in self.alive() {
@@ -159,18 +149,11 @@ impl Ledger {
                     | Standing::Leaving { .. }
                     | Standing::Gone => false,
                 };
-                ensure!(
-                    obeyed,
-                    "S8: everything stops, and worker {id} is not told: {record:?}"
-                );
+                ensure!(obeyed, "S8: everything stops, and worker {id} is not told: {record:?}");
             }
             let mut sockets = self.books.values().flat_map(|book| &book.policy.sockets);
             let closed = sockets.all(|socket| self.closed.contains(&MemberId(socket.0)));
-            ensure!(
-                closed,
-                "S1: everything stops, and only {:?} are closed",
-                self.closed
-            );
+            ensure!(closed, "S1: everything stops, and only {:?} are closed", self.closed);
         }
         let mut seats: BTreeMap<(ServiceId, GenerationId, SlotId), WorkerId> = BTreeMap::new();
         let mut starting: BTreeMap<ServiceId, u32> = BTreeMap::new();
@@ -178,9 +161,7 @@ impl Ledger {
         let mut recovered: Vec<(ServiceId, SlotId)> = Vec::new();
         for (id, record) in self.alive() {
             let book = &self.books[&record.service];
-            let rolling = book
-                .rolling
-                .is_some_and(|(rolling, _)| rolling == record.generation);
+            let rolling = book.rolling.is_some_and(|(rolling, _)| rolling == record.generation);
             match record.stage {
                 Standing::Starting { .. } => {
                     if rolling {
@@ -202,16 +183,10 @@ impl Ledger {
                 rolling || record.generation == book.serving,
                 "S4, S9: worker {id} is of no fleet: {record:?}"
             );
-            ensure!(
-                record.slot.0 < book.wanted,
-                "S4: worker {id} is one too many: {record:?}"
-            );
+            ensure!(record.slot.0 < book.wanted, "S4: worker {id} is one too many: {record:?}");
             let seat = (record.service, record.generation, record.slot);
             let other = seats.insert(seat, id);
-            ensure!(
-                other.is_none(),
-                "S4: workers {id} and {other:?} have one slot"
-            );
+            ensure!(other.is_none(), "S4: workers {id} and {other:?} have one slot");
             if record.stage == Standing::Ready && !rolling {
                 recovered.push((record.service, record.slot));
             }
@@ -226,15 +201,8 @@ impl Ledger {
                 continue;
             };
             let starting = starting.get(service).copied().unwrap_or(0);
-            let most = if rolled.contains(service) {
-                book.policy.starting_max
-            } else {
-                1
-            };
-            ensure!(
-                starting <= most,
-                "S4: {starting} of a new generation start at a time"
-            );
+            let most = if rolled.contains(service) { book.policy.starting_max } else { 1 };
+            ensure!(starting <= most, "S4: {starting} of a new generation start at a time");
             let first = (*service, rolling, SlotId(0));
             let last = (*service, rolling, SlotId(book.wanted));
             let lacks = seats.range(first..last).count() < book.wanted as usize;
@@ -248,23 +216,13 @@ impl Ledger {
 
     fn check_status(&self, now: Time, core: &Supervisor) -> Result<(), Violation> {
         let status = core.status(now);
-        ensure!(
-            status.stopping == (self.stop != Stop::No),
-            "S17: stopping is {}",
-            status.stopping
-        );
+        ensure!(status.stopping == (self.stop != Stop::No), "S17: stopping is {}", status.stopping);
         if !self.finished {
             let line = status.to_string();
-            ensure!(
-                line == self.status_line,
-                "S17: announced {}, but: {line}",
-                self.status_line
-            );
+            ensure!(line == self.status_line, "S17: announced {}, but: {line}", self.status_line);
         }
         for (shown, (service, book)) in status.services.iter().zip(&self.books) {
-            let alive = self
-                .alive()
-                .filter(|(_, record)| record.service == *service);
+            let alive = self.alive().filter(|(_, record)| record.service == *service);
             let alive: Vec<_> = alive
                 .map(|(id, record)| (id, record.slot, record.generation, record.stage.shown()))
                 .collect();
@@ -273,10 +231,7 @@ impl Ledger {
                 .iter()
                 .map(|worker| (worker.worker, worker.slot, worker.generation, worker.stage))
                 .collect();
-            ensure!(
-                alive == shown_workers,
-                "S17: {shown_workers:?} instead of {alive:?}"
-            );
+            ensure!(alive == shown_workers, "S17: {shown_workers:?} instead of {alive:?}");
             let ready = alive
                 .iter()
                 .filter(|&&(_, _, generation, stage)| {
@@ -285,28 +240,15 @@ impl Ledger {
                 .count();
             let sums = (shown.wanted, shown.generation) == (book.wanted, book.serving);
             if self.stop == Stop::No {
-                ensure!(
-                    sums && shown.ready as usize == ready,
-                    "S17: {shown:?}, ready: {ready}"
-                );
+                ensure!(sums && shown.ready as usize == ready, "S17: {shown:?}, ready: {ready}");
                 let rolling = book.rolling.map(|(rolling, _)| rolling);
                 ensure!(shown.reloading == rolling, "S17: reloading: {shown:?}");
                 let may_begin = rolling.is_none() && (shown.committed || book.stumbled);
-                ensure!(
-                    !(shown.queued && may_begin),
-                    "S10: a reload waits for nothing: {shown:?}"
-                );
+                ensure!(!(shown.queued && may_begin), "S10: a reload waits for nothing: {shown:?}");
                 let failing = book.in_a_row >= FAILING_AFTER;
-                ensure!(
-                    shown.failing == failing,
-                    "S17: {} failures: {shown:?}",
-                    book.in_a_row
-                );
+                ensure!(shown.failing == failing, "S17: {} failures: {shown:?}", book.in_a_row);
                 let complete = shown.ready >= book.wanted;
-                ensure!(
-                    !complete || shown.committed,
-                    "S17: all are ready, and it has not come up"
-                );
+                ensure!(!complete || shown.committed, "S17: all are ready, and it has not come up");
             }
         }
         let expected = if self.stop != Stop::No {
@@ -318,11 +260,7 @@ impl Ledger {
         } else {
             self.announced == Some(Announcement::Ready)
         };
-        ensure!(
-            expected,
-            "S17: the last announcement is {:?}: {status}",
-            self.announced
-        );
+        ensure!(expected, "S17: the last announcement is {:?}: {status}", self.announced);
         Ok(())
     }
 
@@ -369,10 +307,7 @@ impl Ledger {
         ensure!(open.is_empty(), "S6: without a response at rest: {open:?}");
         for book in self.books.values() {
             let kept = &book.kept;
-            ensure!(
-                *kept == BTreeSet::from([book.serving]),
-                "S7: not forgotten: {kept:?}"
-            );
+            ensure!(*kept == BTreeSet::from([book.serving]), "S7: not forgotten: {kept:?}");
         }
         Ok(())
     }
@@ -385,10 +320,7 @@ impl Ledger {
             let kept = &book.kept;
             ensure!(kept.is_empty(), "S7: never forgotten: {kept:?}");
             for socket in &book.policy.sockets {
-                ensure!(
-                    self.closed.contains(&MemberId(socket.0)),
-                    "S1: {socket} is not closed"
-                );
+                ensure!(self.closed.contains(&MemberId(socket.0)), "S1: {socket} is not closed");
             }
         }
         Ok(())

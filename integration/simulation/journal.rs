@@ -18,9 +18,7 @@ impl Journal {
 
     /// One that keeps the last lines.
     pub(crate) fn kept() -> Journal {
-        Journal {
-            lines: Some(VecDeque::new()),
-        }
+        Journal { lines: Some(VecDeque::new()) }
     }
 
     /// What it has kept.

@@ -81,28 +81,12 @@ pub(crate) struct Record {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    Starting {
-        due: Time,
-        runs: Option<Time>,
-        alive: Option<Time>,
-    },
+    Starting { due: Time, runs: Option<Time>, alive: Option<Time> },
     Ready,
-    Leaving {
-        since: Time,
-        due: Time,
-    },
-    Asked {
-        since: Time,
-        sent: usize,
-        due: Time,
-    },
-    Orphans {
-        due: Time,
-    },
-    Killed {
-        rounds: u32,
-        due: Time,
-    },
+    Leaving { since: Time, due: Time },
+    Asked { since: Time, sent: usize, due: Time },
+    Orphans { due: Time },
+    Killed { rounds: u32, due: Time },
     Gone,
 }
 
@@ -141,10 +125,7 @@ impl Ledger {
             restarts: VecDeque::new(),
         };
         Ledger {
-            books: policies
-                .iter()
-                .map(|policy| (policy.service, book(policy)))
-                .collect(),
+            books: policies.iter().map(|policy| (policy.service, book(policy))).collect(),
             workers: BTreeMap::new(),
             requests: BTreeMap::new(),
             last_worker: 0,
@@ -166,10 +147,7 @@ impl Ledger {
         match turn.input {
             Input::Start | Input::Timeout => {}
             Input::Event(Event::Worker(id, event)) => self.learn_worker(turn, *id, event),
-            Input::Event(Event::Prepared {
-                service,
-                generation,
-            }) => {
+            Input::Event(Event::Prepared { service, generation }) => {
                 if let Some(book) = self.books.get_mut(service)
                     && let Some((rolling, read)) = &mut book.rolling
                     && *rolling == *generation
@@ -177,11 +155,7 @@ impl Ledger {
                     *read = true;
                 }
             }
-            Input::Event(Event::PrepareFailed {
-                service,
-                generation,
-                ..
-            }) => {
+            Input::Event(Event::PrepareFailed { service, generation, .. }) => {
                 if let Some(book) = self.books.get_mut(service) {
                     book.kept.remove(generation);
                 }
@@ -191,34 +165,15 @@ impl Ledger {
     }
 
     fn learn_request(&mut self, turn: &mut Turn<'_>, id: RequestId, request: Request) {
-        let generations = self
-            .books
-            .iter()
-            .map(|(&service, book)| (service, book.last_generation))
-            .collect();
+        let generations =
+            self.books.iter().map(|(&service, book)| (service, book.last_generation)).collect();
         let during_stop = self.stop != Stop::No;
-        let waiting = self
-            .requests
-            .values()
-            .filter(|open| open.request == Request::Reload)
-            .count();
-        self.requests.insert(
-            id,
-            Open {
-                request,
-                generations,
-                during_stop,
-                waiting,
-            },
-        );
+        let waiting = self.requests.values().filter(|open| open.request == Request::Reload).count();
+        self.requests.insert(id, Open { request, generations, during_stop, waiting });
         match (request, self.stop) {
             (Request::Reload, _) => {}
             (Request::OneMore, Stop::No) => {
-                for book in self
-                    .books
-                    .values_mut()
-                    .filter(|book| book.wanted < WORKERS_MAX)
-                {
+                for book in self.books.values_mut().filter(|book| book.wanted < WORKERS_MAX) {
                     book.wanted += 1;
                 }
             }
@@ -232,17 +187,11 @@ impl Ledger {
             (Request::OneMore | Request::OneFewer, Stop::Asked { .. } | Stop::Now) => {}
             (Request::Stop | Request::Interrupt, Stop::No) => {
                 turn.stops = true;
-                self.stop = Stop::Asked {
-                    interrupted: request == Request::Interrupt,
-                };
+                self.stop = Stop::Asked { interrupted: request == Request::Interrupt };
             }
             (Request::Interrupt, Stop::Asked { interrupted }) => {
                 turn.kills = interrupted;
-                self.stop = if interrupted {
-                    Stop::Now
-                } else {
-                    Stop::Asked { interrupted: true }
-                };
+                self.stop = if interrupted { Stop::Now } else { Stop::Asked { interrupted: true } };
             }
             (Request::Stop | Request::Interrupt, Stop::Asked { .. } | Stop::Now) => {}
             (Request::StopNow, _) => {
@@ -295,9 +244,7 @@ impl Ledger {
                     _ if *left == 0 => Standing::Gone,
                     Standing::Starting { .. } | Standing::Ready => {
                         turn.orphaned = Some(id);
-                        Standing::Orphans {
-                            due: now + ORPHANS_WAIT,
-                        }
+                        Standing::Orphans { due: now + ORPHANS_WAIT }
                     }
                     // The time that is left of the whole ladder, and what it was granted beyond.
                     Standing::Leaving { since, due } | Standing::Asked { since, due, .. } => {
@@ -363,10 +310,7 @@ impl Ledger {
     }
 
     pub(crate) fn named(&self, id: WorkerId, action: &Action) -> Result<&Record, Violation> {
-        let record = self
-            .workers
-            .get(&id)
-            .ok_or(format!("S7: {action:?}: never was"))?;
+        let record = self.workers.get(&id).ok_or(format!("S7: {action:?}: never was"))?;
         ensure!(record.stage != Standing::Gone, "S7: {action:?}: is gone");
         Ok(record)
     }
@@ -378,13 +322,8 @@ impl Ledger {
     }
 
     pub(crate) fn book_mut(&mut self, name: &str) -> Result<(ServiceId, &mut Book), Violation> {
-        let found = self
-            .books
-            .iter_mut()
-            .find(|(_, book)| book.policy.name == name);
-        found
-            .map(|(&id, book)| (id, book))
-            .ok_or(format!("S7: no service {name}"))
+        let found = self.books.iter_mut().find(|(_, book)| book.policy.name == name);
+        found.map(|(&id, book)| (id, book)).ok_or(format!("S7: no service {name}"))
     }
 }
 

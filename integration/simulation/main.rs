@@ -42,14 +42,8 @@ fn every_world_keeps_every_promise() {
     }
     let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
     let seen: Sights = (0..seeds).flat_map(check_seed).collect();
-    let missed: Vec<_> = SIGHTS
-        .iter()
-        .filter(|sight| !seen.contains(*sight))
-        .collect();
-    assert!(
-        seeds < SEEDS || missed.is_empty(),
-        "no world showed {missed:?}"
-    );
+    let missed: Vec<_> = SIGHTS.iter().filter(|sight| !seen.contains(*sight)).collect();
+    assert!(seeds < SEEDS || missed.is_empty(), "no world showed {missed:?}");
 }
 
 #[test]
@@ -58,10 +52,7 @@ fn seeds_that_once_found_something_stay_quiet() {
     for file in std::fs::read_dir(folder).expect("the folder of seeds is there") {
         let path = file.expect("it can be listed").path();
         let text = std::fs::read_to_string(&path).expect("it can be read");
-        let seed = text
-            .lines()
-            .next()
-            .and_then(|line| line.trim().parse().ok());
+        let seed = text.lines().next().and_then(|line| line.trim().parse().ok());
         check_seed(seed.unwrap_or_else(|| panic!("{path:?} does not begin with a seed")));
     }
 }
@@ -83,7 +74,5 @@ fn play(seed: u64, journal: &mut Journal) -> Result<Sights, String> {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|text| text.parse().expect("a number"))
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }

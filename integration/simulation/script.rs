@@ -21,10 +21,7 @@ impl Script {
 
     /// A script without a byte: only benign decisions.
     pub(crate) fn empty() -> Script {
-        Script {
-            bytes: Vec::new(),
-            used: 0,
-        }
+        Script { bytes: Vec::new(), used: 0 }
     }
 
     /// Whether all further decisions are benign.

@@ -15,14 +15,7 @@ use crate::world::{Cast, play_cast};
 const RELOAD_AT: Duration = Duration::from_millis(100);
 
 /// What may become of a worker of the new generation.
-const NEW: [&str; 6] = [
-    "ready",
-    "exits first",
-    "ready, then exits",
-    "never",
-    "cannot",
-    "leaves",
-];
+const NEW: [&str; 6] = ["ready", "exits first", "ready, then exits", "never", "cannot", "leaves"];
 
 /// What may become of a worker of the old generation.
 const OLD: [&str; 3] = ["stays", "exits when ready", "ignores the stop"];
@@ -63,11 +56,7 @@ fn every_world(workers: u32) -> u32 {
         for old in 0..pairs(OLD.len()) {
             for (pace, takes) in PACE.iter().enumerate() {
                 for (operator, requests) in OPERATOR.iter().enumerate() {
-                    let moments = if requests.is_empty() {
-                        &MOMENTS[..1]
-                    } else {
-                        &MOMENTS[..]
-                    };
+                    let moments = if requests.is_empty() { &MOMENTS[..1] } else { &MOMENTS[..] };
                     for &at in moments {
                         let news = [new % NEW.len(), new / NEW.len()];
                         let olds = [old % OLD.len(), old / OLD.len()];
@@ -123,10 +112,7 @@ fn old_fate(choice: usize) -> Fate {
 }
 
 fn new_fate(choice: usize, takes: u64) -> Fate {
-    let mut fate = Fate {
-        able: Some(ms(takes)),
-        ..Fate::benign()
-    };
+    let mut fate = Fate { able: Some(ms(takes)), ..Fate::benign() };
     match choice {
         0 => {}
         1 => fate.exit = Some((ms(0), 1)),
@@ -150,14 +136,8 @@ fn policy(workers: u32, starting_max: u32) -> Policy {
         ready: ReadyWhen::Notify,
         ready_timeout: ms(500),
         stop: StopLadder::new(
-            StopStep {
-                signal: Signal::Term,
-                wait: ms(100),
-            },
-            vec![StopStep {
-                signal: Signal::Int,
-                wait: ms(0),
-            }],
+            StopStep { signal: Signal::Term, wait: ms(100) },
+            vec![StopStep { signal: Signal::Int, wait: ms(0) }],
         ),
         starting_max,
     }

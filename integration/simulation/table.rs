@@ -25,20 +25,14 @@ enum Deed {
 
 #[test]
 fn every_state_and_event_do_what_the_table_says() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/integration/snapshots/worker_table.txt"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/snapshots/worker_table.txt");
     let table = table();
     if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
         fs::write(path, &table).expect("the snapshot can be written");
     }
     let agreed = fs::read_to_string(path).expect("the snapshot is there: UPDATE_SNAPSHOTS=1");
     let difference = difference(&agreed, &table);
-    assert!(
-        difference.is_empty(),
-        "{path} (UPDATE_SNAPSHOTS=1 writes it anew):\n{difference}"
-    );
+    assert!(difference.is_empty(), "{path} (UPDATE_SNAPSHOTS=1 writes it anew):\n{difference}");
 }
 
 fn table() -> String {
@@ -70,14 +64,8 @@ fn policy() -> Policy {
         ready: ReadyWhen::Auto,
         ready_timeout: ms(60_000),
         stop: StopLadder::new(
-            StopStep {
-                signal: Signal::Term,
-                wait: ms(10_000),
-            },
-            vec![StopStep {
-                signal: Signal::Quit,
-                wait: ms(5000),
-            }],
+            StopStep { signal: Signal::Term, wait: ms(10_000) },
+            vec![StopStep { signal: Signal::Quit, wait: ms(5000) }],
         ),
         starting_max: 1,
     }
@@ -86,87 +74,36 @@ fn policy() -> Policy {
 /// A worker in each state, brought there by events.
 fn states() -> Vec<(&'static str, Worker)> {
     let ordered = Worker::spawned(start(), WorkerId(1), SlotId(0), GenerationId(1), &policy());
-    let runs = after(
-        &ordered,
-        [Deed::Event(WorkerEvent::Started { pid: Pid(7) })],
-    );
+    let runs = after(&ordered, [Deed::Event(WorkerEvent::Started { pid: Pid(7) })]);
     let ready = after(&runs, [Deed::Event(WorkerEvent::SaidReady)]);
-    let exited = || {
-        Deed::Event(WorkerEvent::Exited {
-            how: Exit::Code(0),
-            left: 1,
-        })
-    };
+    let exited = || Deed::Event(WorkerEvent::Exited { how: Exit::Code(0), left: 1 });
     vec![
         ("Starting, before its program runs", ordered),
         ("Starting, its program runs", runs),
         ("Ready", ready.clone()),
-        (
-            "Draining, by its own word",
-            after(&ready, [Deed::Event(WorkerEvent::SaidStopping)]),
-        ),
-        (
-            "Draining, the first signal sent",
-            after(&ready, [Deed::Stop]),
-        ),
-        (
-            "Draining, the last signal sent",
-            after(&ready, [Deed::Stop, Deed::Timeout]),
-        ),
+        ("Draining, by its own word", after(&ready, [Deed::Event(WorkerEvent::SaidStopping)])),
+        ("Draining, the first signal sent", after(&ready, [Deed::Stop])),
+        ("Draining, the last signal sent", after(&ready, [Deed::Stop, Deed::Timeout])),
         ("Orphaned, it left unasked", after(&ready, [exited()])),
-        (
-            "Orphaned, it left as asked",
-            after(&ready, [Deed::Stop, exited()]),
-        ),
+        ("Orphaned, it left as asked", after(&ready, [Deed::Stop, exited()])),
         ("Killed", after(&ready, [Deed::Kill])),
     ]
 }
 
 fn deeds() -> Vec<(&'static str, Deed)> {
-    let failure = SpawnFailure {
-        reason: "exec: ENOENT".to_owned(),
-    };
-    let sight = |waiting| {
-        Deed::Event(WorkerEvent::Probed(Sight {
-            waiting,
-            wrapped: None,
-        }))
-    };
+    let failure = SpawnFailure { reason: "exec: ENOENT".to_owned() };
+    let sight = |waiting| Deed::Event(WorkerEvent::Probed(Sight { waiting, wrapped: None }));
     vec![
         ("Started", Deed::Event(WorkerEvent::Started { pid: Pid(7) })),
-        (
-            "SpawnFailed",
-            Deed::Event(WorkerEvent::SpawnFailed(failure)),
-        ),
-        (
-            "Exited, nothing left",
-            Deed::Event(WorkerEvent::Exited {
-                how: Exit::Code(1),
-                left: 0,
-            }),
-        ),
-        (
-            "Exited, 2 left",
-            Deed::Event(WorkerEvent::Exited {
-                how: Exit::Code(1),
-                left: 2,
-            }),
-        ),
+        ("SpawnFailed", Deed::Event(WorkerEvent::SpawnFailed(failure))),
+        ("Exited, nothing left", Deed::Event(WorkerEvent::Exited { how: Exit::Code(1), left: 0 })),
+        ("Exited, 2 left", Deed::Event(WorkerEvent::Exited { how: Exit::Code(1), left: 2 })),
         ("TreeGone", Deed::Event(WorkerEvent::TreeGone)),
         ("SaidReady", Deed::Event(WorkerEvent::SaidReady)),
         ("SaidStopping", Deed::Event(WorkerEvent::SaidStopping)),
-        (
-            "SaidStatus",
-            Deed::Event(WorkerEvent::SaidStatus("busy".to_owned())),
-        ),
-        (
-            "SaidExtend 90 s",
-            Deed::Event(WorkerEvent::SaidExtend(ms(90_000))),
-        ),
-        (
-            "MainChanged",
-            Deed::Event(WorkerEvent::MainChanged { pid: Pid(8) }),
-        ),
+        ("SaidStatus", Deed::Event(WorkerEvent::SaidStatus("busy".to_owned()))),
+        ("SaidExtend 90 s", Deed::Event(WorkerEvent::SaidExtend(ms(90_000)))),
+        ("MainChanged", Deed::Event(WorkerEvent::MainChanged { pid: Pid(8) })),
         ("Probed, seen", sight(Waiting::Seen)),
         ("Probed, not seen", sight(Waiting::NotSeen)),
         ("Probed, unreadable", sight(Waiting::Unreadable)),
@@ -187,11 +124,7 @@ fn after<const N: usize>(worker: &Worker, deeds: [Deed; N]) -> Worker {
 fn perform(worker: &mut Worker, deed: Deed) -> (Change, VecDeque<Action>) {
     let policy = policy();
     let mut actions = VecDeque::new();
-    let mut scene = Scene {
-        policy: &policy,
-        starting: 1,
-        actions: &mut actions,
-    };
+    let mut scene = Scene { policy: &policy, starting: 1, actions: &mut actions };
     let change = match deed {
         Deed::Event(event) => worker.handle_event(start(), event, &mut scene),
         Deed::Stop => {
@@ -222,36 +155,20 @@ fn row(mut worker: Worker, deed: Deed) -> String {
     }));
     changes.extend(gone.then(|| "gone".to_owned()));
     let same = before.state == worker.state;
-    let state = if same {
-        "same".to_owned()
-    } else {
-        state(&worker.state)
-    };
+    let state = if same { "same".to_owned() } else { state(&worker.state) };
     let done = actions.iter().map(action).collect::<Vec<_>>().join(", ");
     let columns = [state, changes.join(", "), done];
-    let columns: Vec<String> = columns
-        .into_iter()
-        .filter(|text| !text.is_empty())
-        .collect();
+    let columns: Vec<String> = columns.into_iter().filter(|text| !text.is_empty()).collect();
     columns.join(" · ")
 }
 
 fn state(state: &WorkerState) -> String {
     let at = |time: Time| format!("{} ms", time.since(start()).as_millis());
     match state {
-        WorkerState::Starting {
-            deadline,
-            runs,
-            watch,
-            ..
-        } => {
+        WorkerState::Starting { deadline, runs, watch, .. } => {
             let runs = if runs.is_some() { "runs" } else { "ordered" };
-            let look = watch
-                .probe
-                .map(|(time, _)| format!(", look at {}", at(time)));
-            let alive = watch
-                .alive
-                .map(|(time, _)| format!(", ready at {}", at(time)));
+            let look = watch.probe.map(|(time, _)| format!(", look at {}", at(time)));
+            let alive = watch.alive.map(|(time, _)| format!(", ready at {}", at(time)));
             let (look, alive) = (look.unwrap_or_default(), alive.unwrap_or_default());
             format!("Starting ({runs}, late at {}{look}{alive})", at(*deadline))
         }
@@ -285,10 +202,7 @@ fn action(action: &Action) -> String {
 
 fn notice_name(notice: &Notice) -> String {
     let debug = format!("{notice:?}");
-    debug
-        .chars()
-        .take_while(|character| character.is_alphanumeric())
-        .collect()
+    debug.chars().take_while(|character| character.is_alphanumeric()).collect()
 }
 
 /// Line by line, what one has and the other has not.

@@ -144,9 +144,7 @@ impl World<'_> {
         }
         let twin = script.one_in(6).then(|| core.clone());
         let zero_waits = policies.iter().any(|policy| {
-            (0..3)
-                .filter_map(|rung| policy.stop.step(rung))
-                .any(|step| step.wait.is_zero())
+            (0..3).filter_map(|rung| policy.stop.step(rung)).any(|step| step.wait.is_zero())
         });
         let last_stop = script.pick(&[Request::Stop, Request::Interrupt, Request::StopNow]);
         World {
@@ -156,10 +154,7 @@ impl World<'_> {
             script,
             cast,
             ledger: Ledger::new(&policies),
-            policies: policies
-                .into_iter()
-                .map(|policy| (policy.service, policy))
-                .collect(),
+            policies: policies.into_iter().map(|policy| (policy.service, policy)).collect(),
             characters,
             processes: BTreeMap::new(),
             agenda: BTreeMap::new(),
@@ -222,10 +217,7 @@ impl World<'_> {
     /// Nothing is to come: everything must be as it should, and then the operator stops it.
     fn rest(&mut self) -> Result<(), Violation> {
         self.ledger.check_rest(&self.core.status(self.now))?;
-        ensure!(
-            !self.stopped,
-            "S3: asked to stop, not finished, and nothing will happen any more"
-        );
+        ensure!(!self.stopped, "S3: asked to stop, not finished, and nothing will happen any more");
         self.stopped = true;
         self.plan(ms(5), Happening::Asked(self.last_stop));
         Ok(())
@@ -244,28 +236,18 @@ impl World<'_> {
                 self.turn(&Input::Timeout)?;
             }
         }
-        ensure!(
-            !self.is_due(),
-            "S12: {:?} stays in the past",
-            self.core.next_deadline()
-        );
+        ensure!(!self.is_due(), "S12: {:?} stays in the past", self.core.next_deadline());
         self.ledger.check_prompt(self.now)
     }
 
     fn is_due(&self) -> bool {
-        self.core
-            .next_deadline()
-            .is_some_and(|(at, _)| at <= self.now)
+        self.core.next_deadline().is_some_and(|(at, _)| at <= self.now)
     }
 
     /// An operator decides to do something soon.
     fn operate(&mut self) {
         let after = ms(self.script.pick(&[0, 0, 1, 5, 20, 300, 2000]));
-        let times = if self.script.one_in(30) {
-            80
-        } else {
-            1 + self.script.below(2)
-        };
+        let times = if self.script.one_in(30) { 80 } else { 1 + self.script.below(2) };
         let request = match self.script.below(40) {
             0..22 => Request::Reload,
             22..29 => Request::OneMore,
@@ -274,11 +256,7 @@ impl World<'_> {
             37 | 38 => Request::Interrupt,
             _ => Request::StopNow,
         };
-        let times = if request == Request::Reload {
-            times
-        } else {
-            times.min(2)
-        };
+        let times = if request == Request::Reload { times } else { times.min(2) };
         for _ in 0..times {
             self.plan(after, Happening::Asked(request));
         }
@@ -296,11 +274,7 @@ impl World<'_> {
                 let heard = self.processes.get(&worker).is_some_and(|process| {
                     !process.gone && !process.frozen && process.main != Main::Exited
                 });
-                if heard {
-                    self.tell(worker, event)
-                } else {
-                    Ok(())
-                }
+                if heard { self.tell(worker, event) } else { Ok(()) }
             }
             Happening::Exits(worker, how, left) => self.exits(worker, how, left),
             Happening::LeftGone(worker) => match self.processes.get_mut(&worker) {
@@ -319,24 +293,14 @@ impl World<'_> {
             }
             Happening::Echo(worker, event) => self.tell(worker, event),
             Happening::Read(service, generation, well) => self.turn(&Input::Event(if well {
-                Event::Prepared {
-                    service,
-                    generation,
-                }
+                Event::Prepared { service, generation }
             } else {
                 let reason = "cannot read `s.yaml`: no such file".to_owned();
-                Event::PrepareFailed {
-                    service,
-                    generation,
-                    reason,
-                }
+                Event::PrepareFailed { service, generation, reason }
             })),
             Happening::Asked(request) => {
                 self.last_request += 1;
-                self.turn(&Input::Event(Event::Requested(
-                    RequestId(self.last_request),
-                    request,
-                )))
+                self.turn(&Input::Event(Event::Requested(RequestId(self.last_request), request)))
             }
         }
     }
@@ -347,8 +311,7 @@ impl World<'_> {
 
     fn plan(&mut self, after: Duration, happening: Happening) {
         self.last_happening += 1;
-        self.agenda
-            .insert((self.now + after, self.last_happening), happening);
+        self.agenda.insert((self.now + after, self.last_happening), happening);
     }
 
     /// Feeds the core once, performs what it wants, and checks everything. Looks are answered
@@ -369,10 +332,8 @@ impl World<'_> {
             self.twin = Some(self.core.clone());
         }
         self.ledger.turn(now, input, &actions, &self.core)?;
-        let looks: Vec<WorkerId> = actions
-            .into_iter()
-            .filter_map(|action| self.perform(action))
-            .collect();
+        let looks: Vec<WorkerId> =
+            actions.into_iter().filter_map(|action| self.perform(action)).collect();
         for worker in looks {
             let sight = self.look(worker);
             self.tell(worker, WorkerEvent::Probed(sight))?;
@@ -383,10 +344,7 @@ impl World<'_> {
     /// Does it; gives the worker that is to be looked at.
     fn perform(&mut self, action: Action) -> Option<WorkerId> {
         match action {
-            Action::Prepare {
-                service,
-                generation,
-            } => self.prepare(service, generation),
+            Action::Prepare { service, generation } => self.prepare(service, generation),
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Probe(worker) => return Some(worker),
             Action::Signal(worker, signal) => self.signal(worker, signal),
@@ -532,36 +490,22 @@ impl World<'_> {
     }
 
     fn look(&self, worker: WorkerId) -> Sight {
-        let nothing = Sight {
-            waiting: Waiting::NotSeen,
-            wrapped: None,
-        };
-        let Some(Process {
-            fate,
-            main: Main::Runs { since },
-            frozen,
-            ..
-        }) = self.processes.get(&worker)
+        let nothing = Sight { waiting: Waiting::NotSeen, wrapped: None };
+        let Some(Process { fate, main: Main::Runs { since }, frozen, .. }) =
+            self.processes.get(&worker)
         else {
             return nothing;
         };
         match fate.look {
-            Look::Unreadable => Sight {
-                waiting: Waiting::Unreadable,
-                wrapped: None,
-            },
+            Look::Unreadable => Sight { waiting: Waiting::Unreadable, wrapped: None },
             Look::Wrapped => Sight {
                 waiting: Waiting::NotSeen,
-                wrapped: Some(Wrapped {
-                    pid: Pid(5),
-                    name: "sh".to_owned(),
-                }),
+                wrapped: Some(Wrapped { pid: Pid(5), name: "sh".to_owned() }),
             },
             Look::Clear => match fate.able {
-                Some(able) if *since + able <= self.now && !frozen => Sight {
-                    waiting: Waiting::Seen,
-                    wrapped: None,
-                },
+                Some(able) if *since + able <= self.now && !frozen => {
+                    Sight { waiting: Waiting::Seen, wrapped: None }
+                }
                 Some(_) | None => nothing,
             },
         }
@@ -587,11 +531,7 @@ impl World<'_> {
                 if !process.frozen {
                     let heard = process.held.drain(..).filter(|&held| held != Signal::Cont);
                     process.heard += u32::try_from(heard.count()).unwrap_or(0);
-                    if process
-                        .fate
-                        .obeys
-                        .is_some_and(|obeys| process.heard >= obeys)
-                    {
+                    if process.fate.obeys.is_some_and(|obeys| process.heard >= obeys) {
                         let left = process.fate.left;
                         let after = process.fate.stop_takes;
                         self.plan(after, Happening::Exits(worker, Exit::Code(0), left));
@@ -648,10 +588,7 @@ impl World<'_> {
             .map(|(worker, _)| worker)
             .collect();
         ensure!(alive.is_empty(), "S5: finished, and {alive:?} are alive");
-        ensure!(
-            self.core.next_deadline().is_none(),
-            "S12: finished, and there is a deadline"
-        );
+        ensure!(self.core.next_deadline().is_none(), "S12: finished, and there is a deadline");
         self.ledger.check_end()
     }
 }

@@ -77,14 +77,7 @@ fn look(shared: &Shared, kind: KindName, kept: &mut Option<Kept>) {
         Idle::Talks => Some((Class::BadBody, "bytes without a request")),
     };
     if let Some((class, context)) = failure {
-        fail(
-            shared,
-            kind,
-            class,
-            context.to_owned(),
-            connection.local_port(),
-            Some(*pid),
-        );
+        fail(shared, kind, class, context.to_owned(), connection.local_port(), Some(*pid));
     }
     *kept = None;
 }
@@ -127,10 +120,9 @@ fn exchange(shared: &Shared, kind: &Kind, kept: &mut Option<Kept>) -> Outcome {
         // first write succeed, so there it is an end and a reset one after the other.
         return match (error.kind(), exchange) {
             (ErrorKind::BrokenPipe, Exchange::Reused) => crossed(),
-            (ErrorKind::BrokenPipe | ErrorKind::ConnectionReset, _) => failed(
-                Class::ResetBeforeResponse(exchange),
-                format!("write: {error}"),
-            ),
+            (ErrorKind::BrokenPipe | ErrorKind::ConnectionReset, _) => {
+                failed(Class::ResetBeforeResponse(exchange), format!("write: {error}"))
+            }
             (ErrorKind::WouldBlock | ErrorKind::TimedOut, _) => {
                 failed(Class::Timeout, format!("write: {error}"))
             }
@@ -162,10 +154,7 @@ fn exchange(shared: &Shared, kind: &Kind, kept: &mut Option<Kept>) -> Outcome {
     };
     let latency = begin.elapsed();
     if response.status != 200 {
-        return failed(
-            Class::BadStatus,
-            format!("{} {}", response.status, response.body.trim()),
-        );
+        return failed(Class::BadStatus, format!("{} {}", response.status, response.body.trim()));
     }
     if !is_as_expected(&response) {
         return failed(Class::BadBody, format!("{:.80?}", response.body));
@@ -221,14 +210,7 @@ fn wait_for_close(shared: &Shared, kind: KindName, connection: &Connection, pid:
     let _ = shared.pause(CLOSE_WAIT, Some(connection.as_fd()));
     if connection.idle() == Idle::Talks {
         let context = "bytes after the response".to_owned();
-        fail(
-            shared,
-            kind,
-            Class::BadBody,
-            context,
-            connection.local_port(),
-            Some(pid),
-        );
+        fail(shared, kind, Class::BadBody, context, connection.local_port(), Some(pid));
     }
 }
 
@@ -246,14 +228,7 @@ fn fail(
     pid: Option<i32>,
 ) {
     let at = shared.started.elapsed();
-    shared.report().add_failure(Failure {
-        at,
-        kind,
-        class,
-        context,
-        local_port,
-        pid,
-    });
+    shared.report().add_failure(Failure { at, kind, class, context, local_port, pid });
 }
 
 /// The error with the end of what was received: the beginning is always the same.
@@ -266,11 +241,7 @@ fn shortened(error: &ReadError) -> String {
         ReadError::Timeout { .. } => "timeout",
         ReadError::Malformed { why, .. } => why,
     };
-    format!(
-        "{what} after {} bytes, ending `{}`",
-        got.len(),
-        tail.escape_ascii()
-    )
+    format!("{what} after {} bytes, ending `{}`", got.len(), tail.escape_ascii())
 }
 
 /// Xorshift, from the number of the client: the pauses of a load are the same in each run.

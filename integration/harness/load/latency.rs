@@ -87,13 +87,7 @@ fn percentiles_are_close_and_never_too_low() {
     assert_eq!(latencies.max(), Duration::from_millis(1));
     for percent in [1, 50, 99, 100] {
         #[expect(clippy::cast_possible_truncation, reason = "a millisecond at most")]
-        let (exact, found) = (
-            percent * 10,
-            latencies.percentile(percent).as_micros() as u64,
-        );
-        assert!(
-            (exact..=exact + exact / 16).contains(&found),
-            "{percent}: {found}"
-        );
+        let (exact, found) = (percent * 10, latencies.percentile(percent).as_micros() as u64);
+        assert!((exact..=exact + exact / 16).contains(&found), "{percent}: {found}");
     }
 }

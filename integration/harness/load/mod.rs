@@ -53,9 +53,7 @@ pub enum Kind {
 impl Kind {
     /// Kept alive, with pauses that let most connections be idle when something happens.
     pub fn kept_alive() -> Kind {
-        Kind::KeptAlive {
-            think: Duration::from_millis(2)..Duration::from_millis(30),
-        }
+        Kind::KeptAlive { think: Duration::from_millis(2)..Duration::from_millis(30) }
     }
 
     pub fn name(&self) -> KindName {
@@ -136,14 +134,8 @@ impl Load {
             stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
                 .expect("an eventfd"),
         });
-        let mut load = Load {
-            shared,
-            clients: Vec::new(),
-        };
-        for kind in clients
-            .into_iter()
-            .flat_map(|(kind, count)| std::iter::repeat_n(kind, count))
-        {
+        let mut load = Load { shared, clients: Vec::new() };
+        for kind in clients.into_iter().flat_map(|(kind, count)| std::iter::repeat_n(kind, count)) {
             let number = load.clients.len();
             let shared = Arc::clone(&load.shared);
             let thread = thread::Builder::new()
@@ -171,11 +163,7 @@ impl Load {
     #[track_caller]
     pub fn wait(&self, what: &str, condition: impl Fn(&Report) -> bool) {
         let seen = eventually_within(DEADLINE, || condition(&self.shared.report()).then_some(()));
-        assert!(
-            seen.is_some(),
-            "waited {DEADLINE:?} in vain for {what}\n{}",
-            self.snapshot()
-        );
+        assert!(seen.is_some(), "waited {DEADLINE:?} in vain for {what}\n{}", self.snapshot());
     }
 
     /// Waits until some answer was from this version.
@@ -190,22 +178,14 @@ impl Load {
     #[track_caller]
     pub fn wait_ok(&self, count: u64) {
         let wanted = self.shared.report().ok_total() + count;
-        self.wait(&format!("{count} more answers"), |report| {
-            report.ok_total() >= wanted
-        });
+        self.wait(&format!("{count} more answers"), |report| report.ok_total() >= wanted);
     }
 
     fn finish(&mut self) {
-        self.shared
-            .stop
-            .write(1)
-            .expect("an eventfd takes a number");
+        self.shared.stop.write(1).expect("an eventfd takes a number");
         for client in self.clients.drain(..) {
             let joined = client.join();
-            assert!(
-                joined.is_ok() || thread::panicking(),
-                "a load client panicked"
-            );
+            assert!(joined.is_ok() || thread::panicking(), "a load client panicked");
         }
         self.shared.report().duration = self.shared.started.elapsed();
     }
@@ -249,11 +229,7 @@ impl Shared {
                 Err(error) => panic!("cannot poll: {}", io::Error::from(error)),
             }
             let stopped = fds[0].revents().is_some_and(|events| !events.is_empty());
-            return if stopped {
-                Woken::Stopped
-            } else {
-                Woken::Readable
-            };
+            return if stopped { Woken::Stopped } else { Woken::Readable };
         }
     }
 }

@@ -150,10 +150,7 @@ impl Report {
     #[track_caller]
     pub fn assert_clean_except(&self, forgiven: &[Class]) {
         let others = self.failures.keys().find(|class| !forgiven.contains(class));
-        assert!(
-            others.is_none(),
-            "requests failed, not only by {forgiven:?}\n{self}"
-        );
+        assert!(others.is_none(), "requests failed, not only by {forgiven:?}\n{self}");
         assert!(self.ok_total() > 0, "no request was answered\n{self}");
     }
 
@@ -168,19 +165,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.duration.as_secs_f64();
-        writeln!(
-            f,
-            "load on {} for {seconds:.3} s: {} ok",
-            self.address,
-            self.ok_total()
-        )?;
+        writeln!(f, "load on {} for {seconds:.3} s: {} ok", self.address, self.ok_total())?;
         for (kind, count) in &self.ok {
             let latencies = self.latencies.get(kind).cloned().unwrap_or_default();
-            writeln!(
-                f,
-                "  {:<12}{count:>8} ok, {latencies:?}",
-                format!("{kind:?}")
-            )?;
+            writeln!(f, "  {:<12}{count:>8} ok, {latencies:?}", format!("{kind:?}"))?;
         }
         writeln!(
             f,
@@ -194,12 +182,7 @@ impl fmt::Display for Report {
         if self.failures.is_empty() {
             return writeln!(f, "  no failures");
         }
-        writeln!(
-            f,
-            "  {} failures {:?}",
-            self.failures_total(),
-            self.failures
-        )?;
+        writeln!(f, "  {} failures {:?}", self.failures_total(), self.failures)?;
         writeln!(
             f,
             "  {:>9} {:<10} {:<29} {:>5} {:>8} context",
@@ -213,9 +196,7 @@ impl fmt::Display for Report {
                 failure.at.as_secs_f64(),
                 format!("{:?}", failure.kind),
                 format!("{:?}", failure.class),
-                failure
-                    .local_port
-                    .map_or_else(dash, |port| port.to_string()),
+                failure.local_port.map_or_else(dash, |port| port.to_string()),
                 failure.pid.map_or_else(dash, |pid| pid.to_string()),
                 failure.context,
             )?;
