@@ -57,10 +57,7 @@ fn main() {
 fn run() -> io::Result<()> {
     let stop_signal = stop_signal()?;
     let listeners = listeners()?;
-    notify(&format!(
-        "READY=1\nSTATUS=serving on {} socket(s)",
-        listeners.len()
-    ));
+    notify(&format!("READY=1\nSTATUS=serving on {} socket(s)", listeners.len()));
 
     // Every connection has a thread. Its end of the channel tells us when it is gone, and our
     // end of the pipe tells all of them at once when the lame duck's time is over.
@@ -133,9 +130,7 @@ enum Listener {
 fn listeners() -> io::Result<Vec<Listener>> {
     let mut given = ListenFd::from_env();
     if given.len() == 0 {
-        let address = env::args()
-            .nth(1)
-            .unwrap_or_else(|| "127.0.0.1:8000".to_owned());
+        let address = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8000".to_owned());
         return Ok(vec![Listener::Tcp(TcpListener::bind(address)?)]);
     }
     let mut listeners = Vec::new();
@@ -211,11 +206,7 @@ fn serve(mut stream: TcpStream, lame_duck_over: &UnixStream, _open: Sender<()>) 
 
 /// Waits for the first byte of a request; false if the connection is to be closed instead.
 fn request_begins(stream: &TcpStream, lame_duck_over: &UnixStream, is_first: bool) -> bool {
-    match wait(
-        Some(IDLE_TIME_MAX),
-        &[stream.as_fd(), lame_duck_over.as_fd()],
-    )[..]
-    {
+    match wait(Some(IDLE_TIME_MAX), &[stream.as_fd(), lame_duck_over.as_fd()])[..] {
         [true, _] => true,
         [_, true] => is_first && wait(Some(FIRST_REQUEST_TIME_MAX), &[stream.as_fd()])[0],
         _ => false,
@@ -258,18 +249,11 @@ struct Answer {
 }
 
 impl Answer {
-    const BAD_REQUEST: Answer = Answer {
-        status: "400 Bad Request",
-        body: String::new(),
-        closes: true,
-    };
+    const BAD_REQUEST: Answer =
+        Answer { status: "400 Bad Request", body: String::new(), closes: true };
 
     fn into_bytes(self, closes: bool) -> Vec<u8> {
-        let Answer {
-            status,
-            body,
-            closes: _,
-        } = self;
+        let Answer { status, body, closes: _ } = self;
         let connection = if closes { "close" } else { "keep-alive" };
         let length = body.len();
         format!(
@@ -308,41 +292,22 @@ fn answer(head: &str) -> Option<Answer> {
             thread::sleep(Duration::from_millis(ms.min(60_000)));
         }
         _ => {
-            return Some(Answer {
-                status: "404 Not Found",
-                body: String::new(),
-                closes,
-            });
+            return Some(Answer { status: "404 Not Found", body: String::new(), closes });
         }
     }
     let variable = |name, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
     let version = variable("VERSION", "dev");
-    let (slot, generation) = (
-        variable("SHEPHERD_SLOT", "-"),
-        variable("SHEPHERD_GENERATION", "-"),
-    );
+    let (slot, generation) = (variable("SHEPHERD_SLOT", "-"), variable("SHEPHERD_GENERATION", "-"));
     let body = format!("{version} {} {slot} {generation}\n", process::id());
-    Some(Answer {
-        status: "200 OK",
-        body,
-        closes,
-    })
+    Some(Answer { status: "200 OK", body, closes })
 }
 
 /// Waits until some of `fds` can be read or have ended, and says which. None of them: the time
 /// is over.
 fn wait(time: Option<Duration>, fds: &[BorrowedFd<'_>]) -> Vec<bool> {
-    let mut entries: Vec<_> = fds
-        .iter()
-        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
-        .collect();
-    let time = time
-        .and_then(|time| PollTimeout::try_from(time).ok())
-        .unwrap_or(PollTimeout::NONE);
+    let mut entries: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    let time = time.and_then(|time| PollTimeout::try_from(time).ok()).unwrap_or(PollTimeout::NONE);
     // A signal interrupts the wait of whichever thread it hits; only the pipe says what it was.
     while poll(&mut entries, time) == Err(Errno::EINTR) {}
-    entries
-        .iter()
-        .map(|entry| entry.any() == Some(true))
-        .collect()
+    entries.iter().map(|entry| entry.any() == Some(true)).collect()
 }

@@ -8,10 +8,7 @@
 //! ./odd exit 3
 //! ```
 
-#![expect(
-    unsafe_code,
-    reason = "it forks and ignores signals, which nix calls unsafe"
-)]
+#![expect(unsafe_code, reason = "it forks and ignores signals, which nix calls unsafe")]
 #![expect(
     clippy::panic,
     clippy::print_stderr,
@@ -154,9 +151,8 @@ fn escape_clean() {
 
 /// Sends what no notification looks like, then a right one, and serves.
 fn garbage() {
-    let noise: Vec<u8> = (0..4096_u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let noise: Vec<u8> =
+        (0..4096_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let (long, many) = (vec![b'x'; 100_000], b"A=1\n".repeat(10_000));
     let endless_status = [b"STATUS=".to_vec(), vec![b'y'; 60_000]].concat();
     let messages: [&[u8]; 14] = [
@@ -179,15 +175,9 @@ fn garbage() {
         // The kernel refuses what is larger than the socket's buffer: that is fine.
         let _ = send(message, &[]);
     }
-    let _ = send(
-        b"WATCHDOG_USEC=18446744073709551616\nEXTEND_TIMEOUT_USEC=-1\nERRNO=x",
-        &[],
-    );
+    let _ = send(b"WATCHDOG_USEC=18446744073709551616\nEXTEND_TIMEOUT_USEC=-1\nERRNO=x", &[]);
     let (_reader, writer) = pipe().expect("pipe");
-    let _ = send(
-        b"X=descriptors",
-        &[writer.as_fd(), writer.as_fd(), writer.as_fd()],
-    );
+    let _ = send(b"X=descriptors", &[writer.as_fd(), writer.as_fd(), writer.as_fd()]);
     sleep_ms(200);
     let _ = send(b"READY=1", &[]);
     serve();
@@ -260,12 +250,7 @@ fn dump(file: &str) {
     let mut text = String::new();
     text += "[environment]\n";
     for (name, value) in env::vars_os() {
-        let _ = writeln!(
-            text,
-            "{}={}",
-            name.to_string_lossy(),
-            value.to_string_lossy()
-        );
+        let _ = writeln!(text, "{}={}", name.to_string_lossy(), value.to_string_lossy());
     }
     for section in ["status", "limits"] {
         let content = fs::read_to_string(format!("/proc/self/{section}")).unwrap_or_default();
@@ -287,10 +272,7 @@ fn dump(file: &str) {
         let _ = writeln!(text, "{argument}");
     }
     let _ = writeln!(text, "[ids]\npid {}\nparent {}", process::id(), getppid());
-    let (session, group) = (
-        getsid(None).expect("getsid"),
-        getpgid(None).expect("getpgid"),
-    );
+    let (session, group) = (getsid(None).expect("getsid"), getpgid(None).expect("getpgid"));
     let _ = writeln!(text, "session {session}\ngroup {group}");
 
     let unfinished = format!("{file}.tmp");
@@ -351,21 +333,14 @@ fn epoll() {
             Err(Errno::EINTR) => 0,
             outcome => outcome.expect("epoll_wait"),
         };
-        let readable = |index| {
-            events[..count]
-                .iter()
-                .any(|event| event.data() == index as u64)
-        };
+        let readable = |index| events[..count].iter().any(|event| event.data() == index as u64);
         (0..descriptors.len()).map(readable).collect()
     });
 }
 
 /// Never touches its sockets, never notifies, and exits with 0 on SIGTERM.
 fn alive() {
-    Signals::new([SIGTERM])
-        .expect("signal handler")
-        .forever()
-        .next();
+    Signals::new([SIGTERM]).expect("signal handler").forever().next();
 }
 
 /// Says `line` on stdout and on stderr, and serves.
@@ -392,18 +367,12 @@ enum Blocking {
 fn listeners() -> Vec<Listener> {
     let mut given = ListenFd::from_env();
     if given.len() == 0 {
-        return vec![Listener::Tcp(
-            TcpListener::bind("127.0.0.1:8000").expect("cannot bind"),
-        )];
+        return vec![Listener::Tcp(TcpListener::bind("127.0.0.1:8000").expect("cannot bind"))];
     }
     (0..given.len())
         .filter_map(|index| match given.take_tcp_listener(index) {
             Ok(tcp) => tcp.map(Listener::Tcp),
-            Err(_not_tcp) => given
-                .take_unix_listener(index)
-                .ok()
-                .flatten()
-                .map(Listener::Unix),
+            Err(_not_tcp) => given.take_unix_listener(index).ok().flatten().map(Listener::Unix),
         })
         .collect()
 }
@@ -463,15 +432,10 @@ fn serve_until(
 }
 
 fn poll_for(descriptors: &[BorrowedFd<'_>]) -> Vec<bool> {
-    let entries = descriptors
-        .iter()
-        .map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN));
+    let entries = descriptors.iter().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN));
     let mut entries: Vec<_> = entries.collect();
     while nix::poll::poll(&mut entries, PollTimeout::NONE) == Err(Errno::EINTR) {}
-    entries
-        .iter()
-        .map(|entry| entry.any() == Some(true))
-        .collect()
+    entries.iter().map(|entry| entry.any() == Some(true)).collect()
 }
 
 fn select_for(descriptors: &[BorrowedFd<'_>]) -> Vec<bool> {
@@ -484,10 +448,7 @@ fn select_for(descriptors: &[BorrowedFd<'_>]) -> Vec<bool> {
             Err(Errno::EINTR) => {}
             outcome => {
                 outcome.expect("select");
-                return descriptors
-                    .iter()
-                    .map(|descriptor| set.contains(*descriptor))
-                    .collect();
+                return descriptors.iter().map(|descriptor| set.contains(*descriptor)).collect();
             }
         }
     }
@@ -506,10 +467,7 @@ fn answer(mut stream: TcpStream) {
     }
     let variable = |name, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
     let (version, pid) = (variable("VERSION", "dev"), process::id());
-    let (slot, generation) = (
-        variable("SHEPHERD_SLOT", "-"),
-        variable("SHEPHERD_GENERATION", "-"),
-    );
+    let (slot, generation) = (variable("SHEPHERD_SLOT", "-"), variable("SHEPHERD_GENERATION", "-"));
     let body = format!("{version} {pid} {slot} {generation}\n");
     let length = body.len();
     let answer =
@@ -549,20 +507,10 @@ fn send(message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     };
     let descriptors: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&descriptors)];
-    let rights = if descriptors.is_empty() {
-        &[]
-    } else {
-        &rights[..]
-    };
+    let rights = if descriptors.is_empty() { &[] } else { &rights[..] };
     let socket = UnixDatagram::unbound()?;
     let message = [IoSlice::new(message)];
-    sendmsg(
-        socket.as_raw_fd(),
-        &message,
-        rights,
-        MsgFlags::empty(),
-        Some(&address),
-    )?;
+    sendmsg(socket.as_raw_fd(), &message, rights, MsgFlags::empty(), Some(&address))?;
     Ok(())
 }
 

@@ -53,12 +53,7 @@ pub(super) struct Run {
     /// `8000` is all addresses, IPv6 and IPv4 where the machine has both; `127.0.0.1:8000`,
     /// `[::1]:8000`; `localhost:8000` is two sockets, one a family; `unix:/run/x.sock`. Port 0 lets
     /// the kernel choose. Without any socket shepherd only supervises, unless it was handed some.
-    #[arg(
-        short = 'p',
-        long = "listen",
-        visible_alias = "port",
-        value_name = "SOCKET"
-    )]
+    #[arg(short = 'p', long = "listen", visible_alias = "port", value_name = "SOCKET")]
     pub(super) listen: Vec<SocketSpec>,
 
     /// What shows that a worker can serve: `auto`, `notify`, `listen` or `alive:D`.

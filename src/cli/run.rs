@@ -19,9 +19,7 @@ pub(super) fn main(run: Run) -> ExitCode {
     let code = match daemon::run(&config) {
         Ok(Ended::Clean) => exit_code::DONE,
         Ok(Ended::LeftBehind(left)) => {
-            fail(&format!(
-                "stopped, but {left} processes hang in the kernel and live on"
-            ));
+            fail(&format!("stopped, but {left} processes hang in the kernel and live on"));
             exit_code::FAILED
         }
         Err(error) => {
@@ -43,14 +41,8 @@ pub(super) fn main(run: Run) -> ExitCode {
 fn config(run: Run) -> Result<RunConfig, RunConfigError> {
     // Read here and not by the parser, whose messages show what they cannot read: it may be secret.
     let variables = run.variables.iter().map(|text| values::variable(text));
-    let variables = variables
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(RunConfigError::Variable)?;
-    let program = run
-        .command
-        .first()
-        .map(|name| name.to_string_lossy())
-        .unwrap_or_default();
+    let variables = variables.collect::<Result<Vec<_>, _>>().map_err(RunConfigError::Variable)?;
+    let program = run.command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
     let name = match run.name {
         Some(name) => Name::Explicit(name),
         None => Name::Implicit(values::implicit_name(&program)),

@@ -24,13 +24,9 @@ pub struct EnvFileError {
 pub fn parse(text: &[u8]) -> Result<Vec<(String, String)>, EnvFileError> {
     let mut variables = Vec::new();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-        let mistake = |what: String| EnvFileError {
-            line: index + 1,
-            what,
-        };
-        let line = std::str::from_utf8(line)
-            .map_err(|_| mistake("it is not UTF-8".to_owned()))?
-            .trim();
+        let mistake = |what: String| EnvFileError { line: index + 1, what };
+        let line =
+            std::str::from_utf8(line).map_err(|_| mistake("it is not UTF-8".to_owned()))?.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -52,9 +48,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<(String, String)>, EnvFileError> {
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let mut chars = name.chars();
-    chars
-        .next()
-        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+    chars.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && chars.all(|char| char.is_ascii_alphanumeric() || char == '_')
 }
 
@@ -100,21 +94,13 @@ mod tests {
     #[test]
     fn values_are_read_as_they_are_written() {
         let text = b"# comment\n\nA=1\nexport B = 2 # kept\n";
-        assert_eq!(
-            parse(text).expect_err("a mistake").what,
-            "`B ` is no name for a variable"
-        );
+        assert_eq!(parse(text).expect_err("a mistake").what, "`B ` is no name for a variable");
         let text = br#"A=one two
 export B='$HOME "x"'
 C="a\"b\\\$c\nd\e"
 D=
 "#;
-        let expected = [
-            ("A", "one two"),
-            ("B", "$HOME \"x\""),
-            ("C", "a\"b\\$c\nd\\e"),
-            ("D", ""),
-        ];
+        let expected = [("A", "one two"), ("B", "$HOME \"x\""), ("C", "a\"b\\$c\nd\\e"), ("D", "")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(parse(text).expect("readable"), expected);
     }

@@ -107,21 +107,15 @@ impl RunConfig {
         if self.sockets.len() > SOCKETS_MAX {
             return Err(RunConfigError::TooManySockets(self.sockets.len()));
         }
-        let mut names: Vec<&str> = self
-            .sockets
-            .iter()
-            .filter_map(|socket| Some(socket.name.as_ref()?.as_str()))
-            .collect();
+        let mut names: Vec<&str> =
+            self.sockets.iter().filter_map(|socket| Some(socket.name.as_ref()?.as_str())).collect();
         names.sort_unstable();
         if let Some(&[name, _]) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(RunConfigError::SameName(name.to_owned()));
         }
         match self.ready {
             ReadyWhen::Alive(alive) if alive >= self.ready_timeout => {
-                Err(RunConfigError::AlwaysLate {
-                    alive,
-                    timeout: self.ready_timeout,
-                })
+                Err(RunConfigError::AlwaysLate { alive, timeout: self.ready_timeout })
             }
             ReadyWhen::Alive(_) | ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen => Ok(()),
         }

@@ -70,15 +70,10 @@ impl FromStr for SocketName {
         let forbidden =
             |character: &char| !matches!(character, ' '..='~') || matches!(character, ':' | '=');
         if let Some(character) = text.chars().find(forbidden) {
-            return Err(SocketNameError::Character {
-                name: text.to_owned(),
-                character,
-            });
+            return Err(SocketNameError::Character { name: text.to_owned(), character });
         }
         if NAMES_RESERVED.contains(&text) {
-            return Err(SocketNameError::Reserved {
-                name: text.to_owned(),
-            });
+            return Err(SocketNameError::Reserved { name: text.to_owned() });
         }
         Ok(SocketName(text.to_owned()))
     }
@@ -195,10 +190,7 @@ impl FromStr for SocketSpec {
     type Err = SocketSpecError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        spec(text).map_err(|cause| SocketSpecError {
-            text: text.to_owned(),
-            cause,
-        })
+        spec(text).map_err(|cause| SocketSpecError { text: text.to_owned(), cause })
     }
 }
 
@@ -228,15 +220,9 @@ fn spec(text: &str) -> Result<SocketSpec, SocketSpecCause> {
     match text.split_once('=') {
         Some((name, rest)) if !name.starts_with("unix:") => {
             let name = name.parse().map_err(SocketSpecCause::Name)?;
-            Ok(SocketSpec {
-                name: Some(name),
-                address: address(rest)?,
-            })
+            Ok(SocketSpec { name: Some(name), address: address(rest)? })
         }
-        Some(_) | None => Ok(SocketSpec {
-            name: None,
-            address: address(text)?,
-        }),
+        Some(_) | None => Ok(SocketSpec { name: None, address: address(text)? }),
     }
 }
 
@@ -248,27 +234,19 @@ fn address(text: &str) -> Result<Address, SocketSpecCause> {
         return unix(path).map(Address::Unix);
     }
     if text.starts_with("udp:") {
-        return Err(SocketSpecCause::Unsupported {
-            kind: Unsupported::Udp,
-        });
+        return Err(SocketSpecCause::Unsupported { kind: Unsupported::Udp });
     }
     if text.starts_with("seqpacket:") {
-        return Err(SocketSpecCause::Unsupported {
-            kind: Unsupported::Seqpacket,
-        });
+        return Err(SocketSpecCause::Unsupported { kind: Unsupported::Seqpacket });
     }
     if let Some(rest) = text.strip_prefix("tcp:") {
-        return Err(SocketSpecCause::TcpPrefix {
-            rest: rest.to_owned(),
-        });
+        return Err(SocketSpecCause::TcpPrefix { rest: rest.to_owned() });
     }
     if text.contains("://") {
         return Err(SocketSpecCause::Url);
     }
     if text.contains('/') {
-        return Err(SocketSpecCause::PathWithoutPrefix {
-            path: text.to_owned(),
-        });
+        return Err(SocketSpecCause::PathWithoutPrefix { path: text.to_owned() });
     }
     if let Some(inside) = text.strip_prefix('[') {
         return bracketed(inside);
@@ -277,25 +255,17 @@ fn address(text: &str) -> Result<Address, SocketSpecCause> {
         return port(text).map(Address::Port);
     }
     let Some((host, port_text)) = text.rsplit_once(':') else {
-        return Err(SocketSpecCause::PortMissing {
-            hint: format!("{text}:8000"),
-        });
+        return Err(SocketSpecCause::PortMissing { hint: format!("{text}:8000") });
     };
     if let Ok(host) = host.parse::<Ipv6Addr>() {
-        return Err(SocketSpecCause::BracketsMissing {
-            hint: format!("[{host}]:{port_text}"),
-        });
+        return Err(SocketSpecCause::BracketsMissing { hint: format!("[{host}]:{port_text}") });
     }
     if let Ok(host) = text.parse::<Ipv6Addr>() {
-        return Err(SocketSpecCause::BracketsMissing {
-            hint: format!("[{host}]:8000"),
-        });
+        return Err(SocketSpecCause::BracketsMissing { hint: format!("[{host}]:8000") });
     }
     let port = port(port_text).map_err(|cause| match cause {
         SocketSpecCause::PortUnreadable { port } if port.is_empty() => {
-            SocketSpecCause::PortMissing {
-                hint: format!("{host}:8000"),
-            }
+            SocketSpecCause::PortMissing { hint: format!("{host}:8000") }
         }
         cause => cause,
     })?;
@@ -305,18 +275,10 @@ fn address(text: &str) -> Result<Address, SocketSpecCause> {
         host if host.eq_ignore_ascii_case("localhost") => Ok(Address::Localhost(port)),
         host => match host.parse::<Ipv4Addr>() {
             Ok(ip) => Ok(Address::Ip(SocketAddr::from((ip, port)))),
-            Err(_)
-                if host
-                    .bytes()
-                    .all(|byte| byte == b'.' || byte.is_ascii_digit()) =>
-            {
-                Err(SocketSpecCause::Ipv4 {
-                    host: host.to_owned(),
-                })
+            Err(_) if host.bytes().all(|byte| byte == b'.' || byte.is_ascii_digit()) => {
+                Err(SocketSpecCause::Ipv4 { host: host.to_owned() })
             }
-            Err(_) => Err(SocketSpecCause::HostName {
-                host: host.to_owned(),
-            }),
+            Err(_) => Err(SocketSpecCause::HostName { host: host.to_owned() }),
         },
     }
 }
@@ -331,43 +293,30 @@ fn bracketed(inside: &str) -> Result<Address, SocketSpecCause> {
         None => (host, None),
     };
     let Ok(ip) = ip_text.parse::<Ipv6Addr>() else {
-        return Err(SocketSpecCause::Ipv6 {
-            host: host.to_owned(),
-        });
+        return Err(SocketSpecCause::Ipv6 { host: host.to_owned() });
     };
     let scope = match scope_text {
         // The name of an interface would have to be looked up on this machine.
-        Some(scope_text) => number(scope_text).ok_or_else(|| SocketSpecCause::Scope {
-            scope: scope_text.to_owned(),
-        })?,
+        Some(scope_text) => number(scope_text)
+            .ok_or_else(|| SocketSpecCause::Scope { scope: scope_text.to_owned() })?,
         None => 0,
     };
     let port_text = rest.strip_prefix(':').unwrap_or_default();
     if port_text.is_empty() {
-        return Err(SocketSpecCause::PortMissing {
-            hint: format!("[{host}]:8000"),
-        });
+        return Err(SocketSpecCause::PortMissing { hint: format!("[{host}]:8000") });
     }
     let port = port(port_text)?;
     if let Some(ip) = ip.to_ipv4_mapped() {
-        return Err(SocketSpecCause::Mapped {
-            hint: format!("{ip}:{port}"),
-        });
+        return Err(SocketSpecCause::Mapped { hint: format!("{ip}:{port}") });
     }
-    Ok(Address::Ip(SocketAddr::V6(SocketAddrV6::new(
-        ip, port, 0, scope,
-    ))))
+    Ok(Address::Ip(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope))))
 }
 
 fn port(text: &str) -> Result<u16, SocketSpecCause> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(SocketSpecCause::PortUnreadable {
-            port: text.to_owned(),
-        });
+        return Err(SocketSpecCause::PortUnreadable { port: text.to_owned() });
     }
-    text.parse().map_err(|_| SocketSpecCause::PortAbove {
-        port: text.to_owned(),
-    })
+    text.parse().map_err(|_| SocketSpecCause::PortAbove { port: text.to_owned() })
 }
 
 /// A number in digits alone; `str::parse` would take a `+` as well.
@@ -381,9 +330,7 @@ fn unix(path: &str) -> Result<PathBuf, SocketSpecCause> {
         return Err(SocketSpecCause::PathEmpty);
     }
     if path.starts_with('@') {
-        return Err(SocketSpecCause::Unsupported {
-            kind: Unsupported::Abstract,
-        });
+        return Err(SocketSpecCause::Unsupported { kind: Unsupported::Abstract });
     }
     if path.contains('\0') {
         return Err(SocketSpecCause::PathNul);
@@ -468,23 +415,11 @@ mod tests {
             ("127.0.0.1:65536", "port `65536` is above 65535"),
             ("127.0.0.1", "it has no port; write `127.0.0.1:8000`"),
             ("127.0.0.1:", "it has no port; write `127.0.0.1:8000`"),
-            (
-                "127.0.0.1:http",
-                "port `http` is not a number from 0 to 65535",
-            ),
-            (
-                "127.0.0.1:+80",
-                "port `+80` is not a number from 0 to 65535",
-            ),
+            ("127.0.0.1:http", "port `http` is not a number from 0 to 65535"),
+            ("127.0.0.1:+80", "port `+80` is not a number from 0 to 65535"),
             ("-1", "it has no port; write `-1:8000`"),
-            (
-                ":8000",
-                "the host before `:` is empty; write `8000` to listen on every address",
-            ),
-            (
-                "*:8000",
-                "`*` is not an address; write `8000` to listen on every address",
-            ),
+            (":8000", "the host before `:` is empty; write `8000` to listen on every address"),
+            ("*:8000", "`*` is not an address; write `8000` to listen on every address"),
             (
                 "example.com:80",
                 "`example.com` is a name, and names are not looked up; write its IP address",
@@ -494,21 +429,12 @@ mod tests {
                 "`256.0.0.1` is not an IPv4 address; write four numbers from 0 to 255 \
                  such as `127.0.0.1`",
             ),
-            (
-                "::1:8000",
-                "an IPv6 address needs brackets; write `[::1]:8000`",
-            ),
+            ("::1:8000", "an IPv6 address needs brackets; write `[::1]:8000`"),
             ("::1", "an IPv6 address needs brackets; write `[::1]:8000`"),
             ("[::1]", "it has no port; write `[::1]:8000`"),
             ("[::1]8000", "it has no port; write `[::1]:8000`"),
-            (
-                "[::1:80",
-                "the bracket is not closed; write an address such as `[::1]:8000`",
-            ),
-            (
-                "[x]:80",
-                "`x` is not an IPv6 address; write one such as `[::1]:8000`",
-            ),
+            ("[::1:80", "the bracket is not closed; write an address such as `[::1]:8000`"),
+            ("[x]:80", "`x` is not an IPv6 address; write one such as `[::1]:8000`"),
             (
                 "[127.0.0.1]:80",
                 "`127.0.0.1` is not an IPv6 address; write one such as `[::1]:8000`",
@@ -527,35 +453,14 @@ mod tests {
                 "it is a URL; write host and port only, such as `127.0.0.1:8000`",
             ),
             ("tcp:80", "the prefix `tcp:` is not known; write `80` alone"),
-            (
-                "/run/x.sock",
-                "it looks like a path; write `unix:/run/x.sock`",
-            ),
-            (
-                "unix:",
-                "there is no path after `unix:`; write one such as `unix:/run/x.sock`",
-            ),
-            (
-                "unix:/run/",
-                "its path names a directory; add the name of the socket",
-            ),
-            (
-                "unix:/run/..",
-                "its path names a directory; add the name of the socket",
-            ),
+            ("/run/x.sock", "it looks like a path; write `unix:/run/x.sock`"),
+            ("unix:", "there is no path after `unix:`; write one such as `unix:/run/x.sock`"),
+            ("unix:/run/", "its path names a directory; add the name of the socket"),
+            ("unix:/run/..", "its path names a directory; add the name of the socket"),
             ("unix:/a\0b", "its path contains a NUL byte"),
-            (
-                "=8000",
-                "the name before `=` is empty; write a name, or leave the `=` away",
-            ),
-            (
-                "a:b=8000",
-                "the name `a:b` contains `:`; use printable ASCII without `:` and `=`",
-            ),
-            (
-                "tür=8000",
-                "the name `tür` contains `ü`; use printable ASCII without `:` and `=`",
-            ),
+            ("=8000", "the name before `=` is empty; write a name, or leave the `=` away"),
+            ("a:b=8000", "the name `a:b` contains `:`; use printable ASCII without `:` and `=`"),
+            ("tür=8000", "the name `tür` contains `ü`; use printable ASCII without `:` and `=`"),
             (
                 "a\nb=8000",
                 "the name `a\\nb` contains `\\n`; use printable ASCII without `:` and `=`",
@@ -571,10 +476,7 @@ mod tests {
             ),
         ] {
             let error = text.parse::<SocketSpec>().expect_err(text).to_string();
-            assert_eq!(
-                error,
-                format!("cannot read socket `{}`: {cause}", printable(text))
-            );
+            assert_eq!(error, format!("cannot read socket `{}`: {cause}", printable(text)));
         }
     }
 
@@ -583,17 +485,11 @@ mod tests {
         let instead = "is not supported; use a TCP port or `unix:PATH`, which are stream sockets";
         for (text, kind) in [
             ("udp:5353", "a UDP socket (`udp:`)"),
-            (
-                "seqpacket:/run/x.sock",
-                "a sequenced packet socket (`seqpacket:`)",
-            ),
+            ("seqpacket:/run/x.sock", "a sequenced packet socket (`seqpacket:`)"),
             ("dns=unix:@x", "an abstract unix name (`unix:@`)"),
         ] {
             let error = text.parse::<SocketSpec>().expect_err(text).to_string();
-            assert_eq!(
-                error,
-                format!("cannot read socket `{text}`: {kind} {instead}")
-            );
+            assert_eq!(error, format!("cannot read socket `{text}`: {kind} {instead}"));
         }
     }
 

@@ -33,9 +33,7 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
     while !rest.is_empty() {
         let digits = rest.find(|char: char| !char.is_ascii_digit() && char != '.');
         let (number, tail) = rest.split_at(digits.ok_or_else(wrong)?);
-        let unit_end = tail
-            .find(|char: char| !char.is_ascii_alphabetic())
-            .unwrap_or(tail.len());
+        let unit_end = tail.find(|char: char| !char.is_ascii_alphabetic()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let unit = match unit {
             "ms" => Duration::from_millis(1),
@@ -66,9 +64,9 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
 /// As [`duration`], and for zero.
 pub fn positive_duration(text: &str) -> Result<Duration, ValueError> {
     match duration(text)? {
-        Duration::ZERO => Err(ValueError(format!(
-            "`{text}` leaves no time at all; write e.g. `30s`"
-        ))),
+        Duration::ZERO => {
+            Err(ValueError(format!("`{text}` leaves no time at all; write e.g. `30s`")))
+        }
         duration => Ok(duration),
     }
 }
@@ -96,14 +94,10 @@ impl FromStr for StopSignals {
             steps.push((signal(name)?, wait));
         }
         if steps.len() > STEPS_MAX {
-            return Err(ValueError(format!(
-                "`{text}` has more than {STEPS_MAX} signals"
-            )));
+            return Err(ValueError(format!("`{text}` has more than {STEPS_MAX} signals")));
         }
         let then = steps.split_off(1);
-        let first = steps
-            .pop()
-            .ok_or_else(|| ValueError("a signal is missing".to_owned()))?;
+        let first = steps.pop().ok_or_else(|| ValueError("a signal is missing".to_owned()))?;
         Ok(StopSignals { first, then })
     }
 }
@@ -123,10 +117,7 @@ impl StopSignals {
 fn signal(name: &str) -> Result<Signal, ValueError> {
     let upper = name.trim().to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let known = Signal::ALL
-        .iter()
-        .copied()
-        .find(|signal| signal.name() == short);
+    let known = Signal::ALL.iter().copied().find(|signal| signal.name() == short);
     match known {
         Some(Signal::Kill) => Err(ValueError(
             "`KILL` always comes last and need not be named; `--drain-timeout 0s` makes it come at once".to_owned(),
@@ -154,9 +145,9 @@ pub fn ready_when(text: &str) -> Result<ReadyWhen, ValueError> {
         None if text == "auto" => Ok(ReadyWhen::Auto),
         None if text == "notify" => Ok(ReadyWhen::Notify),
         None if text == "listen" => Ok(ReadyWhen::Listen),
-        None if text == "alive" => Err(ValueError(
-            "`alive` needs a duration, such as `alive:2s`".to_owned(),
-        )),
+        None if text == "alive" => {
+            Err(ValueError("`alive` needs a duration, such as `alive:2s`".to_owned()))
+        }
         Some(("alive", time)) => Ok(ReadyWhen::Alive(duration(time)?)),
         None | Some(_) => Err(ValueError(format!(
             "`{text}` is no evidence that can be waited for; there are `auto`, `notify`, `listen` and `alive:D`"
@@ -184,12 +175,10 @@ impl FromStr for Workers {
             "max" => Ok(Workers::Max),
             _ => match text.parse() {
                 Ok(count @ 1..=WORKERS_MAX) => Ok(Workers::Count(count)),
-                Ok(_) => Err(ValueError(format!(
-                    "`{text}` is not between 1 and {WORKERS_MAX}"
-                ))),
-                Err(_) => Err(ValueError(format!(
-                    "`{text}` is no number; write one, or `auto` or `max`"
-                ))),
+                Ok(_) => Err(ValueError(format!("`{text}` is not between 1 and {WORKERS_MAX}"))),
+                Err(_) => {
+                    Err(ValueError(format!("`{text}` is no number; write one, or `auto` or `max`")))
+                }
             },
         }
     }
@@ -222,11 +211,7 @@ pub fn implicit_name(program: &str) -> String {
     let allowed = |char: &char| char.is_ascii_alphanumeric() || matches!(char, '.' | '_' | '-');
     let name: String = base.chars().filter(allowed).take(NAME_MAX).collect();
     let name = name.trim_start_matches(['.', '-']);
-    if name.is_empty() {
-        "service".to_owned()
-    } else {
-        name.to_owned()
-    }
+    if name.is_empty() { "service".to_owned() } else { name.to_owned() }
 }
 
 /// Reads `NAME=value` of `--env`. A value is never shown: it may be a secret.
@@ -240,9 +225,7 @@ pub fn variable(text: &str) -> Result<(String, String), ValueError> {
             Ok((name.to_owned(), value.to_owned()))
         }
         Some((name, _)) => Err(ValueError(format!("`{name}` is no name for a variable"))),
-        None => Err(ValueError(format!(
-            "`{text}` has no `=`; write `NAME=value`"
-        ))),
+        None => Err(ValueError(format!("`{text}` has no `=`; write `NAME=value`"))),
     }
 }
 
@@ -264,17 +247,7 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in [
-            "",
-            "30",
-            "s",
-            "30 s",
-            "-1s",
-            "1x",
-            "1..5s",
-            "8d",
-            "99999999999999999999h",
-        ] {
+        for text in ["", "30", "s", "30 s", "-1s", "1x", "1..5s", "8d", "99999999999999999999h"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
@@ -283,10 +256,7 @@ mod tests {
     fn a_ladder_gives_the_drain_timeout_to_steps_without_a_wait() {
         let signals: StopSignals = "TERM,sigint:5s".parse().expect("a ladder");
         let ladder = signals.ladder(Duration::from_secs(30));
-        let step = |signal, seconds| StopStep {
-            signal,
-            wait: Duration::from_secs(seconds),
-        };
+        let step = |signal, seconds| StopStep { signal, wait: Duration::from_secs(seconds) };
         assert_eq!(ladder.step(0), Some(step(Signal::Term, 30)));
         assert_eq!(ladder.step(1), Some(step(Signal::Int, 5)));
         assert_eq!(ladder.step(2), None);
@@ -306,10 +276,7 @@ mod tests {
     #[test]
     fn readiness_and_workers_are_told_from_nonsense() {
         assert_eq!(ready_when("auto"), Ok(ReadyWhen::Auto));
-        assert_eq!(
-            ready_when("alive:2s"),
-            Ok(ReadyWhen::Alive(Duration::from_secs(2)))
-        );
+        assert_eq!(ready_when("alive:2s"), Ok(ReadyWhen::Alive(Duration::from_secs(2))));
         assert!(ready_when("alive").is_err() && ready_when("http:/").is_err());
         assert_eq!("4".parse(), Ok(Workers::Count(4)));
         assert_eq!("max".parse(), Ok(Workers::Max));

@@ -125,11 +125,7 @@ impl fmt::Display for Exit {
                     Some(name) => write!(f, "was ended by {name}")?,
                     None => write!(f, "was ended by signal {number}")?,
                 }
-                if *core {
-                    write!(f, " (core dumped)")
-                } else {
-                    Ok(())
-                }
+                if *core { write!(f, " (core dumped)") } else { Ok(()) }
             }
             Exit::Unknown => write!(f, "exited, its status known to its parent only"),
         }
@@ -145,19 +141,15 @@ pub struct SpawnFailure {
 
 impl Exit {
     /// The end by KILL, as an operator or the kernel's out-of-memory killer sends it.
-    pub const KILLED: Exit = Exit::Signal {
-        number: 9,
-        name: Some("SIGKILL"),
-        core: false,
-    };
+    pub const KILLED: Exit = Exit::Signal { number: 9, name: Some("SIGKILL"), core: false };
 
     /// Whether `signal` ended it, by name.
     #[must_use]
     pub fn by(self, signal: Signal) -> bool {
         match self {
-            Exit::Signal {
-                name: Some(name), ..
-            } => name.strip_prefix("SIG") == Some(signal.name()),
+            Exit::Signal { name: Some(name), .. } => {
+                name.strip_prefix("SIG") == Some(signal.name())
+            }
             Exit::Signal { name: None, .. } | Exit::Code(_) | Exit::Unknown => false,
         }
     }

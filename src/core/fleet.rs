@@ -39,10 +39,7 @@ impl Fleet {
     /// A fleet without workers.
     #[must_use]
     pub fn new(generation: GenerationId) -> Fleet {
-        Fleet {
-            generation,
-            slots: BTreeMap::new(),
-        }
+        Fleet { generation, slots: BTreeMap::new() }
     }
 
     /// Who fills this slot.
@@ -122,17 +119,11 @@ impl Fleet {
     /// Drops the slots from `wanted` on and gives the workers that filled them.
     pub fn trim(&mut self, wanted: u32) -> Vec<WorkerId> {
         let cut = self.slots.split_off(&SlotId(wanted));
-        let cut = Fleet {
-            generation: self.generation,
-            slots: cut,
-        };
+        let cut = Fleet { generation: self.generation, slots: cut };
         cut.workers().collect()
     }
 
     fn entry(&mut self, slot: SlotId) -> &mut Slot {
-        self.slots.entry(slot).or_insert(Slot {
-            seat: Seat::Empty,
-            failures: 0,
-        })
+        self.slots.entry(slot).or_insert(Slot { seat: Seat::Empty, failures: 0 })
     }
 }

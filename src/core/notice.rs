@@ -262,133 +262,65 @@ impl Notice {
 }
 
 impl fmt::Display for Notice {
-    #[expect(
-        clippy::too_many_lines,
-        reason = "a few lines for each notice, and nothing else"
-    )]
+    #[expect(clippy::too_many_lines, reason = "a few lines for each notice, and nothing else")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Notice::Started {
-                worker,
-                generation,
-                pid,
-            } => {
+            Notice::Started { worker, generation, pid } => {
                 write!(f, "{worker} started: pid {pid}, generation {generation}")
             }
-            Notice::Ready {
-                worker,
-                evidence,
-                after,
-            } => {
+            Notice::Ready { worker, evidence, after } => {
                 write!(f, "{worker} is ready after {}: {evidence}", Human(*after))
             }
-            Notice::Ended {
-                worker,
-                cause,
-                was_ready,
-                next,
-            } => {
-                write!(
-                    f,
-                    "{worker} {}",
-                    Told {
-                        cause,
-                        was_ready: *was_ready
-                    }
-                )?;
+            Notice::Ended { worker, cause, was_ready, next } => {
+                write!(f, "{worker} {}", Told { cause, was_ready: *was_ready })?;
                 write!(f, "; {next}")
             }
             Notice::MainChanged { worker, pid } => {
                 write!(f, "{worker} names process {pid} as its main process")
             }
-            Notice::WorkerStopping {
-                worker,
-                signal,
-                kill_after,
-            } => {
-                write!(
-                    f,
-                    "stopping {worker} with {signal}; SIGKILL in {}",
-                    Human(*kill_after)
-                )
+            Notice::WorkerStopping { worker, signal, kill_after } => {
+                write!(f, "stopping {worker} with {signal}; SIGKILL in {}", Human(*kill_after))
             }
-            Notice::NextSignal {
-                worker,
-                signal,
-                after,
-            } => {
-                write!(
-                    f,
-                    "{worker} has not stopped after {}; sending {signal}",
-                    Human(*after)
-                )
+            Notice::NextSignal { worker, signal, after } => {
+                write!(f, "{worker} has not stopped after {}; sending {signal}", Human(*after))
             }
             Notice::Drained { worker, how, after } => {
                 write!(f, "{worker} {how}, after {} of draining", Human(*after))
             }
-            Notice::LeftBehind {
-                worker,
-                left,
-                signal,
-                kill_after,
-            } => {
+            Notice::LeftBehind { worker, left, signal, kill_after } => {
                 let processes = Count(*left, "process", "processes");
                 write!(f, "{worker} left {processes} behind; sending {signal}, ")?;
                 write!(f, "SIGKILL in {}", Human(*kill_after))
             }
             Notice::Killing { worker, after } => {
-                write!(
-                    f,
-                    "killing {worker} and all its processes after {}",
-                    Human(*after)
-                )
+                write!(f, "killing {worker} and all its processes after {}", Human(*after))
             }
             Notice::Unkillable { worker } => {
-                write!(
-                    f,
-                    "{worker} outlives SIGKILL, a process of it hangs in the kernel; "
-                )?;
+                write!(f, "{worker} outlives SIGKILL, a process of it hangs in the kernel; ")?;
                 write!(f, "giving it up")
             }
             Notice::Wrapper { worker, wrapped } => {
                 let Wrapped { pid, name } = wrapped;
-                write!(
-                    f,
-                    "{worker}: process {pid} (`{name}`) holds the sockets, but LISTEN_PID "
-                )?;
+                write!(f, "{worker}: process {pid} (`{name}`) holds the sockets, but LISTEN_PID ")?;
                 write!(
                     f,
                     "names another process, so a program that checks it will not take them; "
                 )?;
-                write!(
-                    f,
-                    "end the wrapper with `exec`, or with `shepherd exec -- COMMAND`"
-                )
+                write!(f, "end the wrapper with `exec`, or with `shepherd exec -- COMMAND`")
             }
             Notice::Serving { service, workers } => {
-                write!(
-                    f,
-                    "{service}: {} ready",
-                    Count(*workers, "worker", "workers")
-                )
+                write!(f, "{service}: {} ready", Count(*workers, "worker", "workers"))
             }
             Notice::Failing { service } => {
                 write!(
                     f,
                     "{service} is failing: {FAILING_AFTER} workers in a row never got ready; "
                 )?;
-                write!(
-                    f,
-                    "trying on with growing delays, a reload tries a new version at once"
-                )
+                write!(f, "trying on with growing delays, a reload tries a new version at once")
             }
             Notice::Recovered { service } => write!(f, "{service} is no longer failing"),
             Notice::Scaled { service, workers } => {
-                write!(
-                    f,
-                    "{service}: {} wanted from here on",
-                    Count(*workers, "worker", "workers")
-                )
+                write!(f, "{service}: {} wanted from here on", Count(*workers, "worker", "workers"))
             }
             Notice::NotScaled { service, why } => {
                 write!(f, "{service}: the number of workers stays: {why}")
@@ -396,55 +328,25 @@ impl fmt::Display for Notice {
             Notice::ReloadQueued { service, behind } => {
                 write!(f, "{service}: reload queued behind {behind}")
             }
-            Notice::ReloadBegins {
-                service,
-                generation,
-            } => {
-                write!(
-                    f,
-                    "{service}: reload begins: reading generation {generation}"
-                )
+            Notice::ReloadBegins { service, generation } => {
+                write!(f, "{service}: reload begins: reading generation {generation}")
             }
-            Notice::ReloadCommitted {
-                service,
-                generation,
-                after,
-                draining,
-            } => {
+            Notice::ReloadCommitted { service, generation, after, draining } => {
                 write!(f, "{service}: reload committed after {}: ", Human(*after))?;
                 write!(f, "generation {generation} serves, ")?;
-                write!(
-                    f,
-                    "{} draining",
-                    Count(*draining, "old worker", "old workers")
-                )
+                write!(f, "{} draining", Count(*draining, "old worker", "old workers"))
             }
-            Notice::ReloadAborted {
-                service,
-                generation,
-                serving,
-                reason,
-            } => {
-                write!(
-                    f,
-                    "{service}: reload to generation {generation} aborted: {reason}; "
-                )?;
+            Notice::ReloadAborted { service, generation, serving, reason } => {
+                write!(f, "{service}: reload to generation {generation} aborted: {reason}; ")?;
                 write!(f, "generation {serving} serves on, nothing is retried: ")?;
                 write!(f, "mend it and reload again")
             }
-            Notice::Stopping {
-                workers,
-                kill_after,
-            } => {
+            Notice::Stopping { workers, kill_after } => {
                 write!(f, "stopping {}; ", Count(*workers, "worker", "workers"))?;
                 write!(f, "SIGKILL in {} at the latest", Human(*kill_after))
             }
             Notice::StoppingNow { workers } => {
-                write!(
-                    f,
-                    "killing {} at once",
-                    Count(*workers, "worker", "workers")
-                )
+                write!(f, "killing {} at once", Count(*workers, "worker", "workers"))
             }
         }
     }
@@ -461,19 +363,10 @@ impl fmt::Display for Next {
         match self {
             Next::RestartNow => write!(f, "restarting now"),
             Next::Backoff { delay, attempt } => {
-                write!(
-                    f,
-                    "restarting in {} (attempt {})",
-                    Human(*delay),
-                    attempt + 1
-                )
+                write!(f, "restarting in {} (attempt {})", Human(*delay), attempt + 1)
             }
             Next::Throttled { delay } => {
-                write!(
-                    f,
-                    "restarting in {}: too many restarts in a second",
-                    Human(*delay)
-                )
+                write!(f, "restarting in {}: too many restarts in a second", Human(*delay))
             }
             Next::AbortReload => write!(f, "aborting the reload"),
         }
@@ -558,19 +451,12 @@ mod tests {
 
     #[test]
     fn an_ending_says_what_comes_next_and_when() {
-        let worker = WorkerName {
-            worker: WorkerId(3),
-            service: "web".into(),
-            slot: SlotId(2),
-        };
+        let worker = WorkerName { worker: WorkerId(3), service: "web".into(), slot: SlotId(2) };
         let notice = Notice::Ended {
             worker,
             cause: Cause::Exited(Exit::Code(1)),
             was_ready: false,
-            next: Next::Backoff {
-                delay: Duration::from_secs(2),
-                attempt: 2,
-            },
+            next: Next::Backoff { delay: Duration::from_secs(2), attempt: 2 },
         };
         assert_eq!(
             notice.to_string(),

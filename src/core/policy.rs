@@ -99,9 +99,7 @@ impl StopLadder {
     /// How long the whole ladder takes before KILL.
     #[must_use]
     pub fn total(&self) -> Duration {
-        self.then
-            .iter()
-            .fold(self.first.wait, |sum, step| sum.saturating_add(step.wait))
+        self.then.iter().fold(self.first.wait, |sum, step| sum.saturating_add(step.wait))
     }
 }
 

@@ -49,10 +49,7 @@ impl fmt::Display for Evidence {
             Evidence::SeenWaiting => write!(f, "seen waiting on its socket"),
             Evidence::Alive(time) => write!(f, "alive for {time:?}"),
             Evidence::Assumed => {
-                write!(
-                    f,
-                    "assumed: alive for {ASSUMED_AFTER:?}, no evidence to be had"
-                )
+                write!(f, "assumed: alive for {ASSUMED_AFTER:?}, no evidence to be had")
             }
         }
     }
@@ -69,10 +66,7 @@ pub struct Watch {
 
 impl Watch {
     /// Before the program runs there is nothing to see.
-    pub const NOTHING: Watch = Watch {
-        probe: None,
-        alive: None,
-    };
+    pub const NOTHING: Watch = Watch { probe: None, alive: None };
 
     /// From the moment the program runs.
     #[must_use]
@@ -117,10 +111,7 @@ mod tests {
     #[test]
     fn looks_slow_down_to_a_bound_that_grows_with_the_crowd() {
         let pause_after = |looks: u32, starting: u32| {
-            let mut watch = Watch {
-                probe: Some((Time::ZERO, PROBE_FIRST)),
-                alive: None,
-            };
+            let mut watch = Watch { probe: Some((Time::ZERO, PROBE_FIRST)), alive: None };
             let mut now = Time::ZERO;
             let mut pause = Duration::ZERO;
             for _ in 0..looks {

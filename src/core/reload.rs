@@ -90,26 +90,11 @@ mod tests {
         };
         assert_eq!(step(&[None, None, None, None], &[]), Step::Start(SlotId(0)));
         assert_eq!(step(&[Some(1), None, None, None], &[]), Step::Wait);
-        assert_eq!(
-            step(&[Some(1), None, None, None], &[1]),
-            Step::Start(SlotId(1))
-        );
-        assert_eq!(
-            step(&[Some(1), Some(2), None, None], &[1]),
-            Step::Start(SlotId(2))
-        );
+        assert_eq!(step(&[Some(1), None, None, None], &[1]), Step::Start(SlotId(1)));
+        assert_eq!(step(&[Some(1), Some(2), None, None], &[1]), Step::Start(SlotId(2)));
         assert_eq!(step(&[Some(1), Some(2), Some(3), None], &[1]), Step::Wait);
-        assert_eq!(
-            step(&[Some(1), Some(2), Some(3), None], &[1, 3]),
-            Step::Start(SlotId(3))
-        );
-        assert_eq!(
-            step(&[Some(1), Some(2), Some(3), Some(4)], &[1, 2, 3]),
-            Step::Wait
-        );
-        assert_eq!(
-            step(&[Some(1), Some(2), Some(3), Some(4)], &[1, 2, 3, 4]),
-            Step::Commit
-        );
+        assert_eq!(step(&[Some(1), Some(2), Some(3), None], &[1, 3]), Step::Start(SlotId(3)));
+        assert_eq!(step(&[Some(1), Some(2), Some(3), Some(4)], &[1, 2, 3]), Step::Wait);
+        assert_eq!(step(&[Some(1), Some(2), Some(3), Some(4)], &[1, 2, 3, 4]), Step::Commit);
     }
 }

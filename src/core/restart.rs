@@ -81,21 +81,13 @@ mod tests {
     #[test]
     fn backoff_doubles_from_100_ms_to_30_s_with_jitter_below() {
         let mut random = Random::seeded(1);
-        for (failures, nominal_ms) in [
-            (1, 100),
-            (2, 200),
-            (3, 400),
-            (9, 25_600),
-            (10, 30_000),
-            (4_000_000_000, 30_000),
-        ] {
+        for (failures, nominal_ms) in
+            [(1, 100), (2, 200), (3, 400), (9, 25_600), (10, 30_000), (4_000_000_000, 30_000)]
+        {
             let nominal = Duration::from_millis(nominal_ms);
             for _ in 0..100 {
                 let delay = backoff(failures, &mut random);
-                assert!(
-                    delay <= nominal && delay >= nominal * 3 / 4,
-                    "{failures}: {delay:?}"
-                );
+                assert!(delay <= nominal && delay >= nominal * 3 / 4, "{failures}: {delay:?}");
             }
         }
     }

@@ -78,11 +78,7 @@ impl Context<'_> {
     }
 
     fn respond(&mut self, requests: Vec<RequestId>, response: &Response) {
-        self.outcomes.extend(
-            requests
-                .into_iter()
-                .map(|request| (request, response.clone())),
-        );
+        self.outcomes.extend(requests.into_iter().map(|request| (request, response.clone())));
     }
 }
 
@@ -144,11 +140,7 @@ impl Service {
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {
         let workers = self.workers.values().filter_map(Worker::deadline).min();
-        let slots = if self.stopping {
-            None
-        } else {
-            self.serving.deadline()
-        };
+        let slots = if self.stopping { None } else { self.serving.deadline() };
         earlier(workers, slots)
     }
 
@@ -162,11 +154,8 @@ impl Service {
     ) {
         let starting = self.count(Worker::is_starting);
         if let Some(worker) = self.workers.get_mut(&id) {
-            let mut scene = Scene {
-                policy: &self.policy,
-                starting,
-                actions: &mut *context.actions,
-            };
+            let mut scene =
+                Scene { policy: &self.policy, starting, actions: &mut *context.actions };
             let change = worker.handle_event(now, event, &mut scene);
             self.apply(now, id, change, context);
             self.warn_of_wrapper(now, id, context);
@@ -185,16 +174,10 @@ impl Service {
         for id in due {
             // A rung of the ladder that waits for no time at all is left at once, hence the loop;
             // it ends, since a ladder ends in Killed and nothing else waits for no time.
-            while let Some(worker) = self
-                .workers
-                .get_mut(&id)
-                .filter(|worker| is_due(worker, now))
+            while let Some(worker) = self.workers.get_mut(&id).filter(|worker| is_due(worker, now))
             {
-                let mut scene = Scene {
-                    policy: &self.policy,
-                    starting,
-                    actions: &mut *context.actions,
-                };
+                let mut scene =
+                    Scene { policy: &self.policy, starting, actions: &mut *context.actions };
                 let change = worker.handle_timeout(now, &mut scene);
                 self.apply(now, id, change, context);
                 self.warn_of_wrapper(now, id, context);
@@ -220,11 +203,7 @@ impl Service {
         context: &mut Context<'_>,
     ) {
         self.definitions.remove(&generation);
-        if self
-            .reload
-            .as_ref()
-            .is_some_and(|reload| reload.generation == generation)
-        {
+        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
             self.abort(now, reason, context);
         }
     }
@@ -248,10 +227,7 @@ impl Service {
         } else {
             "the first start"
         };
-        context.notice(Notice::ReloadQueued {
-            service: self.policy.name.clone(),
-            behind,
-        });
+        context.notice(Notice::ReloadQueued { service: self.policy.name.clone(), behind });
     }
 
     /// Changes how many workers are wanted; at least one, at most [`WORKERS_MAX`].
@@ -265,10 +241,7 @@ impl Service {
             0 => "one is the least",
             1..=WORKERS_MAX => {
                 self.wanted = wanted;
-                context.notice(Notice::Scaled {
-                    service,
-                    workers: wanted,
-                });
+                context.notice(Notice::Scaled { service, workers: wanted });
                 return Response::Done;
             }
             _ => "no service may have more",
@@ -380,10 +353,7 @@ impl Service {
         if !self.is_committed() && self.ready_in(&self.serving) == self.wanted {
             self.first_start = FirstStart::Committed;
             let service = self.policy.name.clone();
-            context.notice(Notice::Serving {
-                service,
-                workers: self.wanted,
-            });
+            context.notice(Notice::Serving { service, workers: self.wanted });
         }
     }
 
@@ -393,48 +363,22 @@ impl Service {
             return;
         };
         let slot = worker.slot;
-        let name = WorkerName {
-            worker: id,
-            service: self.policy.name.clone(),
-            slot,
-        };
+        let name = WorkerName { worker: id, service: self.policy.name.clone(), slot };
         if self.serving.holds(slot, id) {
             let next = self.next_in_slot(now, slot, ending.was_ready, context.random);
             let Ending { cause, was_ready } = ending;
-            context.notice(Notice::Ended {
-                worker: name,
-                cause,
-                was_ready,
-                next,
-            });
+            context.notice(Notice::Ended { worker: name, cause, was_ready, next });
             if self.failures == FAILING_AFTER && !self.failing {
                 self.failing = true;
-                context.notice(Notice::Failing {
-                    service: self.policy.name.clone(),
-                });
+                context.notice(Notice::Failing { service: self.policy.name.clone() });
             }
         } else if self.rolling().is_some_and(|fleet| fleet.holds(slot, id)) {
             let Ending { cause, was_ready } = ending;
-            let reason = format!(
-                "{name} {}",
-                Told {
-                    cause: &cause,
-                    was_ready
-                }
-            );
+            let reason = format!("{name} {}", Told { cause: &cause, was_ready });
             let next = Next::AbortReload;
-            context.notice(Notice::Ended {
-                worker: name,
-                cause,
-                was_ready,
-                next,
-            });
+            context.notice(Notice::Ended { worker: name, cause, was_ready, next });
             // It is as good as gone, or leaves by itself: the abort stops the others.
-            if let Some(Reload {
-                stage: ReloadStage::Rolling(fleet),
-                ..
-            }) = &mut self.reload
-            {
+            if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) = &mut self.reload {
                 fleet.vacate(slot);
             }
             self.abort(now, reason, context);
@@ -458,9 +402,7 @@ impl Service {
             return if at <= now {
                 Next::RestartNow
             } else {
-                Next::Throttled {
-                    delay: now.until(at),
-                }
+                Next::Throttled { delay: now.until(at) }
             };
         }
         self.failures = self.failures.saturating_add(1);
@@ -479,27 +421,16 @@ impl Service {
         }
         if let Some(wrapped) = worker.wrapper(now) {
             let service = self.policy.name.clone();
-            let name = WorkerName {
-                worker: id,
-                service,
-                slot: worker.slot,
-            };
+            let name = WorkerName { worker: id, service, slot: worker.slot };
             self.wrapper_told = Some(worker.generation);
-            context.notice(Notice::Wrapper {
-                worker: name,
-                wrapped: wrapped.clone(),
-            });
+            context.notice(Notice::Wrapper { worker: name, wrapped: wrapped.clone() });
         }
     }
 
     /// Stops what fills slots that are no longer wanted.
     fn trim(&mut self, now: Time, context: &mut Context<'_>) {
         let mut cut = self.serving.trim(self.wanted);
-        if let Some(Reload {
-            stage: ReloadStage::Rolling(fleet),
-            ..
-        }) = &mut self.reload
-        {
+        if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) = &mut self.reload {
             cut.extend(fleet.trim(self.wanted));
         }
         for id in cut {
@@ -530,22 +461,11 @@ impl Service {
         self.last_generation = generation;
         self.definitions.insert(generation);
         let service = self.policy.name.clone();
-        context.notice(Notice::ReloadBegins {
-            service,
-            generation,
-        });
+        context.notice(Notice::ReloadBegins { service, generation });
         let service = self.policy.service;
-        context.actions.push_back(Action::Prepare {
-            service,
-            generation,
-        });
+        context.actions.push_back(Action::Prepare { service, generation });
         let stage = ReloadStage::Preparing;
-        self.reload = Some(Reload {
-            generation,
-            since: now,
-            requests,
-            stage,
-        });
+        self.reload = Some(Reload { generation, since: now, requests, stage });
     }
 
     fn advance_reload(&mut self, now: Time, context: &mut Context<'_>) {
@@ -557,10 +477,8 @@ impl Service {
             match reload::next_step(fleet, self.wanted, self.policy.starting_max, is_ready) {
                 Step::Start(slot) => {
                     let id = self.spawn(now, slot, generation, context);
-                    if let Some(Reload {
-                        stage: ReloadStage::Rolling(fleet),
-                        ..
-                    }) = &mut self.reload
+                    if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) =
+                        &mut self.reload
                     {
                         fleet.hold(slot, id);
                     }
@@ -572,13 +490,7 @@ impl Service {
     }
 
     fn commit(&mut self, now: Time, context: &mut Context<'_>) {
-        let Some(Reload {
-            generation,
-            since,
-            requests,
-            stage,
-        }) = self.reload.take()
-        else {
+        let Some(Reload { generation, since, requests, stage }) = self.reload.take() else {
             return;
         };
         let ReloadStage::Rolling(fleet) = stage else {
@@ -604,13 +516,7 @@ impl Service {
 
     /// Puts the world back as it was before the reload under way.
     fn abort(&mut self, now: Time, reason: String, context: &mut Context<'_>) {
-        let Some(Reload {
-            generation,
-            requests,
-            stage,
-            ..
-        }) = self.reload.take()
-        else {
+        let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
             return;
         };
         context.notice(Notice::ReloadAborted {
@@ -644,24 +550,17 @@ impl Service {
 
     /// Drops definitions that nobody runs and nobody will.
     fn forget(&mut self, context: &mut Context<'_>) {
-        let mut used: BTreeSet<GenerationId> = self
-            .workers
-            .values()
-            .map(|worker| worker.generation)
-            .collect();
+        let mut used: BTreeSet<GenerationId> =
+            self.workers.values().map(|worker| worker.generation).collect();
         if !self.stopping {
             used.insert(self.serving.generation);
             used.extend(self.reload.as_ref().map(|reload| reload.generation));
         }
         let service = self.policy.service;
         for &generation in self.definitions.difference(&used) {
-            context.actions.push_back(Action::Forget {
-                service,
-                generation,
-            });
+            context.actions.push_back(Action::Forget { service, generation });
         }
-        self.definitions
-            .retain(|generation| used.contains(generation));
+        self.definitions.retain(|generation| used.contains(generation));
     }
 
     fn spawn(
@@ -677,28 +576,15 @@ impl Service {
         self.workers.insert(worker, spawned);
         let members = self.sockets.members_for(generation, slot);
         let service = self.policy.service;
-        let spawn = Spawn {
-            worker,
-            service,
-            slot,
-            generation,
-            members,
-        };
+        let spawn = Spawn { worker, service, slot, generation, members };
         context.actions.push_back(Action::Spawn(spawn));
         worker
     }
 
     fn rolling(&self) -> Option<&Fleet> {
         match &self.reload {
-            Some(Reload {
-                stage: ReloadStage::Rolling(fleet),
-                ..
-            }) => Some(fleet),
-            Some(Reload {
-                stage: ReloadStage::Preparing,
-                ..
-            })
-            | None => None,
+            Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) => Some(fleet),
+            Some(Reload { stage: ReloadStage::Preparing, .. }) | None => None,
         }
     }
 
@@ -724,11 +610,8 @@ impl Service {
     ) {
         let starting = 0;
         if let Some(worker) = self.workers.get_mut(&id) {
-            let mut scene = Scene {
-                policy: &self.policy,
-                starting,
-                actions: &mut *context.actions,
-            };
+            let mut scene =
+                Scene { policy: &self.policy, starting, actions: &mut *context.actions };
             act(worker, &mut scene);
         }
     }

@@ -44,15 +44,7 @@ impl Sockets {
     pub fn shared(sockets: &[SocketId]) -> Sockets {
         let members = sockets
             .iter()
-            .map(|&socket| {
-                (
-                    MemberId(socket.0),
-                    Member {
-                        socket,
-                        scope: Scope::Shared,
-                    },
-                )
-            })
+            .map(|&socket| (MemberId(socket.0), Member { socket, scope: Scope::Shared }))
             .collect();
         Sockets { members }
     }

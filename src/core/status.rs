@@ -99,19 +99,8 @@ pub struct Headline<'a> {
 
 impl fmt::Display for Headline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Headline {
-            name,
-            wanted,
-            ready,
-            draining,
-            generation,
-            failing,
-            reloading,
-        } = self;
-        write!(
-            f,
-            "{name}: {ready} of {wanted} workers ready, generation {generation}"
-        )?;
+        let Headline { name, wanted, ready, draining, generation, failing, reloading } = self;
+        write!(f, "{name}: {ready} of {wanted} workers ready, generation {generation}")?;
         if *failing {
             write!(f, ", failing")?;
         }
@@ -127,11 +116,7 @@ impl fmt::Display for Headline<'_> {
 
 impl fmt::Display for ServiceStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let draining = self
-            .workers
-            .iter()
-            .filter(|worker| worker.stage == Stage::Draining)
-            .count();
+        let draining = self.workers.iter().filter(|worker| worker.stage == Stage::Draining).count();
         Headline {
             name: &self.name,
             wanted: self.wanted,
@@ -148,11 +133,7 @@ impl fmt::Display for ServiceStatus {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.stopping {
-            let left: usize = self
-                .services
-                .iter()
-                .map(|service| service.workers.len())
-                .sum();
+            let left: usize = self.services.iter().map(|service| service.workers.len()).sum();
             return write!(f, "stopping: {left} workers left");
         }
         for (index, service) in self.services.iter().enumerate() {

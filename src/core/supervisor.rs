@@ -73,10 +73,8 @@ impl Supervisor {
     /// `seed` decides the jitter. The first actions are there at once.
     #[must_use]
     pub fn new(now: Time, policies: Vec<Policy>, seed: u64) -> Supervisor {
-        let services = policies
-            .into_iter()
-            .map(|policy| (policy.service, Service::new(policy)))
-            .collect();
+        let services =
+            policies.into_iter().map(|policy| (policy.service, Service::new(policy))).collect();
         let mut supervisor = Supervisor {
             services,
             phase: Phase::Running,
@@ -95,10 +93,7 @@ impl Supervisor {
     pub fn handle_event(&mut self, now: Time, event: Event) {
         match event {
             Event::Worker(worker, event) => {
-                let owner = self
-                    .services
-                    .values_mut()
-                    .find(|service| service.owns(worker));
+                let owner = self.services.values_mut().find(|service| service.owns(worker));
                 // Nobody owns it when it is gone already: then this is late news.
                 if let Some(service) = owner {
                     let mut context = Context {
@@ -110,19 +105,12 @@ impl Supervisor {
                     service.handle_worker(now, worker, event, &mut context);
                 }
             }
-            Event::Prepared {
-                service,
-                generation,
-            } => {
+            Event::Prepared { service, generation } => {
                 if let Some(service) = self.services.get_mut(&service) {
                     service.handle_prepared(generation);
                 }
             }
-            Event::PrepareFailed {
-                service,
-                generation,
-                reason,
-            } => {
+            Event::PrepareFailed { service, generation, reason } => {
                 self.with_service(service, |service, context| {
                     service.handle_prepare_failed(now, generation, reason, context);
                 });
@@ -146,21 +134,14 @@ impl Supervisor {
     /// When to call [`Supervisor::handle_timeout`] if nothing happens before, and why.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Time, Why)> {
-        self.services
-            .values()
-            .map(Service::deadline)
-            .fold(None, earlier)
+        self.services.values().map(Service::deadline).fold(None, earlier)
     }
 
     /// What serves and what does not.
     #[must_use]
     pub fn status(&self, now: Time) -> Status {
         Status {
-            services: self
-                .services
-                .values()
-                .map(|service| service.status(now))
-                .collect(),
+            services: self.services.values().map(|service| service.status(now)).collect(),
             stopping: self.phase != Phase::Running,
         }
     }
@@ -170,38 +151,23 @@ impl Supervisor {
             (Request::Reload, Phase::Running) => {
                 let services_left = self.services.len();
                 let worst = Response::Done;
-                self.reloads.insert(
-                    id,
-                    Pending {
-                        services_left,
-                        worst,
-                    },
-                );
+                self.reloads.insert(id, Pending { services_left, worst });
                 self.with_services(|service, context| service.ask_reload(id, context));
             }
             (Request::OneMore, Phase::Running) => self.scale(id, Scale::OneMore),
             (Request::OneFewer, Phase::Running) => self.scale(id, Scale::OneFewer),
             (Request::Stop | Request::Interrupt, Phase::Running) => {
                 let interrupted = request == Request::Interrupt;
-                self.phase = Phase::Stopping {
-                    requests: vec![id],
-                    interrupted,
-                };
+                self.phase = Phase::Stopping { requests: vec![id], interrupted };
                 self.stop(now);
             }
             (Request::StopNow, Phase::Running) => {
-                self.phase = Phase::Stopping {
-                    requests: vec![id],
-                    interrupted: true,
-                };
+                self.phase = Phase::Stopping { requests: vec![id], interrupted: true };
                 self.kill(now);
             }
             (
                 Request::Stop | Request::Interrupt | Request::StopNow,
-                Phase::Stopping {
-                    requests,
-                    interrupted,
-                },
+                Phase::Stopping { requests, interrupted },
             ) => {
                 let again = match request {
                     Request::StopNow => true,
@@ -245,10 +211,7 @@ impl Supervisor {
     fn stop(&mut self, now: Time) {
         let workers = self.workers_alive();
         let kill_after = self.stop_takes();
-        self.notice(Notice::Stopping {
-            workers,
-            kill_after,
-        });
+        self.notice(Notice::Stopping { workers, kill_after });
         self.with_services(|service, context| service.stop(now, context));
     }
 
@@ -267,8 +230,7 @@ impl Supervisor {
             && let Phase::Stopping { requests, .. } = &mut self.phase
         {
             for request in std::mem::take(requests) {
-                self.actions
-                    .push_back(Action::Respond(request, Response::Done));
+                self.actions.push_back(Action::Respond(request, Response::Done));
             }
             self.phase = Phase::Finished;
             self.actions.push_back(Action::Finish);
@@ -316,18 +278,14 @@ impl Supervisor {
             self.actions.extend(announcement.map(Action::Announce));
         }
         let status = if self.phase == Phase::Running {
-            let lines = self
-                .services
-                .values()
-                .map(|service| service.headline().to_string());
+            let lines = self.services.values().map(|service| service.headline().to_string());
             lines.collect::<Vec<_>>().join("; ")
         } else {
             format!("stopping: {} workers left", self.workers_alive())
         };
         if status != self.told.status {
             self.told.status.clone_from(&status);
-            self.actions
-                .push_back(Action::Announce(Announcement::Status(status)));
+            self.actions.push_back(Action::Announce(Announcement::Status(status)));
         }
     }
 
@@ -336,11 +294,7 @@ impl Supervisor {
     }
 
     fn stop_takes(&self) -> Duration {
-        self.services
-            .values()
-            .map(Service::stop_takes)
-            .max()
-            .unwrap_or_default()
+        self.services.values().map(Service::stop_takes).max().unwrap_or_default()
     }
 
     fn notice(&mut self, notice: Notice) {

@@ -158,15 +158,7 @@ impl Worker {
             runs: None,
             watch: Watch::NOTHING,
         };
-        Worker {
-            id,
-            slot,
-            generation,
-            state,
-            pid: None,
-            said: None,
-            wrapped: None,
-        }
+        Worker { id, slot, generation, state, pid: None, said: None, wrapped: None }
     }
 
     /// Whether it can serve.
@@ -197,9 +189,7 @@ impl Worker {
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {
         match self.state {
-            WorkerState::Starting {
-                deadline, watch, ..
-            } => {
+            WorkerState::Starting { deadline, watch, .. } => {
                 let probe = watch.probe.map(|(at, _)| (at, Why::Probe));
                 let alive = watch.alive.map(|(at, _)| (at, Why::Alive));
                 earlier(Some((deadline, Why::ReadyTimeout)), earlier(probe, alive))
@@ -247,10 +237,7 @@ impl Worker {
             }
             WorkerEvent::MainChanged { pid } => {
                 self.pid = Some(pid);
-                scene.notice(Notice::MainChanged {
-                    worker: self.name(scene),
-                    pid,
-                });
+                scene.notice(Notice::MainChanged { worker: self.name(scene), pid });
                 Change::default()
             }
             WorkerEvent::Probed(sight) => self.handle_probed(now, sight, scene),
@@ -260,12 +247,7 @@ impl Worker {
     /// Lets the worker act on a deadline of its own that has come.
     pub fn handle_timeout(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
         match &mut self.state {
-            WorkerState::Starting {
-                since,
-                deadline,
-                watch,
-                ..
-            } => {
+            WorkerState::Starting { since, deadline, watch, .. } => {
                 if let Some((at, evidence)) = watch.alive
                     && at <= now
                 {
@@ -286,11 +268,7 @@ impl Worker {
                 Change::default()
             }
             WorkerState::Ready { .. } => Change::default(),
-            WorkerState::Draining {
-                since,
-                sent,
-                deadline,
-            } => {
+            WorkerState::Draining { since, sent, deadline } => {
                 if *deadline <= now {
                     let (since, sent) = (*since, *sent);
                     self.climb(now, since, sent, scene);
@@ -309,13 +287,8 @@ impl Worker {
                     return Change::default();
                 }
                 if *rounds >= KILL_ROUNDS_MAX {
-                    scene.notice(Notice::Unkillable {
-                        worker: self.name(scene),
-                    });
-                    return Change {
-                        gone: true,
-                        ..Change::default()
-                    };
+                    scene.notice(Notice::Unkillable { worker: self.name(scene) });
+                    return Change { gone: true, ..Change::default() };
                 }
                 let rounds = *rounds;
                 self.kill_again(now, rounds, scene);
@@ -373,22 +346,17 @@ impl Worker {
     }
 
     fn handle_spawn_failed(&mut self, failure: SpawnFailure) -> Change {
-        let gone = Change {
-            gone: true,
-            ..Change::default()
-        };
+        let gone = Change { gone: true, ..Change::default() };
         match self.state {
-            WorkerState::Starting { .. } => Change {
-                gone: true,
-                ..Change::ended(Cause::SpawnFailed(failure), WasReady::No)
-            },
+            WorkerState::Starting { .. } => {
+                Change { gone: true, ..Change::ended(Cause::SpawnFailed(failure), WasReady::No) }
+            }
             // Asked to stop before its program ran: that it did not run is as good.
             WorkerState::Draining { .. } | WorkerState::Killed { .. } => gone,
             // It cannot be both ready and never started; should it, then its slot is free.
-            WorkerState::Ready { .. } => Change {
-                gone: true,
-                ..Change::ended(Cause::SpawnFailed(failure), WasReady::Yes)
-            },
+            WorkerState::Ready { .. } => {
+                Change { gone: true, ..Change::ended(Cause::SpawnFailed(failure), WasReady::Yes) }
+            }
             WorkerState::Orphaned { .. } => gone,
         }
     }
@@ -399,11 +367,7 @@ impl Worker {
             WorkerState::Ready { .. } => Change::ended(Cause::Exited(how), WasReady::Yes),
             WorkerState::Draining { since, .. } | WorkerState::Orphaned { since, .. } => {
                 let after = now.since(since);
-                scene.notice(Notice::Drained {
-                    worker: self.name(scene),
-                    how,
-                    after,
-                });
+                scene.notice(Notice::Drained { worker: self.name(scene), how, after });
                 Change::default()
             }
             WorkerState::Killed { .. } => Change::default(),
@@ -418,9 +382,7 @@ impl Worker {
             }
             // What is left may be finishing requests: it gets the signal too, and the time that is
             // left of the whole ladder, or of this rung where that was begun late or extended.
-            WorkerState::Draining {
-                since, deadline, ..
-            } => {
+            WorkerState::Draining { since, deadline, .. } => {
                 let whole = since + scene.policy.stop.total();
                 let deadline = deadline.max(whole).max(now + KILL_WAIT);
                 self.orphan(now, since, deadline, left, scene);
@@ -431,22 +393,17 @@ impl Worker {
     }
 
     fn handle_tree_gone(&mut self) -> Change {
-        let gone = Change {
-            gone: true,
-            ..Change::default()
-        };
+        let gone = Change { gone: true, ..Change::default() };
         match self.state {
             WorkerState::Orphaned { .. } | WorkerState::Killed { .. } => gone,
             // The tree is empty only after the main process has exited, so these cannot be; should
             // they, then nothing is left to wait for.
-            WorkerState::Starting { .. } => Change {
-                gone: true,
-                ..Change::ended(Cause::Exited(Exit::Unknown), WasReady::No)
-            },
-            WorkerState::Ready { .. } => Change {
-                gone: true,
-                ..Change::ended(Cause::Exited(Exit::Unknown), WasReady::Yes)
-            },
+            WorkerState::Starting { .. } => {
+                Change { gone: true, ..Change::ended(Cause::Exited(Exit::Unknown), WasReady::No) }
+            }
+            WorkerState::Ready { .. } => {
+                Change { gone: true, ..Change::ended(Cause::Exited(Exit::Unknown), WasReady::Yes) }
+            }
             WorkerState::Draining { .. } => gone,
         }
     }
@@ -478,11 +435,7 @@ impl Worker {
             | WorkerState::Killed { .. } => return Change::default(),
         };
         let deadline = now + scene.policy.stop.first().wait;
-        self.state = WorkerState::Draining {
-            since: now,
-            sent: 0,
-            deadline,
-        };
+        self.state = WorkerState::Draining { since: now, sent: 0, deadline };
         Change::ended(Cause::Leaving, was_ready)
     }
 
@@ -525,41 +478,24 @@ impl Worker {
                 after: now.since(since),
             });
         }
-        self.state = WorkerState::Ready {
-            since: now,
-            evidence,
-        };
-        Change {
-            ready: Some(evidence),
-            ..Change::default()
-        }
+        self.state = WorkerState::Ready { since: now, evidence };
+        Change { ready: Some(evidence), ..Change::default() }
     }
 
     /// Sends the rung of the ladder after the first `sent`, or KILL when there is none.
     fn climb(&mut self, now: Time, since: Time, sent: usize, scene: &mut Scene<'_>) {
         match scene.policy.stop.step(sent) {
             Some(step) => {
-                scene
-                    .actions
-                    .push_back(Action::Signal(self.id, step.signal));
+                scene.actions.push_back(Action::Signal(self.id, step.signal));
                 // A stopped process does not see the signal before it is continued.
-                scene
-                    .actions
-                    .push_back(Action::Signal(self.id, Signal::Cont));
+                scene.actions.push_back(Action::Signal(self.id, Signal::Cont));
                 if sent > 0 {
                     let worker = self.name(scene);
                     let after = now.since(since);
-                    scene.notice(Notice::NextSignal {
-                        worker,
-                        signal: step.signal,
-                        after,
-                    });
+                    scene.notice(Notice::NextSignal { worker, signal: step.signal, after });
                 }
-                self.state = WorkerState::Draining {
-                    since,
-                    sent: sent + 1,
-                    deadline: now + step.wait,
-                };
+                self.state =
+                    WorkerState::Draining { since, sent: sent + 1, deadline: now + step.wait };
             }
             None => self.kill_tree(now, since, 0, scene),
         }
@@ -568,41 +504,24 @@ impl Worker {
     fn orphan(&mut self, now: Time, since: Time, deadline: Time, left: u32, scene: &mut Scene<'_>) {
         let signal = scene.policy.stop.first().signal;
         scene.actions.push_back(Action::SignalTree(self.id, signal));
-        scene
-            .actions
-            .push_back(Action::SignalTree(self.id, Signal::Cont));
+        scene.actions.push_back(Action::SignalTree(self.id, Signal::Cont));
         let kill_after = now.until(deadline);
-        scene.notice(Notice::LeftBehind {
-            worker: self.name(scene),
-            left,
-            signal,
-            kill_after,
-        });
+        scene.notice(Notice::LeftBehind { worker: self.name(scene), left, signal, kill_after });
         self.state = WorkerState::Orphaned { since, deadline };
     }
 
     fn kill_tree(&mut self, now: Time, since: Time, rounds: u32, scene: &mut Scene<'_>) {
-        scene.notice(Notice::Killing {
-            worker: self.name(scene),
-            after: now.since(since),
-        });
+        scene.notice(Notice::Killing { worker: self.name(scene), after: now.since(since) });
         self.kill_again(now, rounds, scene);
     }
 
     fn kill_again(&mut self, now: Time, rounds: u32, scene: &mut Scene<'_>) {
         scene.actions.push_back(Action::KillTree(self.id));
-        self.state = WorkerState::Killed {
-            rounds: rounds + 1,
-            deadline: now + KILL_WAIT,
-        };
+        self.state = WorkerState::Killed { rounds: rounds + 1, deadline: now + KILL_WAIT };
     }
 
     fn name(&self, scene: &Scene<'_>) -> WorkerName {
-        WorkerName {
-            worker: self.id,
-            service: scene.policy.name.clone(),
-            slot: self.slot,
-        }
+        WorkerName { worker: self.id, service: scene.policy.name.clone(), slot: self.slot }
     }
 }
 
@@ -625,9 +544,6 @@ impl Change {
             WasReady::Yes => true,
             WasReady::No => false,
         };
-        Change {
-            ended: Some(Ending { cause, was_ready }),
-            ..Change::default()
-        }
+        Change { ended: Some(Ending { cause, was_ready }), ..Change::default() }
     }
 }

@@ -143,11 +143,7 @@ impl Daemon {
             if self.finished {
                 return;
             }
-            let timeout = if more_children {
-                Some(Duration::ZERO)
-            } else {
-                self.timeout()
-            };
+            let timeout = if more_children { Some(Duration::ZERO) } else { self.timeout() };
             let mut ready: Vec<Token> = match self.parts.reactor.wait(timeout) {
                 Ok(tokens) => tokens.into_iter().filter_map(Token::decode).collect(),
                 Err(error) => {
@@ -172,12 +168,7 @@ impl Daemon {
             more_children = children_changed && self.reap();
             self.ping();
             let now = clock::now();
-            if self
-                .parts
-                .supervisor
-                .next_deadline()
-                .is_some_and(|(at, _)| at <= now)
-            {
+            if self.parts.supervisor.next_deadline().is_some_and(|(at, _)| at <= now) {
                 self.parts.supervisor.handle_timeout(now);
             }
         }
@@ -237,8 +228,7 @@ impl Daemon {
                 Received::OneFewer => Request::OneFewer,
             };
             self.last_request += 1;
-            self.events
-                .push_back(Event::Requested(RequestId(self.last_request), request));
+            self.events.push_back(Event::Requested(RequestId(self.last_request), request));
         }
         children_changed
     }
@@ -302,10 +292,7 @@ impl Daemon {
 
     fn hear(&mut self, worker: WorkerId, message: &notify::Message) {
         if message.unreadable > 0 {
-            self.complain(
-                worker,
-                "sent a notification that makes no sense; ignoring that part",
-            );
+            self.complain(worker, "sent a notification that makes no sense; ignoring that part");
         }
         if let Some(pid) = message.main_pid {
             self.change_main(worker, pid);
@@ -351,12 +338,7 @@ impl Daemon {
             return;
         };
         handles.complaints = handles.complaints.saturating_add(1);
-        let name = self
-            .parts
-            .names
-            .get(&handles.service)
-            .map(String::as_str)
-            .unwrap_or_default();
+        let name = self.parts.names.get(&handles.service).map(String::as_str).unwrap_or_default();
         match handles.complaints {
             1..COMPLAINTS_MAX => tracing::warn!("worker {worker} ({name}) {what}"),
             COMPLAINTS_MAX => {
@@ -370,10 +352,8 @@ impl Daemon {
     fn main_changed(&mut self, worker: WorkerId) {
         if let Some(how) = self.processes.main_exited(worker) {
             self.exited(worker, how);
-        } else if let Some(watch) = self
-            .workers
-            .get_mut(&worker)
-            .and_then(|handles| handles.main.take())
+        } else if let Some(watch) =
+            self.workers.get_mut(&worker).and_then(|handles| handles.main.take())
         {
             self.parts.reactor.remove(&watch);
         }
@@ -434,11 +414,7 @@ impl Daemon {
 
     /// What a main process has left behind has changed.
     fn look_at_left(&mut self, worker: WorkerId) {
-        if !self
-            .workers
-            .get(&worker)
-            .is_some_and(|handles| handles.orphaned)
-        {
+        if !self.workers.get(&worker).is_some_and(|handles| handles.orphaned) {
             return;
         }
         if self.watch_left(worker) == 0 {

@@ -36,16 +36,9 @@ fn wants_colour() -> bool {
 /// The first lines: who we are and what we listen on.
 pub(super) fn started(name: &str, listeners: &[Listener]) {
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(
-        "shepherd {version} is running as `{name}`, pid {}",
-        std::process::id()
-    );
+    tracing::info!("shepherd {version} is running as `{name}`, pid {}", std::process::id());
     for listener in listeners {
-        let label = listener
-            .name
-            .as_ref()
-            .map(|name| format!("{name}="))
-            .unwrap_or_default();
+        let label = listener.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
         let from = match listener.origin {
             Origin::Bound => "",
             Origin::Inherited => ", handed over to us",
@@ -58,11 +51,8 @@ pub(super) fn started(name: &str, listeners: &[Listener]) {
 pub(super) fn tell(notice: &Notice) {
     let loudness = notice.loudness();
     // Names and paths come from users and may hold anything; a notice stays one line.
-    let notice: String = notice
-        .to_string()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let notice: String =
+        notice.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match loudness {
         Loudness::Info => tracing::info!("{notice}"),
         Loudness::Warning => tracing::warn!("{notice}"),

@@ -87,9 +87,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     // Before the first worker: a signal that comes early must find us listening.
     let signals = Signals::listen().map_err(system("listen to signals"))?;
     let reactor = Reactor::new().map_err(system("watch descriptors"))?;
-    reactor
-        .add(&signals, Token::Signals.encode())
-        .map_err(system("watch for signals"))?;
+    reactor.add(&signals, Token::Signals.encode()).map_err(system("watch for signals"))?;
     processes::become_subreaper().map_err(system("become a subreaper"))?;
 
     // Handed-over sockets can be all there are, so this is known only here.
@@ -105,12 +103,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let runtime_dir = RuntimeDir::claim(name, name_is)?;
     let Bound { listeners, unused } =
         listeners::bind_all(&config.sockets, handed_over, listeners::BACKLOG)?;
-    let pid_file = match config
-        .pid_file
-        .as_deref()
-        .map(PidFile::write_named)
-        .transpose()
-    {
+    let pid_file = match config.pid_file.as_deref().map(PidFile::write_named).transpose() {
         Ok(pid_file) => pid_file,
         Err((path, error)) => {
             listeners.into_iter().for_each(Listener::close);

@@ -21,20 +21,14 @@ impl Daemon {
     /// Does one thing. What goes wrong comes back as an event.
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::Prepare {
-                service,
-                generation,
-            } => self.prepare(service, generation),
+            Action::Prepare { service, generation } => self.prepare(service, generation),
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Probe(worker) => self.probe(worker),
             Action::Signal(worker, signal) => self.processes.signal(worker, signal),
             Action::SignalTree(worker, signal) => self.processes.signal_tree(worker, signal),
             Action::KillTree(worker) => self.kill_tree(worker),
             Action::Close(member) => self.close_member(member),
-            Action::Forget {
-                service,
-                generation,
-            } => {
+            Action::Forget { service, generation } => {
                 self.parts.definitions.remove(&(service, generation));
             }
             // Requests come by signal, and nobody waits at the other end of one; the notices have
@@ -54,19 +48,10 @@ impl Daemon {
         };
         let event = match definition::read(source) {
             Ok(definition) => {
-                self.parts
-                    .definitions
-                    .insert((service, generation), definition);
-                Event::Prepared {
-                    service,
-                    generation,
-                }
+                self.parts.definitions.insert((service, generation), definition);
+                Event::Prepared { service, generation }
             }
-            Err(error) => Event::PrepareFailed {
-                service,
-                generation,
-                reason: error.to_string(),
-            },
+            Err(error) => Event::PrepareFailed { service, generation, reason: error.to_string() },
         };
         self.events.push_back(event);
     }
@@ -74,21 +59,12 @@ impl Daemon {
     fn spawn(&mut self, order: &Spawn) {
         if let Err((step, error)) = self.try_spawn(order) {
             let reason = format!("{step}: {error}{}", spawn::remedy(&error));
-            self.happened(
-                order.worker,
-                WorkerEvent::SpawnFailed(SpawnFailure { reason }),
-            );
+            self.happened(order.worker, WorkerEvent::SpawnFailed(SpawnFailure { reason }));
         }
     }
 
     fn try_spawn(&mut self, order: &Spawn) -> Result<(), (&'static str, io::Error)> {
-        let Spawn {
-            worker,
-            service,
-            generation,
-            ref members,
-            ..
-        } = *order;
+        let Spawn { worker, service, generation, ref members, .. } = *order;
         let definition = self
             .parts
             .definitions
@@ -96,14 +72,10 @@ impl Daemon {
             .ok_or_else(|| ("finding its definition", io::ErrorKind::NotFound.into()))?;
         let notify = NotifySocket::bind(self.parts.runtime_dir.notify_path(worker.0))
             .map_err(|error| ("making its notification socket", error))?;
-        let listeners: Vec<_> = members
-            .iter()
-            .filter_map(|member| self.parts.listeners.get(member))
-            .collect();
-        let names: Vec<Option<String>> = listeners
-            .iter()
-            .map(|listener| listener.name.clone())
-            .collect();
+        let listeners: Vec<_> =
+            members.iter().filter_map(|member| self.parts.listeners.get(member)).collect();
+        let names: Vec<Option<String>> =
+            listeners.iter().map(|listener| listener.name.clone()).collect();
         let service_name = self.parts.names.get(&service).cloned().unwrap_or_default();
         let plan = ExecPlan {
             path: definition.path.clone(),
@@ -115,17 +87,13 @@ impl Daemon {
         };
         let spawned = spawn::spawn(&Order {
             plan: &plan,
-            sockets: listeners
-                .iter()
-                .map(|listener| listener.fd.as_fd())
-                .collect(),
+            sockets: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
             directory: definition.directory.as_fd(),
             program: definition.program.as_fd(),
         })?;
         let sockets: BTreeSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
         let pid = Pid(u32::try_from(spawned.pid.as_raw()).unwrap_or(0));
-        self.processes
-            .insert(worker, spawned.pid, spawned.pidfd, &service_name);
+        self.processes.insert(worker, spawned.pid, spawned.pidfd, &service_name);
         // Without a watch its end is still seen by its exit, and its words are read then.
         for (watched, token) in [
             (spawned.outcome.as_fd(), Token::Outcome(worker)),
@@ -135,11 +103,7 @@ impl Daemon {
                 tracing::warn!("worker {worker}: cannot watch it: {error}");
             }
         }
-        let spawning = Spawning {
-            pid,
-            outcome: spawned.outcome,
-            reader: OutcomeReader::default(),
-        };
+        let spawning = Spawning { pid, outcome: spawned.outcome, reader: OutcomeReader::default() };
         self.workers.insert(
             worker,
             Handles {
@@ -181,11 +145,7 @@ impl Daemon {
     fn kill_tree(&mut self, worker: WorkerId) {
         self.processes.kill_tree(worker);
         // What was forked away while it was killed is watched from here on.
-        if self
-            .workers
-            .get(&worker)
-            .is_some_and(|handles| handles.orphaned)
-        {
+        if self.workers.get(&worker).is_some_and(|handles| handles.orphaned) {
             self.watch_left(worker);
         }
     }
@@ -223,15 +183,10 @@ fn environment(
         ("SHEPHERD_SERVICE".to_owned(), service_name.to_owned()),
         ("SHEPHERD_SLOT".to_owned(), spawn.slot.to_string()),
         ("SHEPHERD_WORKER".to_owned(), spawn.worker.to_string()),
-        (
-            "SHEPHERD_GENERATION".to_owned(),
-            spawn.generation.to_string(),
-        ),
+        ("SHEPHERD_GENERATION".to_owned(), spawn.generation.to_string()),
     ]);
-    environment.extend(
-        own.into_iter()
-            .map(|(name, value)| (name.into_bytes(), value.into_bytes())),
-    );
+    environment
+        .extend(own.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())));
     let path = notify.path().as_os_str().as_bytes().to_vec();
     environment.insert(b"NOTIFY_SOCKET".to_vec(), path);
     environment.into_iter().collect()

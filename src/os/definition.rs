@@ -131,11 +131,7 @@ pub fn read(source: &Source) -> Result<Definition, DefinitionError> {
         let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
         environment.insert(b"PWD".to_vec(), resolved.into_os_string().into_vec());
     }
-    let name = source
-        .command
-        .first()
-        .map(OsString::as_os_str)
-        .unwrap_or_default();
+    let name = source.command.first().map(OsString::as_os_str).unwrap_or_default();
     let path_variable = environment.get(b"PATH".as_slice()).map(Vec::as_slice);
     let found = find(name, &directory, path_variable)?;
     Ok(Definition {
@@ -143,11 +139,7 @@ pub fn read(source: &Source) -> Result<Definition, DefinitionError> {
         program: found.program,
         path: found.path,
         pinned: found.pinned,
-        arguments: source
-            .command
-            .iter()
-            .map(|argument| argument.as_bytes().to_vec())
-            .collect(),
+        arguments: source.command.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
         environment,
     })
 }
@@ -164,10 +156,7 @@ fn inherited() -> BTreeMap<Vec<u8>, Vec<u8>> {
 type Variable = (Vec<u8>, Vec<u8>);
 
 fn read_env_file(path: &Path) -> Result<Vec<Variable>, DefinitionError> {
-    let failed = |error| DefinitionError::EnvFile {
-        path: path.to_owned(),
-        error,
-    };
+    let failed = |error| DefinitionError::EnvFile { path: path.to_owned(), error };
     // A fifo without a writer would block, and the loop with it.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let file = open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
@@ -176,26 +165,19 @@ fn read_env_file(path: &Path) -> Result<Vec<Variable>, DefinitionError> {
         return Err(failed(io::Error::other("it is not a regular file")));
     }
     let mut text = Vec::new();
-    file.take(ENV_FILE_MAX + 1)
-        .read_to_end(&mut text)
-        .map_err(failed)?;
+    file.take(ENV_FILE_MAX + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > ENV_FILE_MAX {
         return Err(failed(io::Error::other("it is larger than 1 MiB")));
     }
-    let variables = env_file::parse(&text).map_err(|error| DefinitionError::EnvLine {
-        path: path.to_owned(),
-        error,
-    })?;
+    let variables = env_file::parse(&text)
+        .map_err(|error| DefinitionError::EnvLine { path: path.to_owned(), error })?;
     let bytes = |(name, value): (String, String)| (name.into_bytes(), value.into_bytes());
     Ok(variables.into_iter().map(bytes).collect())
 }
 
 fn open_directory(path: Option<&Path>) -> Result<OwnedFd, DefinitionError> {
     let path = path.unwrap_or(Path::new("."));
-    let failed = |error| DefinitionError::Directory {
-        path: path.to_owned(),
-        error,
-    };
+    let failed = |error| DefinitionError::Directory { path: path.to_owned(), error };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let directory = open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
     faccessat(&directory, ".", AccessFlags::X_OK, AtFlags::AT_EACCESS)
@@ -249,11 +231,7 @@ fn find(
     let default = b"/usr/local/bin:/usr/bin:/bin".as_slice();
     let mut worst = None;
     for entry in path_variable.unwrap_or(default).split(|&byte| byte == b':') {
-        let entry = if entry.is_empty() {
-            b".".as_slice()
-        } else {
-            entry
-        };
+        let entry = if entry.is_empty() { b".".as_slice() } else { entry };
         let candidate = Path::new(OsStr::from_bytes(entry)).join(name);
         match look_at(&candidate, &shown, directory) {
             Ok(found) => return Ok(found),
@@ -267,25 +245,15 @@ fn find(
 
 fn look_at(path: &Path, shown: &str, directory: &OwnedFd) -> Result<Found, DefinitionError> {
     let program = || shown.to_owned();
-    let failed = |error| DefinitionError::Program {
-        program: program(),
-        error,
-    };
+    let failed = |error| DefinitionError::Program { program: program(), error };
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let file = openat(directory, path, flags, Mode::empty())
         .map_err(|errno| failed(explain(errno, path)))?;
     let kind = fstat(&file).map_err(|errno| failed(errno.into()))?.st_mode;
     let kind = SFlag::from_bits_truncate(kind) & SFlag::S_IFMT;
     if kind != SFlag::S_IFREG {
-        let kind = if kind == SFlag::S_IFDIR {
-            "a directory"
-        } else {
-            "not a regular file"
-        };
-        return Err(DefinitionError::NotAFile {
-            program: program(),
-            kind,
-        });
+        let kind = if kind == SFlag::S_IFDIR { "a directory" } else { "not a regular file" };
+        return Err(DefinitionError::NotAFile { program: program(), kind });
     }
     if faccessat(directory, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_err() {
         return Err(DefinitionError::NotExecutable { program: program() });
@@ -293,25 +261,14 @@ fn look_at(path: &Path, shown: &str, directory: &OwnedFd) -> Result<Found, Defin
     let head = read_head(path, directory);
     let Some(interpreter) = exec_plan::interpreter(&head) else {
         let path = path.as_os_str().as_bytes().to_vec();
-        return Ok(Found {
-            program: file,
-            path,
-            pinned: true,
-        });
+        return Ok(Found { program: file, path, pinned: true });
     };
     let interpreter_path = Path::new(OsStr::from_bytes(interpreter));
     if openat(directory, interpreter_path, flags, Mode::empty()).is_err() {
         let interpreter = String::from_utf8_lossy(interpreter).into_owned();
-        return Err(DefinitionError::NoInterpreter {
-            program: program(),
-            interpreter,
-        });
+        return Err(DefinitionError::NoInterpreter { program: program(), interpreter });
     }
-    Ok(Found {
-        program: file,
-        path: pin_path(path),
-        pinned: false,
-    })
+    Ok(Found { program: file, path: pin_path(path), pinned: false })
 }
 
 fn explain(errno: nix::errno::Errno, path: &Path) -> io::Error {
@@ -331,15 +288,12 @@ fn explain(errno: nix::errno::Errno, path: &Path) -> io::Error {
 /// since programs look at it.
 fn pin_path(path: &Path) -> Vec<u8> {
     let pinned = match (path.is_absolute(), path.parent(), path.file_name()) {
-        (true, Some(parent), Some(name)) => std::fs::canonicalize(parent)
-            .map(|parent| parent.join(name))
-            .ok(),
+        (true, Some(parent), Some(name)) => {
+            std::fs::canonicalize(parent).map(|parent| parent.join(name)).ok()
+        }
         (_, _, _) => None,
     };
-    pinned
-        .unwrap_or_else(|| path.to_owned())
-        .into_os_string()
-        .into_vec()
+    pinned.unwrap_or_else(|| path.to_owned()).into_os_string().into_vec()
 }
 
 /// The first bytes of the file; none when it may be run but not read.
@@ -390,25 +344,16 @@ mod tests {
             ("./missing", "no such file"),
             ("no-such-program-anywhere", "no such program in PATH"),
             ("./plain", "not executable"),
-            (
-                "./script",
-                "its interpreter `/no/such/interpreter` does not exist",
-            ),
+            ("./script", "its interpreter `/no/such/interpreter` does not exist"),
             ("/", "it is a directory"),
         ] {
             let text = mistake(&source(directory.path(), program));
             assert!(text.contains(words), "{program}: {text}");
         }
-        let text = mistake(&source(
-            directory.path(),
-            at("dangling").to_str().expect("text"),
-        ));
+        let text = mistake(&source(directory.path(), at("dangling").to_str().expect("text")));
         assert!(text.contains("symbolic link to nothing"), "{text}");
         let text = mistake(&source(&at("no-directory"), "sh"));
-        assert!(
-            text.contains("no-directory") && text.contains("directory"),
-            "{text}"
-        );
+        assert!(text.contains("no-directory") && text.contains("directory"), "{text}");
     }
 
     #[test]
@@ -420,12 +365,7 @@ mod tests {
         source.env_files.push(file);
         source.variables.push(("A".to_owned(), "line".to_owned()));
         let definition = read(&source).expect("whole");
-        let value = |name: &str| {
-            definition
-                .environment
-                .get(name.as_bytes())
-                .map(Vec::as_slice)
-        };
+        let value = |name: &str| definition.environment.get(name.as_bytes()).map(Vec::as_slice);
         assert_eq!(value("A"), Some(&b"line"[..]));
         assert_eq!(value("B"), Some(&b"file"[..]));
         assert_eq!(value("LISTEN_FDS"), None);
@@ -440,10 +380,7 @@ mod tests {
         symlink("one", base.join("current")).expect("linked");
         let app = base.join("current/app");
         let definition = read(&source(&base, app.to_str().expect("text"))).expect("whole");
-        assert_eq!(
-            definition.path,
-            base.join("one/app").into_os_string().into_vec()
-        );
+        assert_eq!(definition.path, base.join("one/app").into_os_string().into_vec());
         assert!(!definition.pinned);
         assert!(read(&source(&base, "sh")).expect("whole").pinned);
     }

@@ -33,17 +33,11 @@ pub fn become_worker(sockets: u32) -> u8 {
         fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
         Some(file)
     };
-    let (Some(outcome), Some(plan), Some(directory), Some(program)) = (
-        own(layout.outcome()),
-        own(layout.plan()),
-        own(layout.directory()),
-        own(layout.program()),
-    ) else {
+    let (Some(outcome), Some(plan), Some(directory), Some(program)) =
+        (own(layout.outcome()), own(layout.plan()), own(layout.directory()), own(layout.program()))
+    else {
         use std::io::Write;
-        let _ = writeln!(
-            io::stderr(),
-            "shepherd: this option is for shepherd's own use"
-        );
+        let _ = writeln!(io::stderr(), "shepherd: this option is for shepherd's own use");
         return FAILED;
     };
     let report = |record: &[u8]| {
@@ -93,10 +87,7 @@ fn set_up(
 fn read_plan(plan: OwnedFd) -> Result<ExecPlan, Errno> {
     let file = std::fs::File::from(plan);
     let size = file.metadata().map_err(errno)?.size();
-    let size = usize::try_from(size)
-        .ok()
-        .filter(|&size| size <= PLAN_MAX)
-        .ok_or(Errno::E2BIG)?;
+    let size = usize::try_from(size).ok().filter(|&size| size <= PLAN_MAX).ok_or(Errno::E2BIG)?;
     let mut bytes = vec![0; size];
     file.read_exact_at(&mut bytes, 0).map_err(errno)?;
     ExecPlan::decode(&bytes).map_err(|_| Errno::EBADMSG)
@@ -120,11 +111,8 @@ fn reset_signals() -> Result<(), Errno> {
 
 fn exec(plan: &ExecPlan, program: &OwnedFd) -> Result<std::convert::Infallible, Errno> {
     let path = cstring(&plan.path)?;
-    let arguments = plan
-        .arguments
-        .iter()
-        .map(|argument| cstring(argument))
-        .collect::<Result<Vec<_>, _>>()?;
+    let arguments =
+        plan.arguments.iter().map(|argument| cstring(argument)).collect::<Result<Vec<_>, _>>()?;
     let environment = environment(plan)?;
     if plan.pinned && !names(&path, program) {
         let flags = AtFlags::AT_EMPTY_PATH;
@@ -146,9 +134,7 @@ fn names(path: &CStr, file: &OwnedFd) -> bool {
 fn environment(plan: &ExecPlan) -> Result<Vec<CString>, Errno> {
     let mut variables: Vec<CString> = Vec::with_capacity(plan.environment.len() + 2);
     for (name, value) in &plan.environment {
-        variables.push(cstring(
-            &[name.as_slice(), b"=", value.as_slice()].concat(),
-        )?);
+        variables.push(cstring(&[name.as_slice(), b"=", value.as_slice()].concat())?);
     }
     if plan.sockets > 0 {
         for (name, value) in own_stamp() {
@@ -193,9 +179,8 @@ fn errno(error: io::Error) -> Errno {
 /// Why the program could not be run; on success it does not return.
 pub fn exec_stamped(command: &[std::ffi::OsString]) -> Result<std::convert::Infallible, io::Error> {
     use std::os::unix::process::CommandExt;
-    let (program, arguments) = command
-        .split_first()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut process = std::process::Command::new(program);
     process.args(arguments);
     for name in ["LISTEN_PID", "LISTEN_PIDFDID"] {

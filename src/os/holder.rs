@@ -102,18 +102,10 @@ fn tcp_entry(line: &[u8]) -> Option<TcpEntry> {
     const LISTEN: &str = "0A";
     let mut fields = core::str::from_utf8(line).ok()?.split_ascii_whitespace();
     let local = tcp_address(fields.nth(1)?)?;
-    let state = if fields.nth(1)? == LISTEN {
-        TcpState::Listening
-    } else {
-        TcpState::Other
-    };
+    let state = if fields.nth(1)? == LISTEN { TcpState::Listening } else { TcpState::Other };
     let inode = fields.nth(5)?.parse().ok()?;
     // A connection in TIME_WAIT has no socket any more.
-    (inode != 0).then_some(TcpEntry {
-        local,
-        state,
-        inode,
-    })
+    (inode != 0).then_some(TcpEntry { local, state, inode })
 }
 
 /// Reads `0100007F:1F90`: 32-bit words as the machine stores them, then the port.
@@ -148,10 +140,7 @@ fn unix_entry(line: &[u8]) -> Option<UnixEntry> {
     let [_, _, _, flags, kind, _, inode] = fields;
     let inode = core::str::from_utf8(inode).ok()?.parse().ok()?;
     let listens = flags == ACCEPTS && kind == STREAM;
-    listens.then(|| UnixEntry {
-        path: rest[1..].to_vec(),
-        inode,
-    })
+    listens.then(|| UnixEntry { path: rest[1..].to_vec(), inode })
 }
 
 /// Whether a socket at `held` keeps a listener away from `wanted`, and how surely.
@@ -177,9 +166,7 @@ fn of_first(inodes: &[u64]) -> Option<Holder> {
         return None;
     }
     let holders = holders(inodes);
-    let pid = inodes
-        .iter()
-        .find_map(|inode| eldest(holders.get(inode)?, parent))?;
+    let pid = inodes.iter().find_map(|inode| eldest(holders.get(inode)?, parent))?;
     named(pid)
 }
 
@@ -189,17 +176,11 @@ fn holders(inodes: &[u64]) -> BTreeMap<u64, Vec<i32>> {
     let mut descriptors_left = DESCRIPTORS_MAX;
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
         else {
             continue;
         };
-        let descriptors = fs::read_dir(process.path().join("fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
+        let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
         for descriptor in descriptors {
             if descriptors_left == 0 {
                 return found;
@@ -251,18 +232,13 @@ fn named(pid: i32) -> Option<Holder> {
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
     let name = String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(&name));
     // A process chooses its own name; it does not get to draw on our terminal.
-    let name = name.replace(
-        |character: char| character.is_control() || character == '`',
-        "?",
-    );
+    let name = name.replace(|character: char| character.is_control() || character == '`', "?");
     Some(Holder { pid, name })
 }
 
 fn lines(table: &Path) -> impl Iterator<Item = Vec<u8>> + use<> {
     let reader = File::open(table).ok().map(BufReader::new);
-    let lines = reader
-        .into_iter()
-        .flat_map(|reader| reader.split(b'\n').map_while(Result::ok));
+    let lines = reader.into_iter().flat_map(|reader| reader.split(b'\n').map_while(Result::ok));
     lines.take(TABLE_LINES_MAX)
 }
 
@@ -280,29 +256,16 @@ mod tests {
         let listening = b"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 \
             00000000     0        0 4711 1 0000000000000000 100 0 0 10 0";
         let local = "127.0.0.1:8080".parse().unwrap();
-        let entry = TcpEntry {
-            local,
-            state: TcpState::Listening,
-            inode: 4711,
-        };
+        let entry = TcpEntry { local, state: TcpState::Listening, inode: 4711 };
         assert_eq!(tcp_entry(listening), Some(entry));
         let connection = b"   1: 00000000000000000000000001000000:0050 \
             00000000000000000000000001000000:9C40 01 00000000:00000000 00:00000000 \
             00000000     0        0 4712 1 0000000000000000 20 4 30 10 -1";
         let local = "[::1]:80".parse().unwrap();
-        let entry = TcpEntry {
-            local,
-            state: TcpState::Other,
-            inode: 4712,
-        };
+        let entry = TcpEntry { local, state: TcpState::Other, inode: 4712 };
         assert_eq!(tcp_entry(connection), Some(entry));
-        for broken in [
-            "",
-            "0:",
-            "0: 0100007F",
-            "0: XX:YY a 0A",
-            "0: 0100007F:1F90 b 0A c d e f g",
-        ] {
+        for broken in ["", "0:", "0: 0100007F", "0: XX:YY a 0A", "0: 0100007F:1F90 b 0A c d e f g"]
+        {
             assert_eq!(tcp_entry(broken.as_bytes()), None);
         }
     }
@@ -315,23 +278,12 @@ mod tests {
                     .as_bytes(),
             )
         };
-        let entry = |path: &str| {
-            Some(UnixEntry {
-                path: path.into(),
-                inode: 8634,
-            })
-        };
+        let entry = |path: &str| Some(UnixEntry { path: path.into(), inode: 8634 });
         assert_eq!(line("00010000", "/run/x.sock"), entry("/run/x.sock"));
         assert_eq!(line("00010000", " a  b"), entry(" a  b"));
         assert_eq!(line("00000000", "/run/x.sock"), None);
-        assert_eq!(
-            unix_entry(b"Num       RefCount Protocol Flags    Type St Inode Path"),
-            None
-        );
-        assert_eq!(
-            unix_entry(b"0: 00000003 00000000 00000000 0001 03 12"),
-            None
-        );
+        assert_eq!(unix_entry(b"Num       RefCount Protocol Flags    Type St Inode Path"), None);
+        assert_eq!(unix_entry(b"0: 00000003 00000000 00000000 0001 03 12"), None);
     }
 
     #[test]
@@ -397,9 +349,6 @@ mod tests {
         let _unix = UnixListener::bind(&path).unwrap();
         assert_eq!(of_unix(&path, None).map(|holder| holder.pid), own);
         assert_eq!(of_unix(&directory.path().join("y.sock"), None), None);
-        assert_eq!(
-            of_unix(Path::new("moved"), own).map(|holder| holder.pid),
-            own
-        );
+        assert_eq!(of_unix(Path::new("moved"), own).map(|holder| holder.pid), own);
     }
 }

@@ -37,12 +37,8 @@ const FAMILIES: [AddressFamily; 5] = [
     AddressFamily::Netlink,
     AddressFamily::Packet,
 ];
-const TYPES: [SockType; 4] = [
-    SockType::Stream,
-    SockType::Datagram,
-    SockType::SeqPacket,
-    SockType::Raw,
-];
+const TYPES: [SockType; 4] =
+    [SockType::Stream, SockType::Datagram, SockType::SeqPacket, SockType::Raw];
 
 /// A socket that was handed to us.
 #[derive(Debug)]
@@ -112,12 +108,7 @@ pub enum InheritedError {
     #[error(
         "cannot take the sockets of {variable}: `{value}` is not a number from {least} to {most}"
     )]
-    Number {
-        variable: &'static str,
-        value: String,
-        least: i32,
-        most: i32,
-    },
+    Number { variable: &'static str, value: String, least: i32, most: i32 },
     #[error(
         "cannot take the sockets of LISTEN_FDS: it says {descriptors} and LISTEN_FDNAMES has \
          {names} names; one of the two was changed on the way"
@@ -147,11 +138,8 @@ pub fn take() -> Result<Vec<Inherited>, InheritedError> {
     };
     let mut descriptors = ListenFd::from_env();
     let mut inherited = Vec::with_capacity(announced.names.len());
-    for ((index, name), descriptor) in announced
-        .names
-        .into_iter()
-        .enumerate()
-        .zip(announced.first..)
+    for ((index, name), descriptor) in
+        announced.names.into_iter().enumerate().zip(announced.first..)
     {
         let Some(fd) = adopt(&mut descriptors, index) else {
             return Err(InheritedError::NotSocket { descriptor });
@@ -276,10 +264,7 @@ fn announced(variables: &Variables, own_pid: u32) -> Result<Option<Announced>, I
         None => vec![None; descriptors],
     };
     if names.len() != descriptors {
-        return Err(InheritedError::NamesCount {
-            descriptors,
-            names: names.len(),
-        });
+        return Err(InheritedError::NamesCount { descriptors, names: names.len() });
     }
     Ok(Some(Announced { first, names }))
 }
@@ -289,10 +274,7 @@ fn names_of(names: &OsStr) -> Result<Vec<Option<String>>, InheritedError> {
     let names = names.ok_or(InheritedError::NamesUnreadable)?;
     // `unknown` is what libsystemd calls a descriptor that was handed over without a name.
     let is_name = |name: &str| !matches!(name, "" | "unknown");
-    Ok(names
-        .split(':')
-        .map(|name| is_name(name).then(|| name.to_owned()))
-        .collect())
+    Ok(names.split(':').map(|name| is_name(name).then(|| name.to_owned())).collect())
 }
 
 fn number(
@@ -302,17 +284,10 @@ fn number(
     most: i32,
 ) -> Result<i32, InheritedError> {
     let number = digits(value).and_then(|number| i32::try_from(number).ok());
-    number
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| {
-            let value = value.to_string_lossy().escape_debug().to_string();
-            InheritedError::Number {
-                variable,
-                value,
-                least,
-                most,
-            }
-        })
+    number.filter(|number| (least..=most).contains(number)).ok_or_else(|| {
+        let value = value.to_string_lossy().escape_debug().to_string();
+        InheritedError::Number { variable, value, least, most }
+    })
 }
 
 /// A number in digits alone; `str::parse` would take a `+` as well.
@@ -335,12 +310,7 @@ mod tests {
 
     fn variables(fds: &str, pid: &str, names: Option<&str>) -> Variables {
         let value = |text: &str| (text != "-").then(|| OsString::from(text));
-        Variables {
-            fds: value(fds),
-            pid: value(pid),
-            names: names.and_then(value),
-            first: None,
-        }
+        Variables { fds: value(fds), pid: value(pid), names: names.and_then(value), first: None }
     }
 
     #[test]
@@ -360,11 +330,7 @@ mod tests {
             ("0", "42", None),
         ] {
             let found = announced(&variables(fds, pid, None), 42).unwrap();
-            assert_eq!(
-                found.map(|found| found.names.len()),
-                expected,
-                "{fds} for {pid}"
-            );
+            assert_eq!(found.map(|found| found.names.len()), expected, "{fds} for {pid}");
         }
     }
 
@@ -380,21 +346,8 @@ mod tests {
             );
         }
         let first = Some(OsString::from("2"));
-        let error = announced(
-            &Variables {
-                first,
-                ..variables("1", "42", None)
-            },
-            42,
-        )
-        .unwrap_err();
-        assert!(matches!(
-            error,
-            InheritedError::Number {
-                variable: "LISTEN_FDS_FIRST_FD",
-                ..
-            }
-        ));
+        let error = announced(&Variables { first, ..variables("1", "42", None) }, 42).unwrap_err();
+        assert!(matches!(error, InheritedError::Number { variable: "LISTEN_FDS_FIRST_FD", .. }));
     }
 
     #[test]
@@ -405,10 +358,7 @@ mod tests {
         let web = Some("web".to_owned());
         assert_eq!(names("2", "web:web"), Ok(vec![web.clone(), web.clone()]));
         assert_eq!(names("3", "unknown:web:"), Ok(vec![None, web, None]));
-        let error = Err(InheritedError::NamesCount {
-            descriptors: 2,
-            names: 1,
-        });
+        let error = Err(InheritedError::NamesCount { descriptors: 2, names: 1 });
         assert_eq!(names("2", "web"), error);
         assert_eq!(names("1", "tür"), Err(InheritedError::NamesUnreadable));
     }
@@ -430,26 +380,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         let unix = UnixListener::bind(&path).unwrap();
-        assert_eq!(
-            endpoint(unix.into()),
-            Endpoint::Listening(LocalAddress::Unix(path))
-        );
+        assert_eq!(endpoint(unix.into()), Endpoint::Listening(LocalAddress::Unix(path)));
 
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(
-            endpoint(udp.into()),
-            Endpoint::Other(OtherEndpoint::Datagram)
-        );
+        assert_eq!(endpoint(udp.into()), Endpoint::Other(OtherEndpoint::Datagram));
         let datagram = UnixDatagram::unbound().unwrap();
-        assert_eq!(
-            endpoint(datagram.into()),
-            Endpoint::Other(OtherEndpoint::Datagram)
-        );
-        for family in [
-            AddressFamily::Inet,
-            AddressFamily::Inet6,
-            AddressFamily::Unix,
-        ] {
+        assert_eq!(endpoint(datagram.into()), Endpoint::Other(OtherEndpoint::Datagram));
+        for family in [AddressFamily::Inet, AddressFamily::Inet6, AddressFamily::Unix] {
             let flags = SockFlag::SOCK_CLOEXEC;
             let Ok(fd) = socket(family, SockType::Stream, flags, None) else {
                 continue;
@@ -472,11 +409,7 @@ mod tests {
         fcntl(&listener, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
         // The environment of this process cannot be changed safely, that of a child can.
         let output = Command::new(env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "--nocapture",
-                "os::inherited::tests::takes_a_handed_over_socket",
-            ])
+            .args(["--exact", "--nocapture", "os::inherited::tests::takes_a_handed_over_socket"])
             .env(CHILD, &path)
             .env("LISTEN_FDS", "1")
             .env("LISTEN_FDNAMES", "web")
@@ -485,24 +418,15 @@ mod tests {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success(),
-            "{said}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
         assert!(said.contains("taken by the child"), "{said}");
     }
 
     fn take_in_child(path: &Path) {
         let inherited = take().unwrap();
-        let [socket] = &inherited[..] else {
-            panic!("{inherited:?}")
-        };
+        let [socket] = &inherited[..] else { panic!("{inherited:?}") };
         assert_eq!(socket.name.as_deref(), Some("web"));
-        assert_eq!(
-            socket.endpoint,
-            Endpoint::Listening(LocalAddress::Unix(path.to_owned()))
-        );
+        assert_eq!(socket.endpoint, Endpoint::Listening(LocalAddress::Unix(path.to_owned())));
         let flags = fcntl(&socket.fd, FcntlArg::F_GETFD).unwrap();
         assert!(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC));
         assert!(take().unwrap().is_empty());

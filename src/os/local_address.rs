@@ -50,14 +50,8 @@ impl LocalAddress {
             }
             Some(AddressFamily::Unix) => {
                 let address = getsockname::<UnixAddr>(raw)?;
-                let path = address
-                    .path()
-                    .map(|path| LocalAddress::Unix(path.to_owned()));
-                let name = || {
-                    address
-                        .as_abstract()
-                        .map(|name| LocalAddress::Abstract(name.into()))
-                };
+                let path = address.path().map(|path| LocalAddress::Unix(path.to_owned()));
+                let name = || address.as_abstract().map(|name| LocalAddress::Abstract(name.into()));
                 Ok(path.or_else(name))
             }
             Some(_) | None => Ok(None),
@@ -128,18 +122,9 @@ mod tests {
         for (address, text) in [
             (LocalAddress::DualStack(8000), "[::]:8000 (IPv4 and IPv6)"),
             (LocalAddress::Tcp("[::]:8000".parse().unwrap()), "[::]:8000"),
-            (
-                LocalAddress::Tcp("0.0.0.0:8000".parse().unwrap()),
-                "0.0.0.0:8000",
-            ),
-            (
-                LocalAddress::Unix(PathBuf::from("/run/x.sock")),
-                "unix:/run/x.sock",
-            ),
-            (
-                LocalAddress::Unix(PathBuf::from("/run/x\n")),
-                "unix:/run/x\\n",
-            ),
+            (LocalAddress::Tcp("0.0.0.0:8000".parse().unwrap()), "0.0.0.0:8000"),
+            (LocalAddress::Unix(PathBuf::from("/run/x.sock")), "unix:/run/x.sock"),
+            (LocalAddress::Unix(PathBuf::from("/run/x\n")), "unix:/run/x\\n"),
             (LocalAddress::Abstract(b"name".to_vec()), "unix:@name"),
         ] {
             assert_eq!(address.to_string(), text);
@@ -150,10 +135,7 @@ mod tests {
     fn is_what_the_kernel_says() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(
-            LocalAddress::of(&listener),
-            Ok(Some(LocalAddress::Tcp(address)))
-        );
+        assert_eq!(LocalAddress::of(&listener), Ok(Some(LocalAddress::Tcp(address))));
         assert_eq!(LocalAddress::Tcp(address).port(), Some(address.port()));
     }
 
@@ -162,9 +144,6 @@ mod tests {
         let reachable = |text: &str| LocalAddress::Tcp(text.parse().unwrap()).reachable();
         assert_eq!(reachable("0.0.0.0:80"), "127.0.0.1:80".parse().ok());
         assert_eq!(reachable("[::]:80"), "[::1]:80".parse().ok());
-        assert_eq!(
-            LocalAddress::DualStack(80).reachable(),
-            "127.0.0.1:80".parse().ok()
-        );
+        assert_eq!(LocalAddress::DualStack(80).reachable(), "127.0.0.1:80".parse().ok());
     }
 }

@@ -93,12 +93,7 @@ impl NotifySocket {
         let cut = message.flags.contains(MsgFlags::MSG_TRUNC);
         let length = message.bytes;
         bytes.truncate(length);
-        Ok(Some(Received {
-            bytes,
-            cut,
-            sender,
-            descriptors,
-        }))
+        Ok(Some(Received { bytes, cut, sender, descriptors }))
     }
 }
 
@@ -127,14 +122,9 @@ mod tests {
         assert!(socket.receive().expect("readable").is_none());
         let sender = UnixDatagram::unbound().expect("a socket");
         sender.send_to(b"READY=1", &path).expect("sends");
-        sender
-            .send_to(&vec![b'x'; MESSAGE_MAX + 1], &path)
-            .expect("sends");
+        sender.send_to(&vec![b'x'; MESSAGE_MAX + 1], &path).expect("sends");
         let first = socket.receive().expect("readable").expect("a datagram");
-        assert_eq!(
-            (first.bytes.as_slice(), first.cut),
-            (&b"READY=1"[..], false)
-        );
+        assert_eq!((first.bytes.as_slice(), first.cut), (&b"READY=1"[..], false));
         assert_eq!(first.sender, Some(Pid::this()));
         assert!(socket.receive().expect("readable").expect("a datagram").cut);
         drop(socket);

@@ -39,10 +39,7 @@ impl PidFile {
         })();
         match written {
             // Taken absolute, so that it is found again wherever we are then.
-            Ok(identity) => Ok(PidFile {
-                path: std::path::absolute(path)?,
-                identity,
-            }),
+            Ok(identity) => Ok(PidFile { path: std::path::absolute(path)?, identity }),
             Err(error) => {
                 let _ = fs::remove_file(&beside);
                 Err(error)

@@ -83,11 +83,9 @@ pub fn descendants(root: Pid) -> Vec<Pid> {
     breadth_first(root, |pid| match &by_parent {
         None => match listed_children(pid) {
             Listed::Children(found) => found,
-            Listed::NoSuchFile => by_parent
-                .insert(children_by_parent())
-                .get(&pid)
-                .cloned()
-                .unwrap_or_default(),
+            Listed::NoSuchFile => {
+                by_parent.insert(children_by_parent()).get(&pid).cloned().unwrap_or_default()
+            }
         },
         Some(map) => map.get(&pid).cloned().unwrap_or_default(),
     })
@@ -296,10 +294,7 @@ fn number(name: &OsStr) -> Option<i32> {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "they start real processes and wait for them"
-)]
+#[expect(clippy::disallowed_methods, reason = "they start real processes and wait for them")]
 mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
@@ -326,14 +321,7 @@ mod tests {
 
     #[test]
     fn cut_or_foreign_stat_is_nothing() {
-        for text in [
-            "",
-            "1",
-            "1 (sh",
-            "1 (sh) S 2 3",
-            "1 (sh) S a b c",
-            "1 (sh) ",
-        ] {
+        for text in ["", "1", "1 (sh", "1 (sh) S 2 3", "1 (sh) S a b c", "1 (sh) "] {
             assert_eq!(parse_stat(text.as_bytes()), None, "{text:?}");
         }
     }
@@ -342,15 +330,7 @@ mod tests {
     fn a_zombie_is_live_only_while_other_threads_run() {
         let stat = |state, threads| {
             let pid = Pid::from_raw(1);
-            Stat {
-                state,
-                ppid: pid,
-                pgrp: pid,
-                session: pid,
-                threads,
-                start_time: 1,
-            }
-            .is_live()
+            Stat { state, ppid: pid, pgrp: pid, session: pid, threads, start_time: 1 }.is_live()
         };
         assert!(stat('S', 1) && stat('T', 1) && stat('Z', 2));
         assert!(!stat('Z', 1) && !stat('X', 1));
@@ -368,10 +348,7 @@ mod tests {
 
     #[test]
     fn names_of_executables_lose_directory_and_mark() {
-        assert_eq!(
-            name_of_executable(Path::new("/usr/bin/python3.11")),
-            "python3.11"
-        );
+        assert_eq!(name_of_executable(Path::new("/usr/bin/python3.11")), "python3.11");
         assert_eq!(name_of_executable(Path::new("/srv/app (deleted)")), "app");
     }
 
@@ -397,10 +374,7 @@ mod tests {
         assert!(stat.is_live() && stat.start_time > 0);
         let value = environment_value(child.pid(), "PROC_TEST").expect("ours to read");
         assert_eq!(value.as_deref(), Some(&b"a b=c"[..]));
-        assert_eq!(
-            environment_value(child.pid(), "PROC").expect("ours to read"),
-            None
-        );
+        assert_eq!(environment_value(child.pid(), "PROC").expect("ours to read"), None);
         assert!(!exe_name(child.pid()).expect("it lives").is_empty());
         let own = auxv(Pid::this()).expect("ours to read");
         assert!(!own.is_empty());
@@ -412,14 +386,9 @@ mod tests {
         let child = cat();
         let other = thread::spawn(cat).join().expect("the thread ends");
         let mut lists = [children(Pid::this()), descendants(Pid::this()), Vec::new()];
-        lists[2] = children_by_parent()
-            .remove(&Pid::this())
-            .unwrap_or_default();
+        lists[2] = children_by_parent().remove(&Pid::this()).unwrap_or_default();
         for list in lists {
-            assert!(
-                list.contains(&child.pid()) && list.contains(&other.pid()),
-                "{list:?}"
-            );
+            assert!(list.contains(&child.pid()) && list.contains(&other.pid()), "{list:?}");
             assert!(!list.contains(&Pid::this()));
         }
         assert_eq!(children(child.pid()), []);
@@ -442,10 +411,7 @@ mod tests {
     fn until(what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !condition() {
-            assert!(
-                Instant::now() < deadline,
-                "after 30 s: not true that {what}"
-            );
+            assert!(Instant::now() < deadline, "after 30 s: not true that {what}");
             thread::yield_now();
         }
     }

@@ -90,24 +90,11 @@ impl Processes {
     /// A worker was spawned: `pid` is our child and leads, or is about to lead, its own session.
     pub fn insert(&mut self, worker: WorkerId, pid: Pid, pidfd: OwnedFd, service: &str) {
         let marks = vec![
-            Mark {
-                name: "SHEPHERD_WORKER",
-                value: worker.to_string().into_bytes(),
-            },
-            Mark {
-                name: "SHEPHERD_SERVICE",
-                value: service.as_bytes().to_vec(),
-            },
+            Mark { name: "SHEPHERD_WORKER", value: worker.to_string().into_bytes() },
+            Mark { name: "SHEPHERD_SERVICE", value: service.as_bytes().to_vec() },
         ];
         let root = Root::new(worker.0, pid, pid, marks);
-        self.workers.insert(
-            worker,
-            Entry {
-                root,
-                main: Some(pidfd),
-                left: BTreeSet::new(),
-            },
-        );
+        self.workers.insert(worker, Entry { root, main: Some(pidfd), left: BTreeSet::new() });
         self.mains.insert(pid, worker);
     }
 
@@ -121,10 +108,7 @@ impl Processes {
     /// The main process of a worker, while it lives.
     #[must_use]
     pub fn main(&self, worker: WorkerId) -> Option<Pid> {
-        self.workers
-            .get(&worker)
-            .filter(|entry| entry.main.is_some())
-            .map(|entry| entry.root.main)
+        self.workers.get(&worker).filter(|entry| entry.main.is_some()).map(|entry| entry.root.main)
     }
 
     /// Collects children that have exited. The second value says whether there may be more.
@@ -263,11 +247,7 @@ impl Processes {
 
     /// Sends a signal to the worker's main process.
     pub fn signal(&self, worker: WorkerId, signal: Signal) {
-        if let Some(pidfd) = self
-            .workers
-            .get(&worker)
-            .and_then(|entry| entry.main.as_ref())
-        {
+        if let Some(pidfd) = self.workers.get(&worker).and_then(|entry| entry.main.as_ref()) {
             // It may have exited a moment ago; its exit tells.
             let _ = sys::pidfd_send_signal(pidfd, number(signal));
         }
@@ -311,11 +291,7 @@ impl Processes {
             .into_iter()
             .filter(|&orphan| self.owner(orphan) == Some(worker))
             .collect();
-        let main = if entry.main.is_some() {
-            Main::Alive
-        } else {
-            Main::Gone
-        };
+        let main = if entry.main.is_some() { Main::Alive } else { Main::Gone };
         tree::members(&entry.root, main, &orphans)
     }
 }
@@ -327,10 +303,8 @@ pub fn sweep() -> usize {
     let deadline = clock::now() + SWEEP_WAIT;
     loop {
         while reap_one(Whom::Anyone).is_some() {}
-        let below: Vec<Process> = proc::descendants(Pid::this())
-            .into_iter()
-            .filter_map(Process::live)
-            .collect();
+        let below: Vec<Process> =
+            proc::descendants(Pid::this()).into_iter().filter_map(Process::live).collect();
         let pidfds: Vec<OwnedFd> = below.into_iter().filter_map(open).collect();
         let left = clock::now().until(deadline);
         if pidfds.is_empty() || left.is_zero() {
@@ -351,10 +325,8 @@ pub fn has_ended(pidfd: &OwnedFd) -> bool {
 }
 
 fn wait_for_one(pidfds: &[OwnedFd], patience: Duration) {
-    let mut polled: Vec<PollFd<'_>> = pidfds
-        .iter()
-        .map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN))
-        .collect();
+    let mut polled: Vec<PollFd<'_>> =
+        pidfds.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)).collect();
     let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
     let _ = poll(&mut polled, timeout);
 }
@@ -371,11 +343,7 @@ fn reap_one(whom: Whom<'_>) -> Option<(Pid, Exit)> {
         sys::How::Code(code) => Exit::Code(code),
         sys::How::Signal { number, core } => {
             let name = nix::sys::signal::Signal::try_from(number).ok();
-            Exit::Signal {
-                number,
-                name: name.map(nix::sys::signal::Signal::as_str),
-                core,
-            }
+            Exit::Signal { number, name: name.map(nix::sys::signal::Signal::as_str), core }
         }
     };
     Some((ended.pid, how))

@@ -24,9 +24,7 @@ impl Reactor {
     ///
     /// Those of epoll_create1(2).
     pub fn new() -> io::Result<Reactor> {
-        Ok(Reactor {
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        })
+        Ok(Reactor { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)? })
     }
 
     /// Reports `token` whenever `fd` is readable or hung up.
@@ -35,9 +33,7 @@ impl Reactor {
     ///
     /// Those of epoll_ctl(2), `ENOSPC` among them.
     pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
-        Ok(self
-            .epoll
-            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
     /// Stops reporting `fd`. To be called before it is closed: a copy of it elsewhere would keep it

@@ -193,10 +193,7 @@ fn make_own(path: &Path) -> io::Result<()> {
     if is_ours {
         Ok(())
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "it belongs to somebody else",
-        ))
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to somebody else"))
     }
 }
 
@@ -211,10 +208,7 @@ mod tests {
         let first = claim(NameIs::Implicit).expect("free");
         let second = claim(NameIs::Implicit).expect("varied");
         assert_eq!((first.name(), second.name()), ("web", "web-2"));
-        assert!(matches!(
-            claim(NameIs::Explicit),
-            Err(RuntimeDirError::Taken(_))
-        ));
+        assert!(matches!(claim(NameIs::Explicit), Err(RuntimeDirError::Taken(_))));
         drop((first, second));
         assert_eq!(fs::read_dir(base.path()).expect("readable").count(), 0);
         assert_eq!(claim(NameIs::Explicit).expect("free again").name(), "web");

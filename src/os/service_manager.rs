@@ -54,10 +54,7 @@ impl ServiceManager {
     /// A stop has begun and may take so long.
     pub fn stopping(&self, takes: Duration) {
         let micros = u32::try_from(takes.as_micros()).unwrap_or(u32::MAX);
-        self.tell(&[
-            NotifyState::Stopping,
-            NotifyState::ExtendTimeoutUsec(micros),
-        ]);
+        self.tell(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(micros)]);
     }
 
     /// One line for people.

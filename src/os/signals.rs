@@ -57,19 +57,13 @@ impl Signals {
         SigSet::empty().thread_set_mask()?;
         let (read, write) = UnixStream::pair()?;
         let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), wanted)?;
-        Ok(Signals {
-            delivery,
-            had_terminal: terminal_is_there(),
-        })
+        Ok(Signals { delivery, had_terminal: terminal_is_there() })
     }
 
     /// What has come since the last call, in the order of the signals' numbers.
     pub fn pending(&mut self) -> Vec<Received> {
         let origins: Vec<Origin> = self.delivery.pending().collect();
-        origins
-            .iter()
-            .filter_map(|origin| self.meaning(origin))
-            .collect()
+        origins.iter().filter_map(|origin| self.meaning(origin)).collect()
     }
 
     fn meaning(&self, origin: &Origin) -> Option<Received> {

@@ -60,57 +60,35 @@ pub fn spawn(order: &Order<'_>) -> Result<Spawned, (&'static str, io::Error)> {
     let (outcome, outcome_write) = pipe2(OFlag::O_CLOEXEC).map_err(step("making a pipe"))?;
     fcntl(&outcome, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(step("making a pipe"))?;
 
-    let mut wanted: Vec<(BorrowedFd<'_>, u32)> = order
-        .sockets
-        .iter()
-        .copied()
-        .zip(Layout::FIRST_SOCKET..)
-        .collect();
+    let mut wanted: Vec<(BorrowedFd<'_>, u32)> =
+        order.sockets.iter().copied().zip(Layout::FIRST_SOCKET..).collect();
     wanted.push((plan.as_fd(), layout.plan()));
     wanted.push((outcome_write.as_fd(), layout.outcome()));
     wanted.push((order.directory, layout.directory()));
     wanted.push((order.program, layout.program()));
 
     let mut actions = PosixSpawnFileActions::init().map_err(step("preparing"))?;
-    actions
-        .add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty())
-        .map_err(step("preparing"))?;
+    actions.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty()).map_err(step("preparing"))?;
     // A source inside the range of the targets would be overwritten before it is used.
     let mut lifted = Vec::new();
     for (source, target) in wanted {
         let source = lift(source, layout, &mut lifted).map_err(io_step("placing a descriptor"))?;
         let target = RawFd::try_from(target).unwrap_or(RawFd::MAX);
-        actions
-            .add_dup2(source, target)
-            .map_err(step("preparing"))?;
+        actions.add_dup2(source, target).map_err(step("preparing"))?;
     }
 
     let attributes = clean_signals().map_err(step("preparing"))?;
-    let arguments = [
-        c"shepherd".to_owned(),
-        cstring(TRAMPOLINE),
-        cstring(&count.to_string()),
-    ];
+    let arguments = [c"shepherd".to_owned(), cstring(TRAMPOLINE), cstring(&count.to_string())];
     let no_environment: [CString; 0] = [];
-    let pid = posix_spawn(
-        c"/proc/self/exe",
-        &actions,
-        &attributes,
-        &arguments,
-        &no_environment,
-    )
-    .map_err(step("starting a process"))?;
+    let pid = posix_spawn(c"/proc/self/exe", &actions, &attributes, &arguments, &no_environment)
+        .map_err(step("starting a process"))?;
     // It is our child and not yet reaped, so its number is its own.
     let pidfd = sys::pidfd_open(pid).map_err(|error| {
         let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
         let _ = nix::sys::wait::waitpid(pid, None);
         ("opening the process", error)
     })?;
-    Ok(Spawned {
-        pid,
-        pidfd,
-        outcome,
-    })
+    Ok(Spawned { pid, pidfd, outcome })
 }
 
 /// Reads what the trampoline has told so far. Returns whether it has told everything.

@@ -59,16 +59,12 @@ impl Stderr {
     /// When it is closed.
     pub fn open() -> io::Result<Stderr> {
         let shared = io::stderr().as_fd().try_clone_to_owned()?;
-        let kind = std::fs::File::from(shared.try_clone()?)
-            .metadata()?
-            .file_type();
+        let kind = std::fs::File::from(shared.try_clone()?).metadata()?.file_type();
         let sink = if kind.is_socket() {
             Sink::Socket(shared)
         } else if kind.is_fifo() || kind.is_char_device() {
             let mut options = OpenOptions::new();
-            options
-                .append(true)
-                .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+            options.append(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
             match options.open("/proc/self/fd/2") {
                 Ok(own) => Sink::Own(own.into()),
                 Err(_) => Sink::Shared(shared),
@@ -76,11 +72,7 @@ impl Stderr {
         } else {
             Sink::Shared(shared)
         };
-        Ok(Stderr {
-            sink,
-            is_terminal: io::stderr().is_terminal(),
-            state: Mutex::default(),
-        })
+        Ok(Stderr { sink, is_terminal: io::stderr().is_terminal(), state: Mutex::default() })
     }
 
     /// Writes one line, or drops it.
@@ -89,16 +81,9 @@ impl Stderr {
         // something else to us, and the write would begin again and again; blocked, it goes through.
         let _blocked = self.is_terminal.then(BlockedTtou::begin);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let patience = if state.dropped == 0 {
-            WAIT
-        } else {
-            Duration::ZERO
-        };
+        let patience = if state.dropped == 0 { WAIT } else { Duration::ZERO };
         if state.dropped > 0 {
-            let told = format!(
-                "shepherd: {} lines were lost: stderr was full\n",
-                state.dropped
-            );
+            let told = format!("shepherd: {} lines were lost: stderr was full\n", state.dropped);
             if self.sink.write_all(told.as_bytes(), patience).is_err() {
                 state.dropped += 1;
                 return;
@@ -150,11 +135,7 @@ impl Sink {
             Sink::Own(own) => write(own, bytes),
             Sink::Socket(socket) => {
                 use std::os::fd::AsRawFd;
-                send(
-                    socket.as_raw_fd(),
-                    bytes,
-                    MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-                )
+                send(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)
             }
             Sink::Shared(shared) => {
                 if !is_writable(shared.as_fd(), Duration::ZERO)? {
@@ -226,11 +207,8 @@ mod tests {
     #[test]
     fn a_full_pipe_costs_lines_never_time_and_the_loss_is_told() {
         let (reader, writer) = pipe2(OFlag::O_NONBLOCK).expect("a pipe");
-        let stderr = Stderr {
-            sink: Sink::Own(writer),
-            is_terminal: false,
-            state: Mutex::default(),
-        };
+        let stderr =
+            Stderr { sink: Sink::Own(writer), is_terminal: false, state: Mutex::default() };
         let line = [b"x".repeat(99).as_slice(), b"\n"].concat();
         // A pipe holds 64 KiB by default; far more is written, and every call comes back.
         for _ in 0..5000 {
@@ -244,10 +222,7 @@ mod tests {
         stderr.line(b"after\n");
         let count = read(&reader, &mut buffer).expect("both lines are there");
         let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
-        assert!(
-            text.starts_with("shepherd: ") && text.contains("lines were lost"),
-            "{text}"
-        );
+        assert!(text.starts_with("shepherd: ") && text.contains("lines were lost"), "{text}");
         assert!(text.ends_with("after\n"), "{text}");
     }
 
@@ -255,11 +230,8 @@ mod tests {
     fn a_reader_that_is_gone_is_no_panic() {
         let (reader, writer) = pipe2(OFlag::O_NONBLOCK).expect("a pipe");
         drop(reader);
-        let stderr = Stderr {
-            sink: Sink::Own(writer),
-            is_terminal: false,
-            state: Mutex::default(),
-        };
+        let stderr =
+            Stderr { sink: Sink::Own(writer), is_terminal: false, state: Mutex::default() };
         stderr.line(b"into the void\n");
         assert_eq!(stderr.state.lock().expect("not poisoned").dropped, 1);
     }

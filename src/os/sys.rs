@@ -78,11 +78,7 @@ pub fn take_descriptor(raw: RawFd) -> Option<OwnedFd> {
 pub fn ignore(number: i32) -> io::Result<()> {
     // SAFETY: no handler of ours runs by this constant.
     let result = unsafe { libc::signal(number, libc::SIG_IGN) };
-    if result == libc::SIG_ERR {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Gives signal `number` its default disposition, see rt_sigaction(2).
@@ -103,13 +99,7 @@ pub fn set_default(number: i32) -> io::Result<()> {
     let nothing = std::ptr::null::<u64>();
     // SAFETY: the kernel reads less than `default` has, and writes nothing.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigaction,
-            number,
-            default.as_ptr(),
-            nothing,
-            SET_BYTES,
-        )
+        libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), nothing, SET_BYTES)
     };
     Errno::result(result)?;
     Ok(())
@@ -188,13 +178,7 @@ pub fn reap(whom: Whom<'_>) -> io::Result<Option<Ended>> {
     let status = unsafe { info.si_status() };
     let how = match info.si_code {
         libc::CLD_EXITED => How::Code(status),
-        code => How::Signal {
-            number: status,
-            core: code == libc::CLD_DUMPED,
-        },
+        code => How::Signal { number: status, core: code == libc::CLD_DUMPED },
     };
-    Ok(Some(Ended {
-        pid: Pid::from_raw(pid),
-        how,
-    }))
+    Ok(Some(Ended { pid: Pid::from_raw(pid), how }))
 }

@@ -81,21 +81,14 @@ impl Root {
     /// A worker in whose tree nothing was seen yet.
     #[must_use]
     pub fn new(worker: u64, main: Pid, session: Pid, marks: Vec<Mark>) -> Self {
-        Self {
-            worker,
-            main,
-            session,
-            marks,
-            seen: BTreeSet::new(),
-        }
+        Self { worker, main, session, marks, seen: BTreeSet::new() }
     }
 
     /// Remembers what [`members`] gave, and forgets what has died.
     pub fn remember(&mut self, members: &[Process]) {
         let current: BTreeSet<Process> = members.iter().copied().collect();
         // A process may lose its parent while the tree is read, and be missing from that look.
-        self.seen
-            .retain(|process| !current.contains(process) && process.is_live());
+        self.seen.retain(|process| !current.contains(process) && process.is_live());
         self.seen.extend(current);
     }
 }
@@ -105,10 +98,7 @@ impl Process {
     #[must_use]
     pub fn live(pid: Pid) -> Option<Self> {
         let stat = proc::stat(pid).filter(proc::Stat::is_live)?;
-        Some(Self {
-            pid,
-            start_time: stat.start_time,
-        })
+        Some(Self { pid, start_time: stat.start_time })
     }
 
     /// Whether this very process lives still.
@@ -121,11 +111,7 @@ impl Process {
 /// Our children that are nobody's main process: orphans of workers, and strangers.
 #[must_use]
 pub fn orphans(own_children: &[Pid], mains: &BTreeSet<Pid>) -> Vec<Pid> {
-    own_children
-        .iter()
-        .copied()
-        .filter(|pid| !mains.contains(pid))
-        .collect()
+    own_children.iter().copied().filter(|pid| !mains.contains(pid)).collect()
 }
 
 /// Whose an orphan is, among all workers that are not quite gone. All of them must be given: the
@@ -135,10 +121,7 @@ pub fn owner(orphan: Pid, roots: &[&Root]) -> Owner {
     let Some(stat) = proc::stat(orphan).filter(proc::Stat::is_live) else {
         return Owner::Dead;
     };
-    let process = Process {
-        pid: orphan,
-        start_time: stat.start_time,
-    };
+    let process = Process { pid: orphan, start_time: stat.start_time };
     // Most orphans are told without it, and it is the longest to read.
     let environment = || proc::environment(orphan).unwrap_or_default();
     decide(process, stat.session, environment, roots)
@@ -154,12 +137,7 @@ pub fn members(root: &Root, main: Main, orphans: &[Pid]) -> Vec<Process> {
     };
     starts.extend_from_slice(orphans);
     // What was seen and lives is a member wherever it went, to another subreaper for instance.
-    starts.extend(
-        root.seen
-            .iter()
-            .filter(|process| process.is_live())
-            .map(|process| process.pid),
-    );
+    starts.extend(root.seen.iter().filter(|process| process.is_live()).map(|process| process.pid));
     let mut known = BTreeSet::new();
     if main == Main::Alive {
         // It begins the walk and is not its result.
@@ -206,10 +184,7 @@ fn carries(environment: &[u8], marks: &[Mark]) -> bool {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "they start real processes and wait for them"
-)]
+#[expect(clippy::disallowed_methods, reason = "they start real processes and wait for them")]
 mod tests {
     use super::*;
     use nix::sys::signal::{Signal, kill};
@@ -222,48 +197,18 @@ mod tests {
     fn the_strongest_evidence_decides() {
         let mut first = root(1, 100, "web");
         let second = root(2, 200, "web");
-        let seen = Process {
-            pid: Pid::from_raw(300),
-            start_time: 5,
-        };
+        let seen = Process { pid: Pid::from_raw(300), start_time: 5 };
         first.seen.insert(seen);
         let roots = [first, second];
-        let other = Process {
-            start_time: 6,
-            ..seen
-        };
+        let other = Process { start_time: 6, ..seen };
         let of_second = "A=B\0SHEPHERD_SERVICE=web\0SHEPHERD_WORKER=2\0";
         let cases = [
-            (
-                "seen before all else",
-                seen,
-                200,
-                of_second,
-                Owner::Worker(1),
-            ),
-            (
-                "another with its pid is not it",
-                other,
-                9,
-                "",
-                Owner::Stranger,
-            ),
+            ("seen before all else", seen, 200, of_second, Owner::Worker(1)),
+            ("another with its pid is not it", other, 9, "", Owner::Stranger),
             ("session", other, 200, "", Owner::Worker(2)),
-            (
-                "session before marks",
-                other,
-                100,
-                of_second,
-                Owner::Worker(1),
-            ),
+            ("session before marks", other, 100, of_second, Owner::Worker(1)),
             ("marks", other, 9, of_second, Owner::Worker(2)),
-            (
-                "an id alone",
-                other,
-                9,
-                "SHEPHERD_WORKER=2\0",
-                Owner::Stranger,
-            ),
+            ("an id alone", other, 9, "SHEPHERD_WORKER=2\0", Owner::Stranger),
             (
                 "the same id in another service",
                 other,
@@ -281,12 +226,8 @@ mod tests {
         ];
         for (case, process, session, environment, expected) in cases {
             let environment = || environment.as_bytes().to_vec();
-            let owner = decide(
-                process,
-                Pid::from_raw(session),
-                environment,
-                &[&roots[0], &roots[1]],
-            );
+            let owner =
+                decide(process, Pid::from_raw(session), environment, &[&roots[0], &roots[1]]);
             assert_eq!(owner, expected, "{case}");
         }
     }
@@ -318,9 +259,7 @@ mod tests {
     fn a_daemon_without_environment_is_attributed_only_if_it_was_seen() {
         let world = World::start("os.setsid(); os.execve('/bin/cat', ['cat'], {})");
         let mut root = world.root("web");
-        until("it is cat", || {
-            proc::comm(world.orphan).is_ok_and(|name| name == "cat")
-        });
+        until("it is cat", || proc::comm(world.orphan).is_ok_and(|name| name == "cat"));
         let seen = members(&root, Main::Alive, &[]);
         world.lose_parent();
         assert_eq!(owner(world.orphan, &[&root]), Owner::Stranger);
@@ -348,17 +287,10 @@ mod tests {
         let world = World::start("os.setsid()");
         let root = world.root("web");
         kill(world.main, Signal::SIGKILL).expect("the helper does not reap it");
-        until("the main process is dead", || {
-            Process::live(world.main).is_none()
-        });
+        until("the main process is dead", || Process::live(world.main).is_none());
         assert_eq!(owner(world.main, &[&root]), Owner::Dead);
-        until("its child is handed over", || {
-            world.is_adopted(world.parent)
-        });
-        let orphans = orphans(
-            &proc::children(world.helper()),
-            &BTreeSet::from([world.main]),
-        );
+        until("its child is handed over", || world.is_adopted(world.parent));
+        let orphans = orphans(&proc::children(world.helper()), &BTreeSet::from([world.main]));
         assert_eq!(orphans, [world.parent]);
         let found = members(&root, Main::Gone, &orphans);
         let pids: Vec<Pid> = found.iter().map(|process| process.pid).collect();
@@ -368,25 +300,16 @@ mod tests {
 
     fn root(worker: u64, session: i32, service: &str) -> Root {
         let session = Pid::from_raw(session);
-        let mark = |name, value: &str| Mark {
-            name,
-            value: value.as_bytes().to_vec(),
-        };
+        let mark = |name, value: &str| Mark { name, value: value.as_bytes().to_vec() };
         let id = worker.to_string();
-        let marks = vec![
-            mark("SHEPHERD_WORKER", &id),
-            mark("SHEPHERD_SERVICE", service),
-        ];
+        let marks = vec![mark("SHEPHERD_WORKER", &id), mark("SHEPHERD_SERVICE", service)];
         Root::new(worker, session, session, marks)
     }
 
     fn until(what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !condition() {
-            assert!(
-                Instant::now() < deadline,
-                "after 30 s: not true that {what}"
-            );
+            assert!(Instant::now() < deadline, "after 30 s: not true that {what}");
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -442,13 +365,7 @@ os.read(0, 1)
             let [main, parent, orphan] = proc::parse_children(line.as_bytes())[..] else {
                 panic!("three pids are expected: {line:?}");
             };
-            let world = Self {
-                helper,
-                _output: output,
-                main,
-                parent,
-                orphan,
-            };
+            let world = Self { helper, _output: output, main, parent, orphan };
             if last.contains("setsid") {
                 let session = || proc::stat(orphan).map(|stat| stat.session);
                 until("it has its own session", || session() == Some(orphan));
@@ -478,10 +395,7 @@ os.read(0, 1)
             let mains = BTreeSet::from([self.main]);
             let mut ours = orphans(&proc::children(self.helper()), &mains);
             ours.retain(|pid| owner(*pid, &[root]) == Owner::Worker(7));
-            members(root, Main::Alive, &ours)
-                .iter()
-                .map(|process| process.pid)
-                .collect()
+            members(root, Main::Alive, &ours).iter().map(|process| process.pid).collect()
         }
     }
 

@@ -79,10 +79,7 @@ pub enum UnixPathError {
     #[error("others keep binding and removing it; see who does")]
     Contended,
     #[error("{operation} failed: {}", .errno.desc())]
-    System {
-        operation: &'static str,
-        errno: Errno,
-    },
+    System { operation: &'static str, errno: Errno },
 }
 
 /// Binds a stream socket to `path` and listens on it, replacing a socket that nobody listens on.
@@ -97,13 +94,8 @@ pub fn bind(path: &Path, backlog: Backlog) -> Result<(OwnedFd, UnixPath), UnixPa
     let absolute = absolute(path).map_err(|error| no_directory(&directory, &error))?;
     let lock = lock(&directory)?;
 
-    let fd = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .map_err(system("socket"))?;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(system("socket"))?;
     // On Linux the file that bind makes gets the mode of the socket, less the umask: it is never
     // open to more people than it will be in the end.
     fchmod(&fd, Mode::from_bits_truncate(MODE)).map_err(system("fchmod"))?;
@@ -171,33 +163,23 @@ pub fn same(left: &Path, right: &Path) -> bool {
 /// Records which file it is, and gives it the mode that the umask took away.
 fn own(path: PathBuf) -> Result<UnixPath, UnixPathError> {
     let system = |operation| {
-        move |error: io::Error| UnixPathError::System {
-            operation,
-            errno: errno_of(&error),
-        }
+        move |error: io::Error| UnixPathError::System { operation, errno: errno_of(&error) }
     };
     let metadata = fs::symlink_metadata(&path).map_err(system("stat"))?;
-    let bound = UnixPath {
-        path,
-        device: metadata.dev(),
-        inode: metadata.ino(),
-    };
+    let bound = UnixPath { path, device: metadata.dev(), inode: metadata.ino() };
     if metadata.permissions().mode() & 0o777 != MODE {
         // Through a descriptor, so that a link put in its place is not followed.
-        let result = open(
-            &bound.path,
-            OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(io::Error::from)
-        .and_then(|file| {
-            let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-            let found = fs::metadata(&link)?;
-            if (found.dev(), found.ino()) == (bound.device, bound.inode) {
-                fs::set_permissions(&link, fs::Permissions::from_mode(MODE))?;
-            }
-            Ok(())
-        });
+        let result =
+            open(&bound.path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(io::Error::from)
+                .and_then(|file| {
+                    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+                    let found = fs::metadata(&link)?;
+                    if (found.dev(), found.ino()) == (bound.device, bound.inode) {
+                        fs::set_permissions(&link, fs::Permissions::from_mode(MODE))?;
+                    }
+                    Ok(())
+                });
         if let Err(error) = result {
             bound.remove_locked();
             return Err(system("chmod")(error));
@@ -227,9 +209,7 @@ fn make_way(path: &Path, address: &UnixAddr) -> Result<Way, UnixPathError> {
             match fs::remove_file(path) {
                 Ok(()) => Ok(Way::Free),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Way::Free),
-                Err(error) => Err(UnixPathError::Unremovable {
-                    errno: errno_of(&error),
-                }),
+                Err(error) => Err(UnixPathError::Unremovable { errno: errno_of(&error) }),
             }
         }
     }
@@ -250,18 +230,12 @@ enum Probe {
 /// Asks by connecting. A live server sees one connection that ends at once.
 fn probe(address: &UnixAddr) -> Result<Probe, UnixPathError> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let client = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(|errno| {
-        UnixPathError::System {
-            operation: "socket",
-            errno,
-        }
-    })?;
+    let client = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+        .map_err(|errno| UnixPathError::System { operation: "socket", errno })?;
     match connect(client.as_raw_fd(), address) {
         Ok(()) => {
             let credentials = getsockopt(&client, sockopt::PeerCredentials).ok();
-            Ok(Probe::Live {
-                peer: credentials.map(|credentials| credentials.pid()),
-            })
+            Ok(Probe::Live { peer: credentials.map(|credentials| credentials.pid()) })
         }
         // Its queue is full: somebody listens and is busy.
         Err(Errno::EAGAIN) => Ok(Probe::Live { peer: None }),
@@ -270,10 +244,7 @@ fn probe(address: &UnixAddr) -> Result<Probe, UnixPathError> {
         Err(Errno::ECONNREFUSED) => Ok(Probe::Stale),
         Err(Errno::ENOENT) => Ok(Probe::Gone),
         Err(Errno::EACCES | Errno::EPERM) => Err(UnixPathError::Unprobed),
-        Err(errno) => Err(UnixPathError::System {
-            operation: "connect",
-            errno,
-        }),
+        Err(errno) => Err(UnixPathError::System { operation: "connect", errno }),
     }
 }
 
@@ -293,10 +264,7 @@ fn lock(directory: &Path) -> Result<Option<Flock<OwnedFd>>, UnixPathError> {
         // It may be writable and not readable. What matters is what bind says.
         Err(Errno::EACCES) => return Ok(None),
         Err(errno) => {
-            return Err(UnixPathError::System {
-                operation: "open",
-                errno,
-            });
+            return Err(UnixPathError::System { operation: "open", errno });
         }
     };
     for _ in 0..LOCK_TRIES_MAX {
@@ -332,10 +300,7 @@ fn no_directory(directory: &Path, error: &io::Error) -> UnixPathError {
         Errno::ENOENT => UnixPathError::DirectoryMissing { directory },
         Errno::ENOTDIR => UnixPathError::DirectoryNot { directory },
         Errno::EACCES => UnixPathError::DirectoryDenied { directory },
-        errno => UnixPathError::System {
-            operation: "realpath",
-            errno,
-        },
+        errno => UnixPathError::System { operation: "realpath", errno },
     }
 }
 
@@ -426,10 +391,7 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&target, &link).unwrap();
         for path in [&file, &link] {
-            assert!(matches!(
-                bind(path, backlog()),
-                Err(UnixPathError::NotSocket)
-            ));
+            assert!(matches!(bind(path, backlog()), Err(UnixPathError::NotSocket)));
         }
         assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
         assert_eq!(entries(directory.path()), 3);
@@ -442,17 +404,11 @@ mod tests {
         let error = bind(&missing.join("x.sock"), backlog()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!(
-                "the directory `{}` does not exist; create it first",
-                missing.display()
-            )
+            format!("the directory `{}` does not exist; create it first", missing.display())
         );
         fs::write(&missing, "").unwrap();
         let error = bind(&missing.join("x.sock"), backlog()).unwrap_err();
-        assert!(
-            matches!(error, UnixPathError::DirectoryNot { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, UnixPathError::DirectoryNot { .. }), "{error}");
     }
 
     #[test]
@@ -473,13 +429,9 @@ mod tests {
             let path = directory.path().join(format!("{round}.sock"));
             stale(&path);
             let results: Vec<_> = thread::scope(|scope| {
-                let starts: Vec<_> = (0..8)
-                    .map(|_| scope.spawn(|| bind(&path, backlog())))
-                    .collect();
-                starts
-                    .into_iter()
-                    .map(|start| start.join().unwrap())
-                    .collect()
+                let starts: Vec<_> =
+                    (0..8).map(|_| scope.spawn(|| bind(&path, backlog()))).collect();
+                starts.into_iter().map(|start| start.join().unwrap()).collect()
             });
             assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
             UnixStream::connect(&path).unwrap();

@@ -215,10 +215,7 @@ impl OutcomeReader {
 /// The interpreter that a script's first line names, see execve(2). `None` when it is no script.
 #[must_use]
 pub fn interpreter(head: &[u8]) -> Option<&[u8]> {
-    let line = head
-        .strip_prefix(b"#!")?
-        .split(|&byte| byte == b'\n')
-        .next()?;
+    let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let path = line.trim_ascii().split(u8::is_ascii_whitespace).next()?;
     (!path.is_empty()).then_some(path)
 }
@@ -239,14 +236,8 @@ mod tests {
             reader.outcome()
         };
         assert_eq!(read(&[]), Outcome::Died(None));
-        assert_eq!(
-            read(&[entering(Stage::Plan)]),
-            Outcome::Died(Some(Stage::Plan))
-        );
-        assert_eq!(
-            read(&[entering(Stage::Plan), entering(Stage::Exec)]),
-            Outcome::Running
-        );
+        assert_eq!(read(&[entering(Stage::Plan)]), Outcome::Died(Some(Stage::Plan)));
+        assert_eq!(read(&[entering(Stage::Plan), entering(Stage::Exec)]), Outcome::Running);
         assert_eq!(
             read(&[entering(Stage::Exec), failed(Stage::Exec, 2)]),
             Outcome::Failed(Stage::Exec, 2)
@@ -256,10 +247,7 @@ mod tests {
     #[test]
     fn interpreters_are_told_as_the_kernel_reads_them() {
         assert_eq!(interpreter(b"#!/bin/sh\n"), Some(&b"/bin/sh"[..]));
-        assert_eq!(
-            interpreter(b"#! /usr/bin/env node\nx"),
-            Some(&b"/usr/bin/env"[..])
-        );
+        assert_eq!(interpreter(b"#! /usr/bin/env node\nx"), Some(&b"/usr/bin/env"[..]));
         assert_eq!(interpreter(b"#!/bin/sh -e"), Some(&b"/bin/sh"[..]));
         assert_eq!(interpreter(b"\x7fELF"), None);
         assert_eq!(interpreter(b"#!\n"), None);

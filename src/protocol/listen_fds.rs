@@ -42,9 +42,7 @@ const SCRUBBED_PREFIXES: &[&str] = &["LISTEN_", "SHEPHERD_", "EINHORN_", "PUMA_I
 #[must_use]
 pub fn is_scrubbed(name: &[u8]) -> bool {
     SCRUBBED.iter().any(|scrubbed| scrubbed.as_bytes() == name)
-        || SCRUBBED_PREFIXES
-            .iter()
-            .any(|prefix| name.starts_with(prefix.as_bytes()))
+        || SCRUBBED_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
 /// The name of a socket that nobody named, see sd_listen_fds_with_names(3).
@@ -57,10 +55,7 @@ pub fn variables(names: &[Option<String>]) -> Vec<(String, String)> {
     if names.is_empty() {
         return Vec::new();
     }
-    let names: Vec<&str> = names
-        .iter()
-        .map(|name| name.as_deref().unwrap_or(UNNAMED))
-        .collect();
+    let names: Vec<&str> = names.iter().map(|name| name.as_deref().unwrap_or(UNNAMED)).collect();
     vec![
         ("LISTEN_FDS".to_owned(), names.len().to_string()),
         ("LISTEN_FDNAMES".to_owned(), names.join(":")),
@@ -82,22 +77,11 @@ mod tests {
 
     #[test]
     fn what_speaks_of_others_is_scrubbed_and_the_rest_stays() {
-        for name in [
-            "LISTEN_PIDFDID",
-            "LISTEN_FDS_FIRST_FD",
-            "NOTIFY_SOCKET",
-            "NODE_CHANNEL_FD",
-        ] {
+        for name in ["LISTEN_PIDFDID", "LISTEN_FDS_FIRST_FD", "NOTIFY_SOCKET", "NODE_CHANNEL_FD"] {
             assert!(is_scrubbed(name.as_bytes()), "{name}");
         }
-        for name in [
-            "PATH",
-            "NODE_ENV",
-            "LISTEN",
-            "JOURNAL_STREAM",
-            "INVOCATION_ID",
-            "NGINX_HOME",
-        ] {
+        for name in ["PATH", "NODE_ENV", "LISTEN", "JOURNAL_STREAM", "INVOCATION_ID", "NGINX_HOME"]
+        {
             assert!(!is_scrubbed(name.as_bytes()), "{name}");
         }
     }
@@ -107,21 +91,12 @@ mod tests {
         assert_eq!(variables(&[]), []);
         let variables = variables(&[Some("http".to_owned()), None]);
         assert_eq!(variables[0], ("LISTEN_FDS".to_owned(), "2".to_owned()));
-        assert_eq!(
-            variables[1],
-            ("LISTEN_FDNAMES".to_owned(), "http:unknown".to_owned())
-        );
+        assert_eq!(variables[1], ("LISTEN_FDNAMES".to_owned(), "http:unknown".to_owned()));
     }
 
     #[test]
     fn the_stamp_has_no_leading_zeros_and_no_id_where_there_is_none() {
-        assert_eq!(
-            stamp(42, None),
-            [("LISTEN_PID".to_owned(), "42".to_owned())]
-        );
-        assert_eq!(
-            stamp(42, Some(7))[1],
-            ("LISTEN_PIDFDID".to_owned(), "7".to_owned())
-        );
+        assert_eq!(stamp(42, None), [("LISTEN_PID".to_owned(), "42".to_owned())]);
+        assert_eq!(stamp(42, Some(7))[1], ("LISTEN_PIDFDID".to_owned(), "7".to_owned()));
     }
 }

@@ -36,11 +36,7 @@ pub fn parse(datagram: &[u8]) -> Message {
         let (Some(key), Some(value)) = (halves.next(), halves.next()) else {
             continue;
         };
-        let number = || {
-            std::str::from_utf8(value)
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-        };
+        let number = || std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
         match key {
             b"READY" => message.flag(value, |message| &mut message.ready),
             b"STOPPING" => message.flag(value, |message| &mut message.stopping),
@@ -73,9 +69,7 @@ impl Message {
 #[must_use]
 pub fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let clean = text
-        .chars()
-        .map(|char| if char.is_control() { ' ' } else { char });
+    let clean = text.chars().map(|char| if char.is_control() { ' ' } else { char });
     clean.take(STATUS_MAX).collect::<String>().trim().to_owned()
 }
 
@@ -99,13 +93,7 @@ mod tests {
     #[test]
     fn lies_and_garbage_are_counted_and_change_nothing() {
         let message = parse(b"READY=yes\nMAINPID=-5\nMAINPID=0\nEXTEND_TIMEOUT_USEC=soon\nREADY");
-        assert_eq!(
-            message,
-            Message {
-                unreadable: 4,
-                ..Message::default()
-            }
-        );
+        assert_eq!(message, Message { unreadable: 4, ..Message::default() });
     }
 
     proptest! {

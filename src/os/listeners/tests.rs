@@ -1,0 +1,311 @@
+//! Real sockets on the loopback and in directories of their own.
+
+use super::*;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::getsockopt;
+
+#[test]
+fn a_bare_port_serves_both_families() {
+    let [listener] = listeners(&["web=0"]);
+    let port = listener.address.port().unwrap();
+    assert_ne!(port, 0);
+    assert_eq!(listener.name.as_deref(), Some("web"));
+    assert_eq!(listener.origin, Origin::Bound);
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    if has_ipv6() {
+        assert_eq!(listener.address, LocalAddress::DualStack(port));
+        TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+    }
+}
+
+#[test]
+fn a_listener_is_set_up_for_handing_on() {
+    for spec in ["0", "127.0.0.1:0", "localhost:0"] {
+        for listener in bind_all(&specs(&[spec]), Vec::new(), BACKLOG).unwrap().listeners {
+            let flags = FdFlag::from_bits_truncate(fcntl(&listener.fd, FcntlArg::F_GETFD).unwrap());
+            assert!(flags.contains(FdFlag::FD_CLOEXEC));
+            assert!(getsockopt(&listener.fd, sockopt::AcceptConn).unwrap());
+            assert!(getsockopt(&listener.fd, sockopt::ReuseAddr).unwrap());
+            assert!(!getsockopt(&listener.fd, sockopt::ReusePort).unwrap());
+            let link = format!("/proc/self/fd/{}", listener.fd.as_raw_fd());
+            let link = std::fs::read_link(link).unwrap();
+            assert_eq!(link.to_str(), Some(&*format!("socket:[{}]", listener.inode)));
+        }
+    }
+}
+
+#[test]
+fn an_explicit_wildcard_of_ipv6_serves_both_families_and_an_address_only_its_own() {
+    if !has_ipv6() {
+        return;
+    }
+    let [wildcard] = listeners(&["[::]:0"]);
+    assert!(matches!(wildcard.address, LocalAddress::DualStack(_)));
+    let [loopback] = listeners(&["[::1]:0"]);
+    assert!(getsockopt(&loopback.fd, sockopt::Ipv6V6Only).unwrap());
+}
+
+#[test]
+fn localhost_is_one_port_on_both_families() {
+    let bound = bind_all(&specs(&["localhost:0"]), Vec::new(), BACKLOG).unwrap().listeners;
+    let port = bound[0].address.port().unwrap();
+    let addresses: Vec<_> = bound.iter().map(|listener| listener.address.clone()).collect();
+    let expected = loopbacks(port).map(LocalAddress::Tcp);
+    assert_eq!(addresses, expected[..if has_ipv6() { 2 } else { 1 }]);
+}
+
+#[test]
+fn a_bare_port_is_refused_while_anybody_listens_on_a_part_of_it() {
+    let addresses = if has_ipv6() { &["0.0.0.0:0", "127.0.0.1:0", "[::1]:0"][..] } else { &[] };
+    for address in addresses {
+        let holder = TcpListener::bind(address).unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let error = bind_all(&specs(&[&port.to_string()]), Vec::new(), BACKLOG).unwrap_err();
+        let own = std::process::id();
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot bind `[::]:{port}`: the address is in use by `{}` (pid {own}); stop \
+                 it or choose another port",
+                name.trim_end()
+            )
+        );
+    }
+}
+
+#[test]
+fn a_bound_socket_that_listens_first_makes_listen_fail() {
+    // Both have SO_REUSEADDR, so that bind lets both in.
+    let first = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    let first = first.unwrap();
+    setsockopt(&first, sockopt::ReuseAddr, &true).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    bind(first.as_raw_fd(), &nix::sys::socket::SockaddrStorage::from(any)).unwrap();
+    let address = LocalAddress::of(&first).unwrap().unwrap();
+    let [second] = listeners(&[&address.to_string()]);
+    assert_eq!(listen(&first, backlog_of(1)), Err(Errno::EADDRINUSE));
+    drop(second);
+}
+
+#[test]
+fn all_are_bound_or_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.sock");
+    let unix = format!("unix:{}", path.display());
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = free_port();
+    let taken = holder.local_addr().unwrap().to_string();
+    let wanted = [&*unix, &*format!("127.0.0.1:{free}"), &*taken];
+    bind_all(&specs(&wanted), Vec::new(), BACKLOG).unwrap_err();
+    assert!(!path.exists());
+    let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, free)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn what_is_asked_for_twice_is_said_to_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let unix = format!("unix:{}", directory.path().join("x.sock").display());
+    let tcp = format!("127.0.0.1:{}", free_port());
+    for spec in [&tcp, &unix] {
+        let error = bind_all(&specs(&[spec, spec]), Vec::new(), BACKLOG).unwrap_err();
+        assert!(matches!(error, BindError::Twice { .. }), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_foreign_address_is_refused_by_name() {
+    // TEST-NET-1 and a documentation prefix: no interface has them (RFC 5737, RFC 3849).
+    let bind = |spec| bind_all(&specs(&[spec]), Vec::new(), BACKLOG).unwrap_err();
+    assert_eq!(
+        bind("192.0.2.1:80").to_string(),
+        "cannot bind `192.0.2.1:80`: no interface of this machine has that address"
+    );
+    let error = bind("[2001:db8::1]:80");
+    let expected = matches!(error, BindError::NoSuchAddress { .. } | BindError::NoIpv6 { .. });
+    assert!(expected, "{error}");
+}
+
+#[test]
+fn a_privileged_port_is_explained() {
+    let socket = "127.0.0.1:80".parse().unwrap();
+    let refusal = Refusal { socket, operation: "bind", errno: Errno::EACCES };
+    let limit = unprivileged_port();
+    let error = refusal.explain(&[]).to_string();
+    if limit > 80 {
+        assert_eq!(
+            error,
+            format!(
+                "cannot bind `127.0.0.1:80`: permission denied; ports below {limit} need \
+                 CAP_NET_BIND_SERVICE, or choose a higher one"
+            )
+        );
+    }
+}
+
+#[test]
+fn close_removes_the_file_of_our_own_unix_socket_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("own.sock");
+    let handed = directory.path().join("handed.sock");
+    let text = [&own, &handed].map(|path| format!("unix:{}", path.display()));
+    let inherited = vec![from(UnixListener::bind(&handed).unwrap(), None)];
+    let bound = bind_all(&specs(&[&*text[0], &*text[1]]), inherited, BACKLOG).unwrap();
+    assert_eq!(bound.listeners[1].origin, Origin::Inherited);
+    assert_eq!(bound.listeners[0].address.to_string(), text[0]);
+    UnixStream::connect(&own).unwrap();
+    assert_ne!(std::fs::metadata(&own).unwrap().ino(), bound.listeners[0].inode);
+    for listener in bound.listeners {
+        listener.close();
+    }
+    assert!(!own.exists());
+    assert!(handed.exists());
+}
+
+#[test]
+fn a_name_takes_all_handed_over_sockets_of_that_name_whatever_their_address() {
+    let sockets = [tcp_listener(), tcp_listener(), tcp_listener()];
+    let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+    let names = [Some("web"), None, Some("web")];
+    let inherited = sockets.into_iter().zip(names).map(|(socket, name)| from(socket, name));
+    // The second specification has the address of a socket that the name takes.
+    let other = addresses[1].to_string();
+    let wanted = ["web=1", &*other, "web=2"];
+    let bound = bind_all(&specs(&wanted), inherited.collect(), BACKLOG).unwrap();
+    let found: Vec<_> = bound.listeners.iter().map(|listener| &listener.address).collect();
+    let expected = [0, 2, 1].map(|index| LocalAddress::Tcp(addresses[index]));
+    assert_eq!(found, expected.iter().collect::<Vec<_>>());
+    assert!(bound.listeners.iter().all(|listener| listener.origin == Origin::Inherited));
+    assert!(bound.unused.is_empty());
+}
+
+#[test]
+fn a_named_socket_that_cannot_listen_is_refused() {
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let inherited = vec![from(udp, Some("dns"))];
+    let error = bind_all(&specs(&["dns=0"]), inherited, BACKLOG).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot use the handed-over socket `dns`: it is a datagram socket; shepherd serves \
+         stream sockets that listen"
+    );
+}
+
+#[test]
+fn what_nobody_asks_for_is_given_back() {
+    let asked = tcp_listener();
+    let address = asked.local_addr().unwrap().to_string();
+    let inherited = vec![from(tcp_listener(), Some("extra")), from(asked, Some("systemd"))];
+    let bound = bind_all(&specs(&[&*address]), inherited, BACKLOG).unwrap();
+    assert_eq!(bound.listeners.len(), 1);
+    assert_eq!(bound.listeners[0].name.as_deref(), Some("systemd"));
+    assert_eq!(bound.unused.len(), 1);
+    assert_eq!(bound.unused[0].name.as_deref(), Some("extra"));
+}
+
+#[test]
+fn without_specifications_every_handed_over_listener_is_used() {
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let idle = tcp_not_listening();
+    let inherited = vec![from(udp, None), from(tcp_listener(), Some("a")), from(idle, None)];
+    let bound = bind_all(&[], inherited, BACKLOG).unwrap();
+    assert_eq!(bound.unused.len(), 1);
+    assert_eq!(bound.listeners.len(), 2);
+    assert_eq!(bound.listeners[0].name.as_deref(), Some("a"));
+    for listener in &bound.listeners {
+        TcpStream::connect(listener.address.reachable().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn localhost_takes_what_was_handed_over_and_binds_the_rest() {
+    if !has_ipv6() {
+        return;
+    }
+    let v6 = TcpListener::bind("[::1]:0").unwrap();
+    let port = v6.local_addr().unwrap().port();
+    let wanted = format!("localhost:{port}");
+    let bound = bind_all(&specs(&[&*wanted]), vec![from(v6, None)], BACKLOG).unwrap();
+    let found: Vec<_> = bound
+        .listeners
+        .iter()
+        .map(|listener| (listener.address.clone(), listener.origin))
+        .collect();
+    let [first, second] = loopbacks(port).map(LocalAddress::Tcp);
+    assert_eq!(found, [(first, Origin::Bound), (second, Origin::Inherited)]);
+}
+
+#[test]
+fn knows_which_handed_over_address_serves_which_specification() {
+    let tcp = |text: &str| LocalAddress::Tcp(text.parse().unwrap());
+    for (wanted, held, expected) in [
+        ("80", LocalAddress::DualStack(80), true),
+        ("80", tcp("0.0.0.0:80"), true),
+        ("80", tcp("[::]:80"), true),
+        ("80", tcp("127.0.0.1:80"), false),
+        ("80", LocalAddress::DualStack(81), false),
+        ("0", LocalAddress::DualStack(80), false),
+        ("[::]:80", LocalAddress::DualStack(80), true),
+        ("0.0.0.0:80", LocalAddress::DualStack(80), false),
+        ("127.0.0.1:80", tcp("127.0.0.1:80"), true),
+        ("127.0.0.1:80", tcp("127.0.0.1:81"), false),
+        ("127.0.0.1:80", tcp("0.0.0.0:80"), false),
+        ("localhost:80", tcp("127.0.0.1:80"), true),
+        ("localhost:80", tcp("[::1]:80"), true),
+        ("localhost:80", LocalAddress::DualStack(80), false),
+        ("unix:/tmp/x", LocalAddress::Unix("/tmp/../tmp/x".into()), true),
+        ("unix:/tmp/x", LocalAddress::Unix("/tmp/y".into()), false),
+        ("unix:./x", LocalAddress::Abstract(b"x".to_vec()), false),
+    ] {
+        let spec: SocketSpec = wanted.parse().unwrap();
+        assert_eq!(serves(&held, &spec.address), expected, "{held} for {wanted}");
+    }
+}
+
+#[test]
+fn a_large_backlog_is_cut_to_what_the_kernel_gives() {
+    for (wanted, given) in [(0, 0), (1, 1), (4096, 4096), (u32::MAX, 4096)] {
+        assert_eq!(i32::from(backlog_of(wanted)), given);
+    }
+}
+
+fn specs(texts: &[&str]) -> Vec<SocketSpec> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn listeners<const COUNT: usize>(texts: &[&str; COUNT]) -> [Listener; COUNT] {
+    let bound = bind_all(&specs(texts), Vec::new(), BACKLOG).unwrap();
+    bound.listeners.try_into().unwrap()
+}
+
+fn from(socket: impl Into<OwnedFd>, name: Option<&str>) -> Inherited {
+    Inherited::new(socket.into(), name.map(str::to_owned)).unwrap()
+}
+
+fn tcp_listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn tcp_not_listening() -> OwnedFd {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    let fd = fd.unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    bind(fd.as_raw_fd(), &nix::sys::socket::SockaddrStorage::from(any)).unwrap();
+    fd
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    tcp_listener().local_addr().unwrap().port()
+}
+
+fn has_ipv6() -> bool {
+    TcpListener::bind("[::1]:0").is_ok()
+}
