@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &["protocol"]),
     ("os", &["os", "protocol", "config", "core::ids", "core::policy", "core::event", "core::time"]),
     ("daemon", &["daemon", "os", "protocol", "config", "core"]),
-    ("cli", &["cli", "daemon", "config", "core::policy", "os::exec", "os::spawn"]),
+    ("cli", &["cli", "daemon", "config", "core::policy", "os::exec", "os::spawn", "os::stderr"]),
 ];
 
 /// What only some layers may name.

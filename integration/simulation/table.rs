@@ -146,13 +146,14 @@ fn perform(worker: &mut Worker, deed: Deed) -> (Change, VecDeque<Action>) {
 /// "next state · what changed · what is done".
 fn row(mut worker: Worker, deed: Deed) -> String {
     let before = worker.clone();
-    let (Change { ready, ended, gone }, actions) = perform(&mut worker, deed);
+    let (Change { ready, ended, left_behind, gone }, actions) = perform(&mut worker, deed);
     let mut changes = Vec::new();
     changes.extend(ready.map(|evidence| format!("ready ({evidence:?})")));
     changes.extend(ended.map(|ending| {
         let was_ready = if ending.was_ready { ", was ready" } else { "" };
         format!("ended ({:?}{was_ready})", ending.cause)
     }));
+    changes.extend(left_behind.map(|_| "others left behind".to_owned()));
     changes.extend(gone.then(|| "gone".to_owned()));
     let same = before.state == worker.state;
     let state = if same { "same".to_owned() } else { state(&worker.state) };

@@ -15,6 +15,7 @@ use clap::Parser;
 
 use crate::os::exec::become_worker;
 use crate::os::spawn::TRAMPOLINE;
+use crate::os::stderr::Stderr;
 use args::{Cli, Verb};
 
 /// Parses the arguments of this process and does what they say.
@@ -53,7 +54,5 @@ fn trampoline(arguments: &[OsString]) -> Option<u32> {
 
 /// One line on stderr, as all failures of the command line look.
 fn fail(error: &dyn std::fmt::Display) {
-    use std::io::Write;
-    // Nobody to tell is no reason to panic.
-    let _ = writeln!(std::io::stderr(), "shepherd: {error}");
+    Stderr::say(&format!("shepherd: {error}"));
 }

@@ -5,6 +5,8 @@
 //! noted, and [`Service::settle`] brings what is closer to what should be. Nothing else starts
 //! workers.
 
+mod reloading;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::action::{Action, Spawn};
@@ -13,8 +15,8 @@ use super::fleet::Fleet;
 use super::ids::{GenerationId, RequestId, SlotId, WorkerId};
 use super::notice::{Next, Notice, Told, WorkerName};
 use super::policy::Policy;
-use super::reload::{self, Reload, ReloadStage, Step};
-use super::request::{Response, WAITING_MAX};
+use super::reload::{Reload, ReloadStage};
+use super::request::Response;
 use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
 use super::sockets::Sockets;
 use super::status::{Headline, ServiceStatus, Stage, WorkerStatus};
@@ -34,6 +36,8 @@ pub struct Service {
     serving: Fleet,
     first_start: FirstStart,
     reload: Option<Reload>,
+    /// How the last reload failed, until the next begins: a service manager is told by the status.
+    last_abort: Option<String>,
     /// Who waits for the next reload, if one is to follow.
     queued: Option<Vec<RequestId>>,
     workers: BTreeMap<WorkerId, Worker>,
@@ -93,6 +97,7 @@ impl Service {
             serving: Fleet::new(first),
             first_start: FirstStart::UnderWay,
             reload: None,
+            last_abort: None,
             queued: None,
             workers: BTreeMap::new(),
             definitions: BTreeSet::from([first]),
@@ -185,51 +190,6 @@ impl Service {
         }
     }
 
-    /// The definition of the reload under way was read.
-    pub fn handle_prepared(&mut self, generation: GenerationId) {
-        if let Some(reload) = &mut self.reload
-            && reload.generation == generation
-        {
-            reload.stage = ReloadStage::Rolling(Fleet::new(generation));
-        }
-    }
-
-    /// The definition of the reload under way could not be read.
-    pub fn handle_prepare_failed(
-        &mut self,
-        now: Time,
-        generation: GenerationId,
-        reason: String,
-        context: &mut Context<'_>,
-    ) {
-        self.definitions.remove(&generation);
-        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
-            self.abort(now, reason, context);
-        }
-    }
-
-    /// Asks for a reload: now, or next when one is under way.
-    pub fn ask_reload(&mut self, request: RequestId, context: &mut Context<'_>) {
-        if let Some(waiting) = &mut self.queued {
-            if waiting.len() >= WAITING_MAX {
-                let refused = Response::Refused("too many wait for the next reload already");
-                context.respond(vec![request], &refused);
-            } else {
-                waiting.push(request);
-            }
-            return;
-        }
-        self.queued = Some(vec![request]);
-        let behind = if self.reload.is_some() {
-            "the one that is under way"
-        } else if self.may_reload() {
-            return;
-        } else {
-            "the first start"
-        };
-        context.notice(Notice::ReloadQueued { service: self.policy.name.clone(), behind });
-    }
-
     /// Changes how many workers are wanted; at least one, at most [`WORKERS_MAX`].
     pub fn ask_scale(&mut self, by: Scale, context: &mut Context<'_>) -> Response {
         let service = self.policy.name.clone();
@@ -289,6 +249,7 @@ impl Service {
             committed: self.is_committed(),
             failing: self.failing,
             reloading: self.reload.as_ref().map(|reload| reload.generation),
+            last_abort: self.last_abort.clone(),
             queued: self.queued.is_some(),
             workers: self.workers.values().map(worker_status).collect(),
             backing_off: self
@@ -311,16 +272,21 @@ impl Service {
             generation: self.serving.generation,
             failing: self.failing,
             reloading: self.reload.as_ref().map(|reload| reload.generation),
+            last_abort: self.last_abort.as_deref(),
         }
     }
 
     fn apply(&mut self, now: Time, id: WorkerId, change: Change, context: &mut Context<'_>) {
-        let Change { ready, ended, gone } = change;
+        let Change { ready, ended, left_behind, gone } = change;
         if ready.is_some() {
             self.note_ready(now, id, context);
         }
         if let Some(ending) = ended {
             self.note_ended(now, id, ending, context);
+        }
+        // The cause comes before what follows from it.
+        if let Some(notice) = left_behind {
+            context.notice(notice);
         }
         if gone {
             self.workers.remove(&id);
@@ -446,93 +412,6 @@ impl Service {
         }
     }
 
-    fn may_reload(&self) -> bool {
-        self.reload.is_none() && self.first_start != FirstStart::UnderWay
-    }
-
-    fn begin_reload(&mut self, now: Time, context: &mut Context<'_>) {
-        if !self.may_reload() {
-            return;
-        }
-        let Some(requests) = self.queued.take() else {
-            return;
-        };
-        let generation = GenerationId(self.last_generation.0 + 1);
-        self.last_generation = generation;
-        self.definitions.insert(generation);
-        let service = self.policy.name.clone();
-        context.notice(Notice::ReloadBegins { service, generation });
-        let service = self.policy.service;
-        context.actions.push_back(Action::Prepare { service, generation });
-        let stage = ReloadStage::Preparing;
-        self.reload = Some(Reload { generation, since: now, requests, stage });
-    }
-
-    fn advance_reload(&mut self, now: Time, context: &mut Context<'_>) {
-        // Each turn starts a worker or leaves the loop.
-        loop {
-            let Some(fleet) = self.rolling() else { return };
-            let generation = fleet.generation;
-            let is_ready = |id| self.workers.get(&id).is_some_and(Worker::is_ready);
-            match reload::next_step(fleet, self.wanted, self.policy.starting_max, is_ready) {
-                Step::Start(slot) => {
-                    let id = self.spawn(now, slot, generation, context);
-                    if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) =
-                        &mut self.reload
-                    {
-                        fleet.hold(slot, id);
-                    }
-                }
-                Step::Wait => return,
-                Step::Commit => return self.commit(now, context),
-            }
-        }
-    }
-
-    fn commit(&mut self, now: Time, context: &mut Context<'_>) {
-        let Some(Reload { generation, since, requests, stage }) = self.reload.take() else {
-            return;
-        };
-        let ReloadStage::Rolling(fleet) = stage else {
-            return;
-        };
-        let old = std::mem::replace(&mut self.serving, fleet);
-        self.first_start = FirstStart::Committed;
-        let old: Vec<WorkerId> = old.workers().collect();
-        context.notice(Notice::ReloadCommitted {
-            service: self.policy.name.clone(),
-            generation,
-            after: now.since(since),
-            draining: u32::try_from(old.len()).unwrap_or(u32::MAX),
-        });
-        self.recover(context);
-        for id in old {
-            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
-        }
-        context.respond(requests, &Response::Committed(generation));
-        // One that was queued meanwhile begins within this turn.
-        self.begin_reload(now, context);
-    }
-
-    /// Puts the world back as it was before the reload under way.
-    fn abort(&mut self, now: Time, reason: String, context: &mut Context<'_>) {
-        let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
-            return;
-        };
-        context.notice(Notice::ReloadAborted {
-            service: self.policy.name.clone(),
-            generation,
-            serving: self.serving.generation,
-            reason: reason.clone(),
-        });
-        if let ReloadStage::Rolling(fleet) = stage {
-            for id in fleet.workers() {
-                self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
-            }
-        }
-        context.respond(requests, &Response::Aborted(reason));
-    }
-
     /// From here on nothing starts. Who waits for a reload is told so.
     fn retire(&mut self, context: &mut Context<'_>) {
         self.stopping = true;
@@ -579,13 +458,6 @@ impl Service {
         let spawn = Spawn { worker, service, slot, generation, members };
         context.actions.push_back(Action::Spawn(spawn));
         worker
-    }
-
-    fn rolling(&self) -> Option<&Fleet> {
-        match &self.reload {
-            Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) => Some(fleet),
-            Some(Reload { stage: ReloadStage::Preparing, .. }) | None => None,
-        }
     }
 
     fn ready_in(&self, fleet: &Fleet) -> u32 {

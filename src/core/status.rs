@@ -31,6 +31,8 @@ pub struct ServiceStatus {
     pub failing: bool,
     /// The generation that a reload under way is to bring.
     pub reloading: Option<GenerationId>,
+    /// How the last reload failed, if it did and no other has begun since.
+    pub last_abort: Option<String>,
     /// Whether another reload waits.
     pub queued: bool,
     /// All its workers, whatever their state.
@@ -95,11 +97,13 @@ pub struct Headline<'a> {
     pub failing: bool,
     /// The generation that a reload under way is to bring.
     pub reloading: Option<GenerationId>,
+    /// How the last reload failed, if it did and no other has begun since.
+    pub last_abort: Option<&'a str>,
 }
 
 impl fmt::Display for Headline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Headline { name, wanted, ready, draining, generation, failing, reloading } = self;
+        let Headline { name, wanted, ready, draining, generation, failing, .. } = self;
         write!(f, "{name}: {ready} of {wanted} workers ready, generation {generation}")?;
         if *failing {
             write!(f, ", failing")?;
@@ -107,8 +111,11 @@ impl fmt::Display for Headline<'_> {
         if *draining > 0 {
             write!(f, ", {draining} draining")?;
         }
-        match reloading {
-            Some(next) => write!(f, ", reloading to generation {next}"),
+        if let Some(next) = self.reloading {
+            write!(f, ", reloading to generation {next}")?;
+        }
+        match self.last_abort {
+            Some(reason) => write!(f, "; {reason}"),
             None => Ok(()),
         }
     }
@@ -125,6 +132,7 @@ impl fmt::Display for ServiceStatus {
             generation: self.generation,
             failing: self.failing,
             reloading: self.reloading,
+            last_abort: self.last_abort.as_deref(),
         }
         .fmt(f)
     }

@@ -106,6 +106,8 @@ pub struct Change {
     pub ready: Option<Evidence>,
     /// It no longer serves, or never will.
     pub ended: Option<Ending>,
+    /// Its main process has gone and others live on: what is to be said of that.
+    pub left_behind: Option<Notice>,
     /// No process of it is left.
     pub gone: bool,
 }
@@ -338,9 +340,17 @@ impl Worker {
                     pid,
                 });
             }
-            // The stop was asked for while the program was being set up: the signal is on its way.
-            WorkerState::Draining { .. } | WorkerState::Killed { .. } => {}
-            WorkerState::Ready { .. } | WorkerState::Orphaned { .. } => {}
+            // Asked to stop while its program was being set up. HUP is dropped during that, every
+            // other signal would have ended it, so HUP alone is sent again.
+            WorkerState::Draining { sent, .. } => {
+                let last = sent.checked_sub(1).and_then(|rung| scene.policy.stop.step(rung));
+                if last.is_some_and(|step| step.signal == Signal::Hup) {
+                    scene.actions.push_back(Action::Signal(self.id, Signal::Hup));
+                }
+            }
+            WorkerState::Ready { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => {}
         }
         Change::default()
     }
@@ -378,14 +388,14 @@ impl Worker {
         }
         match self.state {
             WorkerState::Starting { .. } | WorkerState::Ready { .. } => {
-                self.orphan(now, now, now + ORPHANS_WAIT, left, scene);
+                change.left_behind = self.orphan(now, now, now + ORPHANS_WAIT, left, scene);
             }
             // What is left may be finishing requests: it gets the signal too, and the time that is
             // left of the whole ladder, or of this rung where that was begun late or extended.
             WorkerState::Draining { since, deadline, .. } => {
                 let whole = since + scene.policy.stop.total();
                 let deadline = deadline.max(whole).max(now + KILL_WAIT);
-                self.orphan(now, since, deadline, left, scene);
+                change.left_behind = self.orphan(now, since, deadline, left, scene);
             }
             WorkerState::Orphaned { .. } | WorkerState::Killed { .. } => {}
         }
@@ -501,13 +511,21 @@ impl Worker {
         }
     }
 
-    fn orphan(&mut self, now: Time, since: Time, deadline: Time, left: u32, scene: &mut Scene<'_>) {
+    /// What is left of the tree is asked to stop until `deadline`. Returns what is to be said of it.
+    fn orphan(
+        &mut self,
+        now: Time,
+        since: Time,
+        deadline: Time,
+        left: u32,
+        scene: &mut Scene<'_>,
+    ) -> Option<Notice> {
         let signal = scene.policy.stop.first().signal;
         scene.actions.push_back(Action::SignalTree(self.id, signal));
         scene.actions.push_back(Action::SignalTree(self.id, Signal::Cont));
         let kill_after = now.until(deadline);
-        scene.notice(Notice::LeftBehind { worker: self.name(scene), left, signal, kill_after });
         self.state = WorkerState::Orphaned { since, deadline };
+        Some(Notice::LeftBehind { worker: self.name(scene), left, signal, kill_after })
     }
 
     fn kill_tree(&mut self, now: Time, since: Time, rounds: u32, scene: &mut Scene<'_>) {

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use crate::config::run::Source;
 use crate::core::Supervisor;
-use crate::core::event::{Event, SpawnFailure, WorkerEvent};
+use crate::core::event::{Event, Exit, SpawnFailure, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, WorkerId};
 use crate::core::request::Request;
-use crate::core::time::Time;
 use crate::os::clock;
 use crate::os::definition::Definition;
 use crate::os::limits::OpenFiles;
@@ -54,7 +53,6 @@ pub(super) struct Daemon {
     pub(super) events: VecDeque<Event>,
     pub(super) finished: bool,
     last_request: u64,
-    next_ping: Option<Time>,
 }
 
 /// What is open for one worker.
@@ -121,8 +119,7 @@ impl Token {
 
 impl Daemon {
     pub(super) fn new(parts: Parts) -> Daemon {
-        let manager = ServiceManager::from_environment();
-        let next_ping = manager.ping_every().map(|_| clock::now());
+        let manager = ServiceManager::from_environment(clock::now());
         Daemon {
             parts,
             processes: Processes::default(),
@@ -131,7 +128,6 @@ impl Daemon {
             events: VecDeque::new(),
             finished: false,
             last_request: 0,
-            next_ping,
         }
     }
 
@@ -166,8 +162,8 @@ impl Daemon {
                 self.settle();
             }
             more_children = children_changed && self.reap();
-            self.ping();
             let now = clock::now();
+            self.manager.handle_timeout(now);
             if self.parts.supervisor.next_deadline().is_some_and(|(at, _)| at <= now) {
                 self.parts.supervisor.handle_timeout(now);
             }
@@ -189,18 +185,8 @@ impl Daemon {
 
     fn timeout(&self) -> Option<Duration> {
         let deadline = self.parts.supervisor.next_deadline().map(|(at, _)| at);
-        let next = [deadline, self.next_ping].into_iter().flatten().min()?;
+        let next = [deadline, self.manager.deadline()].into_iter().flatten().min()?;
         Some(clock::now().until(next))
-    }
-
-    fn ping(&mut self) {
-        let now = clock::now();
-        if let (Some(at), Some(every)) = (self.next_ping, self.manager.ping_every())
-            && at <= now
-        {
-            self.manager.ping();
-            self.next_ping = Some(now + every);
-        }
     }
 
     pub(super) fn happened(&mut self, worker: WorkerId, event: WorkerEvent) {
@@ -214,6 +200,10 @@ impl Daemon {
             let request = match received {
                 Received::ChildChanged => {
                     children_changed = true;
+                    continue;
+                }
+                Received::Meaningless(name) => {
+                    tracing::warn!("{name} means nothing to this version; ignoring it");
                     continue;
                 }
                 Received::Reload => Request::Reload,
@@ -312,6 +302,10 @@ impl Daemon {
     }
 
     fn change_main(&mut self, worker: WorkerId, pid: u32) {
+        if self.workers.get(&worker).is_some_and(|handles| handles.orphaned) {
+            let what = format!("names process {pid} as its main one, after its main one exited");
+            return self.complain(worker, &what);
+        }
         let watch = match self.processes.change_main(worker, pid) {
             NewMain::Same => return,
             NewMain::Changed(watch) => watch,
@@ -384,11 +378,16 @@ impl Daemon {
         more
     }
 
-    fn exited(&mut self, worker: WorkerId, how: crate::core::event::Exit) {
+    fn exited(&mut self, worker: WorkerId, how: Exit) {
         // What it did and said before comes first.
         self.read_outcome(worker);
         self.read_messages(worker);
         self.settle();
+        // Its last word may have named the one that takes over, as programs do that fork into the
+        // background: then it is no end.
+        if self.processes.main(worker).is_some() {
+            return;
+        }
         let Some(handles) = self.workers.get_mut(&worker) else {
             return;
         };

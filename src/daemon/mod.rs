@@ -11,7 +11,7 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::config::run::{Name, RunConfig, RunConfigError};
+use crate::config::run::{Name, RunConfig, RunConfigError, SOCKETS_MAX};
 use crate::config::values::Workers;
 use crate::core::Supervisor;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
@@ -88,6 +88,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let signals = Signals::listen().map_err(system("listen to signals"))?;
     let reactor = Reactor::new().map_err(system("watch descriptors"))?;
     reactor.add(&signals, Token::Signals.encode()).map_err(system("watch for signals"))?;
+    let before = processes::children_before();
     processes::become_subreaper().map_err(system("become a subreaper"))?;
 
     // Handed-over sockets can be all there are, so this is known only here.
@@ -103,6 +104,11 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let runtime_dir = RuntimeDir::claim(name, name_is)?;
     let Bound { listeners, unused } =
         listeners::bind_all(&config.sockets, handed_over, listeners::BACKLOG)?;
+    if listeners.len() > SOCKETS_MAX {
+        let count = listeners.len();
+        listeners.into_iter().for_each(Listener::close);
+        return Err(RunConfigError::TooManySockets(count).into());
+    }
     let pid_file = match config.pid_file.as_deref().map(PidFile::write_named).transpose() {
         Ok(pid_file) => pid_file,
         Err((path, error)) => {
@@ -131,7 +137,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     };
     Daemon::new(parts).run();
     drop(pid_file);
-    match processes::sweep() {
+    match processes::sweep(&before) {
         0 => Ok(Ended::Clean),
         left => Ok(Ended::LeftBehind(left)),
     }

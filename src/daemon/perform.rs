@@ -7,7 +7,9 @@ use std::os::fd::AsFd;
 use crate::core::action::{Action, Announcement, Spawn};
 use crate::core::event::{Event, Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, WorkerId};
+use crate::os::clock;
 use crate::os::definition::{self, Definition};
+use crate::os::limits;
 use crate::os::notify_socket::NotifySocket;
 use crate::os::spawn::{self, Order};
 use crate::os::waiting;
@@ -82,7 +84,7 @@ impl Daemon {
             arguments: definition.arguments.clone(),
             environment: environment(definition, order, &service_name, &names, &notify),
             sockets: u32::try_from(listeners.len()).unwrap_or(u32::MAX),
-            open_files: self.parts.open_files,
+            open_files: limits::open_files_for_worker(self.parts.open_files),
             pinned: definition.pinned,
         };
         let spawned = spawn::spawn(&Order {
@@ -156,12 +158,13 @@ impl Daemon {
         }
     }
 
-    fn announce(&self, announcement: &Announcement) {
+    fn announce(&mut self, announcement: &Announcement) {
+        let now = clock::now();
         match announcement {
-            Announcement::Ready => self.manager.ready(),
-            Announcement::Reloading => self.manager.reloading(),
-            Announcement::Stopping(takes) => self.manager.stopping(*takes),
-            Announcement::Status(line) => self.manager.status(line),
+            Announcement::Ready => self.manager.ready(now),
+            Announcement::Reloading => self.manager.reloading(now),
+            Announcement::Stopping(takes) => self.manager.stopping(now, *takes),
+            Announcement::Status(line) => self.manager.status(now, line),
         }
     }
 }

@@ -23,6 +23,16 @@ pub fn raise_open_files() -> io::Result<OpenFiles> {
     Ok((soft, hard))
 }
 
+/// The limits that a worker gets: those that we were started with, as far as ours still allow them.
+/// Somebody may have lowered ours since, and nobody can raise a hard limit again without privilege.
+#[must_use]
+pub fn open_files_for_worker((soft, hard): OpenFiles) -> OpenFiles {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((_, ours)) => (soft.min(ours), hard.min(ours)),
+        Err(_) => (soft, hard),
+    }
+}
+
 /// How many processors we may use: the affinity mask and the cgroup's quota count, both versions of
 /// cgroups are known to the standard library. At least 1.
 #[must_use]

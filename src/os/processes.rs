@@ -100,7 +100,10 @@ impl Processes {
 
     /// Nothing of the worker is left.
     pub fn remove(&mut self, worker: WorkerId) {
-        if let Some(entry) = self.workers.remove(&worker) {
+        // A main process that was reaped has given its number back, maybe to another worker.
+        if let Some(entry) = self.workers.remove(&worker)
+            && entry.main.is_some()
+        {
             self.mains.remove(&entry.root.main);
         }
     }
@@ -165,7 +168,9 @@ impl Processes {
                 return false;
             };
             if stat.ppid == ourselves {
-                return self.owner(current) == Some(worker);
+                // One that has exited and waits for us to collect it shows its session only.
+                let exited_in_session = !stat.is_live() && stat.session == entry.root.session;
+                return exited_in_session || self.owner(current) == Some(worker);
             }
             current = stat.ppid;
         }
@@ -296,16 +301,27 @@ impl Processes {
     }
 }
 
-/// Kills and reaps everything below us, strangers included: the daemon ends. Gives how many are
-/// left, hanging in the kernel.
+/// The children that this process has already: whoever exec'd into us had started them, and they
+/// are none of our business.
 #[must_use]
-pub fn sweep() -> usize {
+pub fn children_before() -> BTreeSet<Process> {
+    proc::children(Pid::this()).into_iter().filter_map(Process::live).collect()
+}
+
+/// Kills and reaps everything below us, strangers included, except what was there `before` us: the
+/// daemon ends. Gives how many are left, hanging in the kernel.
+#[must_use]
+pub fn sweep(before: &BTreeSet<Process>) -> usize {
     let deadline = clock::now() + SWEEP_WAIT;
     loop {
         while reap_one(Whom::Anyone).is_some() {}
-        let below: Vec<Process> =
-            proc::descendants(Pid::this()).into_iter().filter_map(Process::live).collect();
-        let pidfds: Vec<OwnedFd> = below.into_iter().filter_map(open).collect();
+        let children = proc::children(Pid::this()).into_iter().filter_map(Process::live);
+        let ours = children.filter(|child| !before.contains(child));
+        let below = ours.flat_map(|child| {
+            let descendants = proc::descendants(child.pid).into_iter().filter_map(Process::live);
+            std::iter::once(child).chain(descendants)
+        });
+        let pidfds: Vec<OwnedFd> = below.filter_map(open).collect();
         let left = clock::now().until(deadline);
         if pidfds.is_empty() || left.is_zero() {
             return pidfds.len();

@@ -7,7 +7,10 @@ use std::os::unix::net::UnixStream;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::Mode;
-use signal_hook::consts::signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU};
+use nix::unistd::{Pid, getsid};
+use signal_hook::consts::signal::{
+    SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2,
+};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
@@ -17,8 +20,8 @@ use super::sys;
 /// The signals that shepherd listens to.
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, WithOrigin>,
-    /// Whether there was a terminal at the start, so that its loss means something.
-    had_terminal: bool,
+    /// The leader of our session, if there was a terminal at the start whose loss means something.
+    shell: Option<i32>,
 }
 
 /// What a signal means to the daemon.
@@ -40,6 +43,8 @@ pub enum Received {
     OneFewer,
     /// CHLD.
     ChildChanged,
+    /// A signal that would end us by default, which nobody who sends it can want.
+    Meaningless(&'static str),
 }
 
 impl Signals {
@@ -49,7 +54,8 @@ impl Signals {
     ///
     /// When no pipe can be made.
     pub fn listen() -> io::Result<Signals> {
-        let mut wanted = vec![SIGTERM, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGCHLD];
+        let mut wanted =
+            vec![SIGTERM, SIGINT, SIGQUIT, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGCHLD];
         if !sys::is_ignored(SIGHUP) {
             wanted.push(SIGHUP);
         }
@@ -57,7 +63,8 @@ impl Signals {
         SigSet::empty().thread_set_mask()?;
         let (read, write) = UnixStream::pair()?;
         let delivery = SignalDelivery::with_pipe(read, write, WithOrigin::default(), wanted)?;
-        Ok(Signals { delivery, had_terminal: terminal_is_there() })
+        let leader = getsid(None).ok().map(Pid::as_raw);
+        Ok(Signals { delivery, shell: leader.filter(|_| terminal_is_there()) })
     }
 
     /// What has come since the last call, in the order of the signals' numbers.
@@ -73,18 +80,24 @@ impl Signals {
             SIGTERM => Some(Received::Stop),
             SIGINT => Some(Received::Interrupt),
             SIGQUIT => Some(Received::StopNow),
+            // The kernel sends these to a background job that uses its terminal.
+            SIGTTIN | SIGTTOU if matches!(origin.cause, Cause::Kernel) => None,
             SIGTTIN => Some(Received::OneMore),
             SIGTTOU => Some(Received::OneFewer),
+            SIGUSR1 => Some(Received::Meaningless("SIGUSR1")),
+            SIGUSR2 => Some(Received::Meaningless("SIGUSR2")),
             SIGCHLD => Some(Received::ChildChanged),
             _ => None,
         }
     }
 
     /// The kernel sends HUP itself when a terminal hangs up; a shell that dies with its terminal
-    /// sends it by kill(2), and the terminal is gone all the same.
+    /// sends it by kill(2). From anybody else it asks for a reload, terminal or not.
     fn hung_up(&self, origin: &Origin) -> bool {
         let from_kernel = matches!(origin.cause, Cause::Kernel);
-        from_kernel || (self.had_terminal && !terminal_is_there())
+        let sender = origin.process.map(|process| process.pid);
+        let from_shell = self.shell.is_some() && sender == self.shell;
+        from_kernel || (from_shell && !terminal_is_there())
     }
 }
 

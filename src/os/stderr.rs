@@ -75,6 +75,13 @@ impl Stderr {
         Ok(Stderr { sink, is_terminal: io::stderr().is_terminal(), state: Mutex::default() })
     }
 
+    /// Writes one line of our own, outside of the log. Without a stderr nothing is said.
+    pub fn say(line: &str) {
+        if let Ok(stderr) = Stderr::open() {
+            stderr.line(format!("{line}\n").as_bytes());
+        }
+    }
+
     /// Writes one line, or drops it.
     fn line(&self, line: &[u8]) {
         // A background job that writes to its terminal under `stty tostop` is sent TTOU, which means

@@ -1,0 +1,155 @@
+//! A service carries a reload through: it asks [`reload::next_step`] what comes next, and does it.
+
+use crate::core::action::Action;
+use crate::core::fleet::Fleet;
+use crate::core::ids::{GenerationId, RequestId, WorkerId};
+use crate::core::notice::Notice;
+use crate::core::reload::{self, Reload, ReloadStage, Step};
+use crate::core::request::{Response, WAITING_MAX};
+use crate::core::time::Time;
+use crate::core::worker::Worker;
+
+use super::{Context, FirstStart, Service};
+
+impl Service {
+    /// The definition of the reload under way was read.
+    pub fn handle_prepared(&mut self, generation: GenerationId) {
+        if let Some(reload) = &mut self.reload
+            && reload.generation == generation
+        {
+            reload.stage = ReloadStage::Rolling(Fleet::new(generation));
+        }
+    }
+
+    /// The definition of the reload under way could not be read.
+    pub fn handle_prepare_failed(
+        &mut self,
+        now: Time,
+        generation: GenerationId,
+        reason: String,
+        context: &mut Context<'_>,
+    ) {
+        self.definitions.remove(&generation);
+        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
+            self.abort(now, reason, context);
+        }
+    }
+
+    /// Asks for a reload: now, or next when one is under way.
+    pub fn ask_reload(&mut self, request: RequestId, context: &mut Context<'_>) {
+        if let Some(waiting) = &mut self.queued {
+            if waiting.len() >= WAITING_MAX {
+                let refused = Response::Refused("too many wait for the next reload already");
+                context.respond(vec![request], &refused);
+            } else {
+                waiting.push(request);
+            }
+            return;
+        }
+        self.queued = Some(vec![request]);
+        let behind = if self.reload.is_some() {
+            "the one that is under way"
+        } else if self.may_reload() {
+            return;
+        } else {
+            "the first start"
+        };
+        context.notice(Notice::ReloadQueued { service: self.policy.name.clone(), behind });
+    }
+
+    fn may_reload(&self) -> bool {
+        self.reload.is_none() && self.first_start != FirstStart::UnderWay
+    }
+
+    pub(super) fn begin_reload(&mut self, now: Time, context: &mut Context<'_>) {
+        if !self.may_reload() {
+            return;
+        }
+        let Some(requests) = self.queued.take() else {
+            return;
+        };
+        let generation = GenerationId(self.last_generation.0 + 1);
+        self.last_generation = generation;
+        self.last_abort = None;
+        self.definitions.insert(generation);
+        let service = self.policy.name.clone();
+        context.notice(Notice::ReloadBegins { service, generation });
+        let service = self.policy.service;
+        context.actions.push_back(Action::Prepare { service, generation });
+        let stage = ReloadStage::Preparing;
+        self.reload = Some(Reload { generation, since: now, requests, stage });
+    }
+
+    pub(super) fn advance_reload(&mut self, now: Time, context: &mut Context<'_>) {
+        // Each turn starts a worker or leaves the loop.
+        loop {
+            let Some(fleet) = self.rolling() else { return };
+            let generation = fleet.generation;
+            let is_ready = |id| self.workers.get(&id).is_some_and(Worker::is_ready);
+            match reload::next_step(fleet, self.wanted, self.policy.starting_max, is_ready) {
+                Step::Start(slot) => {
+                    let id = self.spawn(now, slot, generation, context);
+                    if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) =
+                        &mut self.reload
+                    {
+                        fleet.hold(slot, id);
+                    }
+                }
+                Step::Wait => return,
+                Step::Commit => return self.commit(now, context),
+            }
+        }
+    }
+
+    fn commit(&mut self, now: Time, context: &mut Context<'_>) {
+        let Some(Reload { generation, since, requests, stage }) = self.reload.take() else {
+            return;
+        };
+        let ReloadStage::Rolling(fleet) = stage else {
+            return;
+        };
+        let old = std::mem::replace(&mut self.serving, fleet);
+        self.first_start = FirstStart::Committed;
+        let old: Vec<WorkerId> = old.workers().collect();
+        context.notice(Notice::ReloadCommitted {
+            service: self.policy.name.clone(),
+            generation,
+            after: now.since(since),
+            draining: u32::try_from(old.len()).unwrap_or(u32::MAX),
+        });
+        self.recover(context);
+        for id in old {
+            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+        }
+        context.respond(requests, &Response::Committed(generation));
+        // One that was queued meanwhile begins within this turn.
+        self.begin_reload(now, context);
+    }
+
+    /// Puts the world back as it was before the reload under way.
+    pub(super) fn abort(&mut self, now: Time, reason: String, context: &mut Context<'_>) {
+        let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
+            return;
+        };
+        self.last_abort = Some(format!("reload to generation {generation} aborted: {reason}"));
+        context.notice(Notice::ReloadAborted {
+            service: self.policy.name.clone(),
+            generation,
+            serving: self.serving.generation,
+            reason: reason.clone(),
+        });
+        if let ReloadStage::Rolling(fleet) = stage {
+            for id in fleet.workers() {
+                self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+            }
+        }
+        context.respond(requests, &Response::Aborted(reason));
+    }
+
+    pub(super) fn rolling(&self) -> Option<&Fleet> {
+        match &self.reload {
+            Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) => Some(fleet),
+            Some(Reload { stage: ReloadStage::Preparing, .. }) | None => None,
+        }
+    }
+}
