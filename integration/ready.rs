@@ -12,7 +12,9 @@ use std::{
 
 use crate::{
     given::{environment, kill},
-    harness::{Builder, Daemon, Process, free_port, get, http_node, http_python, http_rust, odd},
+    harness::{
+        Builder, Daemon, Line, Process, free_port, get, http_node, http_python, http_rust, odd,
+    },
 };
 
 fn odd_mode(mode: &[&str]) -> Vec<OsString> {
@@ -292,6 +294,69 @@ os._exit(0)
     assert!(daemon.stop().success());
     let line = daemon.wait_line(|line| line.starts_with("TERM to"), "a stop signal");
     assert_eq!(line, "TERM to the named one");
+    daemon.assert_nothing_left();
+}
+
+/// The pid in "worker 1 (web.0) names process 42 as its main process".
+fn named_process(line: &Line) -> Option<i32> {
+    let (_, rest) = line.text.split_once(" names process ")?;
+    rest.split_once(' ')?.0.parse().ok()
+}
+
+#[test]
+fn workers_that_fork_into_the_background_go_on_in_the_process_they_name() {
+    let daemon = Daemon::run()
+        .workers(8)
+        .args(["--ready", "notify"])
+        .command(python(
+            "\
+reader, writer = os.pipe()
+if os.fork() == 0:
+    notify(f'MAINPID={os.getpid()}\\nREADY=1')
+    os.write(writer, b'.')
+    signal.pause()
+os.read(reader, 1)
+os._exit(0)
+",
+        ))
+        .start();
+    daemon.wait_line(contains(": 8 workers ready"), "all of them ready");
+    assert_eq!(daemon.count_lines(contains("as its main process")), 8);
+    assert_eq!(daemon.count_lines(contains("restarting")), 0);
+    // The first processes have gone, and those that were named have come to the daemon.
+    let mut named: Vec<i32> = daemon.lines().iter().filter_map(named_process).collect();
+    named.sort_unstable();
+    daemon.eventually("the end of the first processes", || {
+        let mut children = daemon.children();
+        children.sort_unstable();
+        (children == named).then_some(())
+    });
+    // Each is asked to stop by name; none is left to the sweep at the end.
+    assert!(daemon.stop().success());
+    assert_eq!(daemon.count_lines(contains("was ended by SIGTERM, after")), 8);
+    daemon.assert_nothing_left();
+}
+
+#[test]
+fn what_a_main_process_left_behind_cannot_name_itself_the_main_one() {
+    let daemon = Daemon::run()
+        .args(["--ready", "notify", "--drain-timeout", "1s"])
+        .command(python(
+            "\
+# Blocked and waited for: it comes once the main process is known to be gone.
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+if os.fork() != 0:
+    notify('READY=1')
+    os._exit(0)
+signal.sigwait([signal.SIGTERM])
+notify(f'MAINPID={os.getpid()}')
+signal.pause()
+",
+        ))
+        .start();
+    daemon.wait_line(contains("after its main one exited"), "a refusal");
+    daemon.wait_line(contains("killing worker 1 "), "the end of what was left behind");
+    assert!(daemon.stop().success());
     daemon.assert_nothing_left();
 }
 

@@ -303,3 +303,17 @@ fn odd_mode(arguments: &[&str]) -> Vec<OsString> {
     words.extend(arguments.iter().map(OsString::from));
     words
 }
+
+#[test]
+fn signals_without_a_meaning_are_told_of_and_change_nothing() {
+    let site = Site::new();
+    let daemon = site.run(1).command(http_rust()).start();
+    let before = wait_serving(&daemon, 1);
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+        daemon.signal(signal);
+        let told = format!("{signal} means nothing to this version");
+        daemon.wait_line(|line| line.contains(&told), &told);
+    }
+    assert_eq!(daemon.workers(), before);
+    stop_well(&daemon);
+}

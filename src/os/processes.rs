@@ -381,3 +381,22 @@ fn number(signal: Signal) -> i32 {
         Signal::Pwr => libc::SIGPWR,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_that_is_given_to_another_worker_is_that_workers_own() {
+        let own_pidfd = || sys::pidfd_open(Pid::this()).expect("a pidfd");
+        let (first, second) = (WorkerId(1), WorkerId(2));
+        let pid = Pid::from_raw(i32::MAX);
+        let mut processes = Processes::default();
+        processes.insert(first, pid, own_pidfd(), "web");
+        assert_eq!(processes.main_has_gone(pid), Some(first));
+        processes.insert(second, pid, own_pidfd(), "web");
+        // What the first one left behind has ended only now.
+        processes.remove(first);
+        assert_eq!(processes.main_has_gone(pid), Some(second));
+    }
+}
