@@ -258,7 +258,7 @@ impl Daemon {
                         .sender
                         .is_none_or(|sender| self.processes.may_speak_for(worker, sender));
                     if received.cut {
-                        self.complain(worker, "sent a notification that is too long; ignoring it");
+                        self.complain(worker, "sent a notification that does not fit; ignoring it");
                     } else if trusted {
                         self.hear(worker, &notify::parse(&received.bytes));
                     } else {

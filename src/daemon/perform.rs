@@ -11,6 +11,7 @@ use crate::os::clock;
 use crate::os::definition::{self, Definition};
 use crate::os::limits;
 use crate::os::notify_socket::NotifySocket;
+use crate::os::runtime_dir::RuntimeDir;
 use crate::os::spawn::{self, Order};
 use crate::os::waiting;
 use crate::protocol::exec_plan::{ExecPlan, Outcome, OutcomeReader, Stage};
@@ -72,7 +73,7 @@ impl Daemon {
             .definitions
             .get(&(service, generation))
             .ok_or_else(|| ("finding its definition", io::ErrorKind::NotFound.into()))?;
-        let notify = NotifySocket::bind(self.parts.runtime_dir.notify_path(worker.0))
+        let notify = bind_notify(&mut self.parts.runtime_dir, worker)
             .map_err(|error| ("making its notification socket", error))?;
         let listeners: Vec<_> =
             members.iter().filter_map(|member| self.parts.listeners.get(member)).collect();
@@ -166,6 +167,18 @@ impl Daemon {
             Announcement::Stopping(takes) => self.manager.stopping(now, *takes),
             Announcement::Status(line) => self.manager.status(now, line),
         }
+    }
+}
+
+/// Binds a worker's notification socket, in a directory that is made again if somebody removed it:
+/// a login manager does so when the user logs out.
+fn bind_notify(directory: &mut RuntimeDir, worker: WorkerId) -> io::Result<NotifySocket> {
+    match NotifySocket::bind(directory.notify_path(worker.0)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            directory.restore()?;
+            NotifySocket::bind(directory.notify_path(worker.0))
+        }
+        bound => bound,
     }
 }
 

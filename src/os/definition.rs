@@ -10,8 +10,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{AccessFlags, faccessat};
 use thiserror::Error;
 
@@ -63,7 +64,10 @@ pub enum DefinitionError {
         /// Why.
         error: io::Error,
     },
-    /// A program that was named by path.
+    /// A program without a name.
+    #[error("cannot run ``: the program's name is empty")]
+    NameEmpty,
+    /// A program that was named by path, or whose search failed.
     #[error("cannot run `{program}`: {error}")]
     Program {
         /// Which one.
@@ -97,7 +101,9 @@ pub enum DefinitionError {
     },
     /// A script whose interpreter is not there.
     #[error(
-        "cannot run `{program}`: its interpreter `{interpreter}` does not exist; see its first line"
+        "cannot run `{program}`: its interpreter `{}` does not exist; {}",
+        visible(interpreter),
+        interpreter_hint(interpreter)
     )]
     NoInterpreter {
         /// Which one.
@@ -190,10 +196,9 @@ fn open_directory(path: Option<&Path>) -> Result<OwnedFd, DefinitionError> {
 pub fn explain_exec(definition: &Definition, errno: i32) -> String {
     let path = Path::new(OsStr::from_bytes(&definition.path));
     let shown = path.display();
-    let errno = nix::errno::Errno::from_raw(errno);
+    let errno = Errno::from_raw(errno);
     match errno {
-        nix::errno::Errno::ENOENT => match look_at(path, &shown.to_string(), &definition.directory)
-        {
+        Errno::ENOENT => match look_at(path, &shown.to_string(), &definition.directory) {
             // It is there, and so is a script's interpreter: what is missing is its loader.
             Ok(_) => format!(
                 "cannot run `{shown}`: the loader that it asks for does not exist; \
@@ -201,11 +206,11 @@ pub fn explain_exec(definition: &Definition, errno: i32) -> String {
             ),
             Err(error) => error.to_string(),
         },
-        nix::errno::Errno::ENOEXEC => format!(
+        Errno::ENOEXEC => format!(
             "cannot run `{shown}`: it is no program for this machine; \
              a script begins with `#!` and its interpreter"
         ),
-        nix::errno::Errno::E2BIG => {
+        Errno::E2BIG => {
             format!("cannot run `{shown}`: its arguments and environment are too large")
         }
         errno => format!("cannot run `{shown}`: {}", io::Error::from(errno)),
@@ -225,6 +230,9 @@ fn find(
     path_variable: Option<&[u8]>,
 ) -> Result<Found, DefinitionError> {
     let shown = name.to_string_lossy().into_owned();
+    if name.is_empty() {
+        return Err(DefinitionError::NameEmpty);
+    }
     if name.as_bytes().contains(&b'/') {
         return look_at(Path::new(name), &shown, directory);
     }
@@ -235,8 +243,10 @@ fn find(
         let candidate = Path::new(OsStr::from_bytes(entry)).join(name);
         match look_at(&candidate, &shown, directory) {
             Ok(found) => return Ok(found),
-            // As execvp(3): what is not there is passed over, the rest is told in the end.
-            Err(DefinitionError::Program { .. }) => {}
+            // As execvp(3): what is not there is passed over, what cannot be run is told in the
+            // end, and what kept us from looking is told at once.
+            Err(DefinitionError::Program { error, .. }) if is_passed_over(&error) => {}
+            Err(error @ DefinitionError::Program { .. }) => return Err(error),
             Err(error) => worst = worst.or(Some(error)),
         }
     }
@@ -248,7 +258,7 @@ fn look_at(path: &Path, shown: &str, directory: &OwnedFd) -> Result<Found, Defin
     let failed = |error| DefinitionError::Program { program: program(), error };
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let file = openat(directory, path, flags, Mode::empty())
-        .map_err(|errno| failed(explain(errno, path)))?;
+        .map_err(|errno| failed(explain(errno, path, directory)))?;
     let kind = fstat(&file).map_err(|errno| failed(errno.into()))?.st_mode;
     let kind = SFlag::from_bits_truncate(kind) & SFlag::S_IFMT;
     if kind != SFlag::S_IFREG {
@@ -271,15 +281,58 @@ fn look_at(path: &Path, shown: &str, directory: &OwnedFd) -> Result<Found, Defin
     Ok(Found { program: file, path: pin_path(path), pinned: false })
 }
 
-fn explain(errno: nix::errno::Errno, path: &Path) -> io::Error {
+/// Whether execvp(3) would look at the next entry of `PATH` after this: it says only that the file
+/// is not there or not for us. The last three are how network file systems say so to glibc.
+fn is_passed_over(error: &io::Error) -> bool {
+    // Ours has a text and no number.
+    error.kind() == io::ErrorKind::NotFound
+        || matches!(
+            error.raw_os_error().map(Errno::from_raw),
+            Some(
+                Errno::ENOTDIR
+                    | Errno::EACCES
+                    | Errno::ELOOP
+                    | Errno::ENAMETOOLONG
+                    | Errno::ESTALE
+                    | Errno::ENODEV
+                    | Errno::ETIMEDOUT
+            )
+        )
+}
+
+fn explain(errno: Errno, path: &Path, directory: &OwnedFd) -> io::Error {
+    let is_link = || {
+        fstatat(directory, path, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|found| {
+            SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK
+        })
+    };
     match errno {
-        nix::errno::Errno::ENOENT if path.is_symlink() && !path.exists() => {
+        Errno::ENOENT if is_link() => {
             io::Error::new(io::ErrorKind::NotFound, "it is a symbolic link to nothing")
         }
-        nix::errno::Errno::ENOENT => {
-            io::Error::new(io::ErrorKind::NotFound, "there is no such file")
-        }
+        Errno::ENOENT => io::Error::new(io::ErrorKind::NotFound, "there is no such file"),
         errno => errno.into(),
+    }
+}
+
+/// The name with its control characters written out, for a terminal.
+fn visible(name: &str) -> String {
+    let mut text = String::new();
+    for character in name.chars() {
+        if character.is_control() {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+fn interpreter_hint(interpreter: &str) -> &'static str {
+    if interpreter.ends_with('\r') {
+        "the script has Windows line endings, convert them with `sed -i 's/\\r$//'`"
+    } else {
+        "see its first line"
     }
 }
 
@@ -339,13 +392,17 @@ mod tests {
         let at = |name: &str| directory.path().join(name);
         write(&at("plain"), "x", 0o644);
         write(&at("script"), "#!/no/such/interpreter -x\n", 0o755);
+        write(&at("windows"), "#!/bin/sh\r\n", 0o755);
         symlink("nowhere", at("dangling")).expect("linked");
         for (program, words) in [
             ("./missing", "no such file"),
             ("no-such-program-anywhere", "no such program in PATH"),
             ("./plain", "not executable"),
             ("./script", "its interpreter `/no/such/interpreter` does not exist"),
+            ("./windows", "`/bin/sh\\r` does not exist; the script has Windows line endings"),
+            ("./dangling", "symbolic link to nothing"),
             ("/", "it is a directory"),
+            ("", "the program's name is empty"),
         ] {
             let text = mistake(&source(directory.path(), program));
             assert!(text.contains(words), "{program}: {text}");
@@ -354,6 +411,17 @@ mod tests {
         assert!(text.contains("symbolic link to nothing"), "{text}");
         let text = mistake(&source(&at("no-directory"), "sh"));
         assert!(text.contains("no-directory") && text.contains("directory"), "{text}");
+    }
+
+    #[test]
+    fn a_search_passes_over_what_is_not_there_and_stops_at_what_it_cannot_look_at() {
+        let directory = open_directory(None).expect("a directory");
+        let search = |path: &[u8]| find(OsStr::new("sh"), &directory, Some(path));
+        let long = [b"/", "x".repeat(300).as_bytes(), b":/etc/passwd:/no/such:/bin"].concat();
+        assert_eq!(search(&long).expect("found").path, b"/bin/sh");
+        // As no descriptor left would, a zero in a path keeps it from being opened at all.
+        let Err(error) = search(b"/\0:/bin") else { panic!("found") };
+        assert!(error.to_string().contains("Invalid argument"), "{error}");
     }
 
     #[test]

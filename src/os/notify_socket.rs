@@ -2,16 +2,13 @@
 //! more than a bound, and closes every descriptor that it is sent.
 
 use std::fs::Permissions;
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 
 use super::sys;
@@ -32,7 +29,8 @@ pub struct NotifySocket {
 pub struct Received {
     /// What it says.
     pub bytes: Vec<u8>,
-    /// Whether it was longer than what is read; then `bytes` is only its head.
+    /// Whether a part of it was lost: `bytes` is only its head when it is longer than what is
+    /// read, and descriptors are missing when we may not have that many.
     pub cut: bool,
     /// Who sent it, by the kernel's word.
     pub sender: Option<Pid>,
@@ -67,31 +65,21 @@ impl NotifySocket {
     ///
     /// Those of recvmsg(2), except that there is nothing to read.
     pub fn receive(&self) -> io::Result<Option<Received>> {
+        self.receive_with(DESCRIPTORS_MAX)
+    }
+
+    fn receive_with(&self, descriptors_max: usize) -> io::Result<Option<Received>> {
         let mut bytes = vec![0; MESSAGE_MAX];
-        let mut control = nix::cmsg_space!(UnixCredentials, [RawFd; DESCRIPTORS_MAX]);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let raw = self.socket.as_raw_fd();
-        let message = match recvmsg::<()>(raw, &mut slices, Some(&mut control), flags) {
+        let message = match sys::receive(&self.socket, &mut bytes, descriptors_max) {
             Ok(message) => message,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
-            Err(errno) => return Err(errno.into()),
-        };
-        let mut sender = None;
-        let mut descriptors = Vec::new();
-        for control in message.cmsgs()? {
-            match control {
-                ControlMessageOwned::ScmCredentials(credentials) => {
-                    sender = Some(Pid::from_raw(credentials.pid())).filter(|pid| pid.as_raw() > 0);
-                }
-                ControlMessageOwned::ScmRights(rights) => {
-                    descriptors.extend(rights.into_iter().filter_map(sys::take_descriptor));
-                }
-                _ => {}
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+                    _ => Err(error),
+                };
             }
-        }
-        let cut = message.flags.contains(MsgFlags::MSG_TRUNC);
-        let length = message.bytes;
+        };
+        let sys::Message { length, cut, sender, descriptors } = message;
         bytes.truncate(length);
         Ok(Some(Received { bytes, cut, sender, descriptors }))
     }
@@ -112,6 +100,12 @@ impl Drop for NotifySocket {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{IoSlice, PipeReader, pipe};
+    use std::os::fd::AsRawFd;
+
+    use nix::poll::{PollFd, PollFlags, poll};
+    use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+
     use super::*;
 
     #[test]
@@ -129,5 +123,50 @@ mod tests {
         assert!(socket.receive().expect("readable").expect("a datagram").cut);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn descriptors_come_with_the_sender() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = NotifySocket::bind(directory.path().join("notify")).expect("binds");
+        let reader = send_writer(&socket, 3);
+        let received = socket.receive().expect("readable").expect("a datagram");
+        assert!(!received.cut);
+        assert_eq!((received.descriptors.len(), received.sender), (3, Some(Pid::this())));
+        drop(received);
+        assert!(has_ended(&reader), "a writer is left");
+    }
+
+    #[test]
+    fn what_came_of_descriptors_that_were_cut_is_closed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = NotifySocket::bind(directory.path().join("notify")).expect("binds");
+        let reader = send_writer(&socket, 5);
+        let received = socket.receive_with(1).expect("readable").expect("a datagram");
+        assert!(received.cut);
+        assert_eq!((received.bytes.as_slice(), received.sender), (&b"X"[..], Some(Pid::this())));
+        assert!((1..5).contains(&received.descriptors.len()), "{received:?}");
+        drop(received);
+        assert!(has_ended(&reader), "a writer is left");
+    }
+
+    /// Sends the only writer of a pipe so many times in one message.
+    fn send_writer(socket: &NotifySocket, times: usize) -> PipeReader {
+        let (reader, writer) = pipe().expect("a pipe");
+        let sender = UnixDatagram::unbound().expect("a socket");
+        let writers = vec![writer.as_raw_fd(); times];
+        let address = UnixAddr::new(socket.path()).expect("an address");
+        let rights = [ControlMessage::ScmRights(&writers)];
+        let bytes = [IoSlice::new(b"X")];
+        sendmsg(sender.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), Some(&address))
+            .expect("sends");
+        reader
+    }
+
+    /// Waits for the end of the pipe: a process that another test is starting may have its writer
+    /// for a moment.
+    fn has_ended(reader: &PipeReader) -> bool {
+        let mut ended = [PollFd::new(reader.as_fd(), PollFlags::empty())];
+        poll(&mut ended, 5000u16).expect("polls") == 1
     }
 }

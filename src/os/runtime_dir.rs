@@ -1,30 +1,45 @@
 //! The daemon's directory for what must be somewhere while it runs, and its name among others.
 //!
-//! A name is taken by holding a lock on a file in the directory of that name, so a daemon that was
-//! killed leaves a name that is free again. The directory goes with the daemon.
+//! A name is taken by holding a lock on the directory of that name, so a daemon that was killed
+//! leaves a name that is free again, and nothing that happens inside frees one. The directory goes
+//! with the daemon. It can go before: the session's end takes `/run/user/UID`, and a clean-up takes
+//! `/tmp`; then it is made once more.
+//!
+//! It never touches a directory that somebody else could have prepared.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::geteuid;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::sys::stat::{Mode, fstat, lstat};
+use nix::unistd::{Uid, geteuid};
 use thiserror::Error;
 
 /// How many daemons of one implicit name may run at once.
 const SAME_NAME_MAX: u32 = 1000;
 
+/// How often a directory is tried: each turn is lost only to a daemon that ends, or to a clean-up
+/// that comes, at this very moment.
+const TRIES_MAX: u32 = 100;
+
 /// The longest path of a notification socket below a daemon's directory: `/notify.` and a worker's
 /// number. A unix socket's path has room for 107 bytes, see unix(7).
 const BELOW_MAX: usize = 8 + 20;
+const PATH_MAX: usize = 107 - BELOW_MAX;
 
 /// A directory that is ours alone while this lives.
 #[derive(Debug)]
 pub struct RuntimeDir {
     path: PathBuf,
     name: String,
-    lock: Flock<File>,
+    /// The directory itself; the name is ours while this is open.
+    lock: Flock<OwnedFd>,
+    /// Whether the directory above was made for daemons, and goes with the last of them.
+    shares_base: bool,
 }
 
 /// Why there is no such directory.
@@ -68,8 +83,22 @@ impl RuntimeDir {
     ///
     /// See [`RuntimeDirError`].
     pub fn claim(name: &str, name_is: NameIs) -> Result<RuntimeDir, RuntimeDirError> {
-        let base = base().map_err(|(path, error)| RuntimeDirError::Unusable { path, error })?;
-        RuntimeDir::claim_in(&base, name, name_is)
+        // Each try is lost only to a daemon that ends at this very moment and takes the directory
+        // above with it.
+        let mut result = Err(RuntimeDirError::Taken(name.to_owned()));
+        for _ in 0..TRIES_MAX {
+            let base = base().map_err(|(path, error)| RuntimeDirError::Unusable { path, error })?;
+            result = RuntimeDir::claim_in(&base, name, name_is);
+            match &result {
+                Err(RuntimeDirError::Unusable { error, .. })
+                    if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        result.map(|mut claimed| {
+            claimed.shares_base = true;
+            claimed
+        })
     }
 
     fn claim_in(base: &Path, name: &str, name_is: NameIs) -> Result<RuntimeDir, RuntimeDirError> {
@@ -79,11 +108,11 @@ impl RuntimeDir {
                 _ => format!("{name}-{number}"),
             };
             let path = base.join(&name);
-            if path.as_os_str().len() + BELOW_MAX > 107 {
+            if path.as_os_str().len() > PATH_MAX {
                 return Err(RuntimeDirError::TooLong(path));
             }
             match take(&path) {
-                Ok(Some(lock)) => return Ok(RuntimeDir { path, name, lock }),
+                Ok(Some(lock)) => return Ok(RuntimeDir { path, name, lock, shares_base: false }),
                 Ok(None) if name_is == NameIs::Explicit => {
                     return Err(RuntimeDirError::Taken(name));
                 }
@@ -92,6 +121,42 @@ impl RuntimeDir {
             }
         }
         Err(RuntimeDirError::Taken(name.to_owned()))
+    }
+
+    /// Makes the directory once more, under the same name, if it is gone: in its old place, or
+    /// where that cannot be made, in the next. It does nothing while the directory is there.
+    ///
+    /// What was in the directory is lost, and [`notify_path`](RuntimeDir::notify_path) may lead
+    /// elsewhere from here on.
+    ///
+    /// # Errors
+    ///
+    /// Why the last place could not be used.
+    pub fn restore(&mut self) -> io::Result<()> {
+        self.restore_in(&candidates())
+    }
+
+    fn restore_in(&mut self, others: &[PathBuf]) -> io::Result<()> {
+        if leads_to(&self.path, &self.lock) {
+            return Ok(());
+        }
+        let mut result = Err(io::ErrorKind::NotFound.into());
+        let old = self.path.parent().map(Path::to_owned);
+        if let Some(above) = old.as_deref().and_then(Path::parent) {
+            // Where this fails, so does what follows.
+            let _ = fs::DirBuilder::new().recursive(true).mode(MODE).create(above);
+        }
+        for base in old.iter().chain(others) {
+            let path = base.join(&self.name);
+            result = retake(base, &path).map(|lock| {
+                self.lock = lock;
+                self.path = path;
+            });
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
     }
 
     /// The name that was taken.
@@ -109,44 +174,68 @@ impl RuntimeDir {
 
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
-        // The lock file goes while it is still locked: nobody can take a file that is on its way
-        // out, see `take`.
-        clean(&self.path);
-        let _ = fs::remove_file(self.path.join(LOCK));
-        let _ = fs::remove_dir(&self.path);
-        let _ = &self.lock;
+        // It may have gone, and another daemon may have taken the name since.
+        if leads_to(&self.path, &self.lock) {
+            // It goes while it is still locked: whoever locks it after that sees that it is no
+            // directory of that name any more, see `take`.
+            clean(&self.path);
+            let _ = fs::remove_dir(&self.path);
+            // The last daemon takes the directory above along; the others keep it from going.
+            if let Some(base) = self.path.parent().filter(|_| self.shares_base) {
+                let _ = fs::remove_dir(base);
+            }
+        }
     }
 }
 
-const LOCK: &str = "lock";
+/// Others may pass, to a socket that is open to them, but not look.
+const MODE: u32 = 0o711;
 
 /// Locks the directory `path`, made if need be. `None` when somebody else holds it.
-fn take(path: &Path) -> io::Result<Option<Flock<File>>> {
-    // Each turn is lost only to a daemon that ends at this very moment.
-    for _ in 0..SAME_NAME_MAX {
-        match fs::DirBuilder::new().mode(0o711).create(path) {
+fn take(path: &Path) -> io::Result<Option<Flock<OwnedFd>>> {
+    for _ in 0..TRIES_MAX {
+        match fs::DirBuilder::new().mode(MODE).create(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true).mode(0o600);
-        let file = match options.open(path.join(LOCK)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory = match open(path, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno.into()),
         };
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
-            return Ok(None);
+        let lock = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, Errno::EINTR)) => continue,
+            Err((_, errno)) => return Err(errno.into()),
         };
         // Its last holder may have removed it between our open and our lock.
-        let current = fs::metadata(path.join(LOCK)).map(|file| file.ino());
-        if current.ok() == Some(lock.metadata()?.ino()) {
+        if leads_to(path, &lock) {
             clean(path);
             return Ok(Some(lock));
         }
     }
-    Ok(None)
+    Err(io::Error::other("it is removed again and again"))
+}
+
+/// Takes `path` for a name that we have.
+fn retake(base: &Path, path: &Path) -> io::Result<Flock<OwnedFd>> {
+    if path.as_os_str().len() > PATH_MAX {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    make_own(base)?;
+    let in_use = || io::Error::new(io::ErrorKind::AddrInUse, "another shepherd has taken its name");
+    take(path)?.ok_or_else(in_use)
+}
+
+/// Whether the path still names the directory that we hold.
+fn leads_to(path: &Path, lock: &Flock<OwnedFd>) -> bool {
+    match (lstat(path), fstat(&**lock)) {
+        (Ok(found), Ok(held)) => (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino),
+        (_, _) => false,
+    }
 }
 
 /// Removes what a daemon that was killed has left.
@@ -163,16 +252,8 @@ fn clean(path: &Path) {
 
 /// The directory that holds one directory for each daemon of this user.
 fn base() -> Result<PathBuf, (PathBuf, io::Error)> {
-    let user = geteuid();
-    let mut candidates = Vec::new();
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
-        Some(directory) => candidates.push(PathBuf::from(directory).join("shepherd")),
-        None if user.is_root() => candidates.push(PathBuf::from("/run/shepherd")),
-        None => candidates.push(PathBuf::from(format!("/run/user/{user}/shepherd"))),
-    }
-    candidates.push(std::env::temp_dir().join(format!("shepherd-{user}")));
     let mut failure = None;
-    for path in candidates {
+    for path in candidates() {
         match make_own(&path) {
             Ok(()) => return Ok(path),
             Err(error) => failure = Some((path, error)),
@@ -181,9 +262,24 @@ fn base() -> Result<PathBuf, (PathBuf, io::Error)> {
     Err(failure.unwrap_or_else(|| (PathBuf::new(), io::ErrorKind::NotFound.into())))
 }
 
+/// Where that directory may be, the best first.
+fn candidates() -> Vec<PathBuf> {
+    candidates_of(std::env::var_os("XDG_RUNTIME_DIR"), geteuid(), &std::env::temp_dir())
+}
+
+fn candidates_of(runtime: Option<OsString>, user: Uid, temporary: &Path) -> Vec<PathBuf> {
+    // The XDG base directory specification: a relative path is invalid and is to be ignored.
+    let first = match runtime.map(PathBuf::from).filter(|path| path.is_absolute()) {
+        Some(directory) => directory.join("shepherd"),
+        None if user.is_root() => PathBuf::from("/run/shepherd"),
+        None => PathBuf::from(format!("/run/user/{user}/shepherd")),
+    };
+    vec![first, temporary.join(format!("shepherd-{user}"))]
+}
+
 /// Makes the directory unless it is there, and refuses one that somebody else could have prepared.
 fn make_own(path: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o711).create(path) {
+    match fs::DirBuilder::new().mode(MODE).create(path) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
@@ -219,7 +315,6 @@ mod tests {
         let base = tempfile::tempdir().expect("a directory");
         let path = base.path().join("web");
         fs::create_dir(&path).expect("made");
-        fs::write(path.join("lock"), "").expect("written");
         fs::write(path.join("notify.7"), "").expect("written");
         let claimed = RuntimeDir::claim_in(base.path(), "web", NameIs::Explicit).expect("free");
         assert!(!claimed.notify_path(7).exists());
@@ -230,5 +325,77 @@ mod tests {
         let deep = PathBuf::from("/tmp").join("x".repeat(90));
         let refused = RuntimeDir::claim_in(&deep, "web", NameIs::Implicit);
         assert!(matches!(refused, Err(RuntimeDirError::TooLong(_))));
+    }
+
+    #[test]
+    fn a_name_stays_taken_whatever_is_removed_inside() {
+        let base = tempfile::tempdir().expect("a directory");
+        let claim = || RuntimeDir::claim_in(base.path(), "web", NameIs::Explicit);
+        let _first = claim().expect("free");
+        for entry in fs::read_dir(base.path().join("web")).expect("readable").flatten() {
+            fs::remove_file(entry.path()).expect("removed");
+        }
+        assert!(matches!(claim(), Err(RuntimeDirError::Taken(_))));
+    }
+
+    #[test]
+    fn a_directory_that_went_is_made_again_with_what_leads_there() {
+        let root = tempfile::tempdir().expect("a directory");
+        let base = root.path().join("run/user/shepherd");
+        fs::create_dir_all(&base).expect("made");
+        let claim = || RuntimeDir::claim_in(&base, "web", NameIs::Explicit);
+        let mut claimed = claim().expect("free");
+        let path = claimed.notify_path(1);
+        fs::remove_dir_all(root.path().join("run")).expect("removed");
+        claimed.restore_in(&[]).expect("restored");
+        assert_eq!((claimed.name(), claimed.notify_path(1)), ("web", path.clone()));
+        assert!(matches!(claim(), Err(RuntimeDirError::Taken(_))));
+        fs::write(&path, "").expect("room for a socket");
+        claimed.restore_in(&[]).expect("nothing to do");
+        assert!(path.exists());
+        drop(claimed);
+        assert_eq!(fs::read_dir(&base).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_again_is_made_in_the_next_place() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (base, next) = (root.path().join("user/shepherd"), root.path().join("next"));
+        fs::create_dir_all(&base).expect("made");
+        let claim = || RuntimeDir::claim_in(&base, "web", NameIs::Explicit);
+        let mut claimed = claim().expect("free");
+        fs::remove_dir_all(root.path().join("user")).expect("removed");
+        // Not even root makes a directory below a file.
+        fs::write(root.path().join("user"), "").expect("written");
+        claimed.restore_in(&[]).expect_err("no place");
+        claimed.restore_in(&[base.clone(), next.clone()]).expect("restored");
+        assert_eq!(claimed.notify_path(1), next.join("web/notify.1"));
+    }
+
+    #[test]
+    fn what_another_daemon_made_in_its_place_is_left_alone() {
+        let base = tempfile::tempdir().expect("a directory");
+        let claim = || RuntimeDir::claim_in(base.path(), "web", NameIs::Explicit);
+        let mut first = claim().expect("free");
+        fs::remove_dir_all(base.path().join("web")).expect("removed");
+        let second = claim().expect("free");
+        fs::write(second.notify_path(1), "").expect("written");
+        let error = first.restore_in(&[]).expect_err("taken");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        assert!(second.notify_path(1).exists());
+    }
+
+    #[test]
+    fn a_relative_runtime_directory_is_ignored() {
+        let candidates = |runtime: &str| {
+            candidates_of(Some(runtime.into()), Uid::from_raw(7), Path::new("/tmp"))
+        };
+        let temporary = PathBuf::from("/tmp/shepherd-7");
+        assert_eq!(candidates("/x"), [PathBuf::from("/x/shepherd"), temporary.clone()]);
+        for ignored in ["x", ""] {
+            let first = PathBuf::from("/run/user/7/shepherd");
+            assert_eq!(candidates(ignored), [first, temporary.clone()]);
+        }
     }
 }

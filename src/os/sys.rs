@@ -55,7 +55,7 @@ pub fn close_from(first: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes a descriptor that this process was given by number: by its parent, or in a message.
+/// Takes a descriptor that this process was given by number.
 ///
 /// Returns `None` when it is not open.
 #[must_use]
@@ -65,8 +65,8 @@ pub fn take_descriptor(raw: RawFd) -> Option<OwnedFd> {
     if flags < 0 {
         return None;
     }
-    // SAFETY: it is open, and each caller takes each number once, right after it was given: the
-    // trampoline at its start, the notification socket from a message it has just read.
+    // SAFETY: it is open, and each caller takes each number once, right after it was given, as the
+    // trampoline does at its start.
     Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
@@ -181,4 +181,92 @@ pub fn reap(whom: Whom<'_>) -> io::Result<Option<Ended>> {
         code => How::Signal { number: status, core: code == libc::CLD_DUMPED },
     };
     Ok(Some(Ended { pid: Pid::from_raw(pid), how }))
+}
+
+/// What came with a datagram.
+#[derive(Debug)]
+pub struct Message {
+    /// How many bytes of the buffer it fills.
+    pub length: usize,
+    /// Whether the kernel threw a part of it away: bytes or descriptors.
+    pub cut: bool,
+    /// The process that sent it, if the socket asks for credentials and the kernel knows it.
+    pub sender: Option<Pid>,
+    /// The descriptors that came, close-on-exec.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// Reads a datagram into `bytes`, without waiting, with room for `descriptors_max` descriptors
+/// beside the sender's credentials, see recvmsg(2) and unix(7).
+///
+/// A message of control data that was cut short still brings the descriptors before the cut, into
+/// our table: they are owned here whatever else is wrong with the message.
+///
+/// # Errors
+///
+/// `EAGAIN` when there is nothing to read.
+pub fn receive(socket: impl AsFd, bytes: &mut [u8], descriptors_max: usize) -> io::Result<Message> {
+    let raw = socket.as_fd().as_raw_fd();
+    // Of u64, because the kernel wants it as aligned as a header is.
+    let mut control = vec![0u64; control_bytes(descriptors_max).div_ceil(size_of::<u64>())];
+    let mut slice = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: all zeros is a valid msghdr: null pointers and no lengths.
+    let mut message = unsafe { std::mem::zeroed::<libc::msghdr>() };
+    message.msg_iov = &raw mut slice;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(control.as_slice());
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the descriptor is open while it is borrowed, and `message` leads to `bytes` and
+    // `control` with their true lengths, which live until the end of this function.
+    let result = unsafe { libc::recvmsg(raw, &raw mut message, flags) };
+    let length = usize::try_from(Errno::result(result)?).map_err(io::Error::other)?;
+    let mut sender = None;
+    let mut descriptors = Vec::new();
+    // SAFETY: `message` is as the kernel left it, so its control data are valid or none.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // Each turn goes on by a header's size at least, or ends.
+    while !header.is_null() {
+        // SAFETY: the macros give only headers that lie within the control data, aligned.
+        let libc::cmsghdr { cmsg_len, cmsg_level, cmsg_type, .. } = unsafe { *header };
+        // SAFETY: as above; what follows a header lies within the buffer or at its end.
+        let data = unsafe { libc::CMSG_DATA(header) };
+        // SAFETY: this computes a length from a length.
+        let head_bytes = unsafe { libc::CMSG_LEN(0) };
+        let data_bytes = cmsg_len.saturating_sub(head_bytes as usize);
+        match (cmsg_level, cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if data_bytes >= size_of::<libc::ucred>() => {
+                // SAFETY: the kernel wrote so many bytes there, and any bytes are a ucred.
+                let credentials = unsafe { data.cast::<libc::ucred>().read_unaligned() };
+                // Zero stands for a process that cannot be seen from here.
+                sender = Some(Pid::from_raw(credentials.pid)).filter(|pid| pid.as_raw() > 0);
+            }
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for index in 0..data_bytes / size_of::<RawFd>() {
+                    let place = data.wrapping_add(index * size_of::<RawFd>());
+                    // SAFETY: the kernel wrote so many descriptors there.
+                    let raw = unsafe { place.cast::<RawFd>().read_unaligned() };
+                    // SAFETY: the kernel has just made this descriptor for us, so nobody else owns
+                    // it, and each place is read once.
+                    descriptors.push(unsafe { OwnedFd::from_raw_fd(raw) });
+                }
+            }
+            (_, _) => {}
+        }
+        // SAFETY: `message` is as the kernel left it, and `header` is one of its headers.
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
+    }
+    let cut = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    Ok(Message { length, cut, sender, descriptors })
+}
+
+/// The room that credentials and so many descriptors take as control data.
+fn control_bytes(descriptors_max: usize) -> usize {
+    let space = |bytes: usize| {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // SAFETY: this computes a length from a length.
+        let space = unsafe { libc::CMSG_SPACE(bytes) };
+        space as usize
+    };
+    space(size_of::<libc::ucred>()) + space(descriptors_max * size_of::<RawFd>())
 }

@@ -33,7 +33,7 @@ const MODE: u32 = 0o660;
 const TRIES_MAX: u32 = 8;
 
 /// The lock is held for microseconds. Whoever may read the directory can also hold the lock for
-/// ever, so after two seconds we go on without.
+/// ever, so after two seconds a start goes on without.
 const LOCK_TRIES_MAX: u32 = 200;
 const LOCK_WAIT_MS: u8 = 10;
 
@@ -92,7 +92,7 @@ pub fn bind(path: &Path, backlog: Backlog) -> Result<(OwnedFd, UnixPath), UnixPa
     let address = UnixAddr::new(path).map_err(|_| UnixPathError::TooLong)?;
     let directory = directory_of(path);
     let absolute = absolute(path).map_err(|error| no_directory(&directory, &error))?;
-    let lock = lock(&directory)?;
+    let lock = lock(&directory, LOCK_TRIES_MAX)?;
 
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
         .map_err(system("socket"))?;
@@ -137,7 +137,8 @@ impl UnixPath {
     /// Call it while the socket is open: an open socket keeps its file's inode number from being
     /// given to another file.
     pub fn remove(self) {
-        let _lock = lock(&directory_of(&self.path)).ok().flatten();
+        // A stop waits for nobody. Without the lock the inode still tells whose file it is.
+        let _lock = lock(&directory_of(&self.path), 1).ok().flatten();
         self.remove_locked();
     }
 
@@ -249,7 +250,7 @@ fn probe(address: &UnixAddr) -> Result<Probe, UnixPathError> {
 }
 
 /// Locks the directory against other shepherds; `None` where that cannot be done.
-fn lock(directory: &Path) -> Result<Option<Flock<OwnedFd>>, UnixPathError> {
+fn lock(directory: &Path, tries_max: u32) -> Result<Option<Flock<OwnedFd>>, UnixPathError> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut fd = match open(directory, flags, Mode::empty()) {
         Ok(fd) => fd,
@@ -267,15 +268,17 @@ fn lock(directory: &Path) -> Result<Option<Flock<OwnedFd>>, UnixPathError> {
             return Err(UnixPathError::System { operation: "open", errno });
         }
     };
-    for _ in 0..LOCK_TRIES_MAX {
+    for number in 1..=tries_max {
         match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(Some(lock)),
             Err((unlocked, Errno::EWOULDBLOCK | Errno::EINTR)) => fd = unlocked,
             // Some network file systems know no locks.
             Err(_) => return Ok(None),
         }
-        // A blocking flock has no timeout; the kernel tells no one when a lock is let go.
-        let _ = poll(&mut [], PollTimeout::from(LOCK_WAIT_MS));
+        if number < tries_max {
+            // A blocking flock has no timeout; the kernel tells no one when a lock is let go.
+            let _ = poll(&mut [], PollTimeout::from(LOCK_WAIT_MS));
+        }
     }
     Ok(None)
 }
@@ -313,6 +316,9 @@ mod tests {
     use super::*;
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
     use std::thread;
+    use std::time::Duration;
+
+    use crate::os::clock;
 
     fn backlog() -> Backlog {
         Backlog::new(16).unwrap()
@@ -441,8 +447,20 @@ mod tests {
     #[test]
     fn goes_on_when_the_lock_is_held_for_ever() {
         let directory = tempfile::tempdir().unwrap();
-        let _held = lock(directory.path()).unwrap().unwrap();
+        let _held = lock(directory.path(), 1).unwrap().unwrap();
         bind(&directory.path().join("x.sock"), backlog()).unwrap();
+    }
+
+    #[test]
+    fn removes_at_once_when_the_lock_is_held_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let (_fd, bound) = bind(&path, backlog()).unwrap();
+        let _held = lock(directory.path(), 1).unwrap().unwrap();
+        let soon = clock::now() + Duration::from_secs(1);
+        bound.remove();
+        assert!(clock::now() < soon, "it waited");
+        assert_eq!(entries(directory.path()), 0);
     }
 
     #[test]
