@@ -17,7 +17,6 @@ use crate::ledger::{Ledger, Record, Standing, Stop, Turn};
 use crate::world::Input;
 
 impl Ledger {
-    #[expect(clippy::too_many_lines, reason = "a few lines for each action, and nothing else")]
     pub(crate) fn check_action(
         &mut self,
         turn: &mut Turn<'_>,
@@ -278,7 +277,6 @@ impl Ledger {
         Ok(())
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm for each notice")]
     fn check_notice(&mut self, turn: &mut Turn<'_>, notice: &Notice) -> Result<(), Violation> {
         let now = turn.now;
         match notice {

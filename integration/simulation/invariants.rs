@@ -129,7 +129,6 @@ impl Ledger {
     }
 
     /// What must hold between turns.
-    #[expect(clippy::too_many_lines, reason = "one condition after the other")]
     fn check_turn(&mut self, turn: &Turn<'_>) -> Result<(), Violation> {
         ensure!(
             turn.ended.is_empty() || self.stop != Stop::No,

@@ -406,7 +406,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "it is one table")]
     fn says_what_is_wrong_and_what_to_write() {
         for (text, cause) in [
             ("", "it is empty; write a port such as `8000`"),

@@ -262,7 +262,6 @@ impl Notice {
 }
 
 impl fmt::Display for Notice {
-    #[expect(clippy::too_many_lines, reason = "a few lines for each notice, and nothing else")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Notice::Started { worker, generation, pid } => {

@@ -388,14 +388,14 @@ impl Worker {
         }
         match self.state {
             WorkerState::Starting { .. } | WorkerState::Ready { .. } => {
-                change.left_behind = self.orphan(now, now, now + ORPHANS_WAIT, left, scene);
+                change.left_behind = Some(self.orphan(now, now, now + ORPHANS_WAIT, left, scene));
             }
             // What is left may be finishing requests: it gets the signal too, and the time that is
             // left of the whole ladder, or of this rung where that was begun late or extended.
             WorkerState::Draining { since, deadline, .. } => {
                 let whole = since + scene.policy.stop.total();
                 let deadline = deadline.max(whole).max(now + KILL_WAIT);
-                change.left_behind = self.orphan(now, since, deadline, left, scene);
+                change.left_behind = Some(self.orphan(now, since, deadline, left, scene));
             }
             WorkerState::Orphaned { .. } | WorkerState::Killed { .. } => {}
         }
@@ -519,13 +519,13 @@ impl Worker {
         deadline: Time,
         left: u32,
         scene: &mut Scene<'_>,
-    ) -> Option<Notice> {
+    ) -> Notice {
         let signal = scene.policy.stop.first().signal;
         scene.actions.push_back(Action::SignalTree(self.id, signal));
         scene.actions.push_back(Action::SignalTree(self.id, Signal::Cont));
         let kill_after = now.until(deadline);
         self.state = WorkerState::Orphaned { since, deadline };
-        Some(Notice::LeftBehind { worker: self.name(scene), left, signal, kill_after })
+        Notice::LeftBehind { worker: self.name(scene), left, signal, kill_after }
     }
 
     fn kill_tree(&mut self, now: Time, since: Time, rounds: u32, scene: &mut Scene<'_>) {
