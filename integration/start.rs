@@ -193,7 +193,7 @@ fn the_pid_file_is_there_while_the_daemon_is() {
     assert_eq!(text, format!("{}\n", daemon.pid()));
     assert!(daemon.stop().success());
     let found = files_below(home.directory());
-    assert_eq!(found, [home.runtime_directory().join("shepherd"), home.runtime_directory()]);
+    assert_eq!(found, [home.runtime_directory()]);
 }
 
 #[test]
