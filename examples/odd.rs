@@ -346,7 +346,8 @@ fn alive() {
 /// Says `line` on stdout and on stderr, and serves.
 fn log(line: &str) {
     say(line);
-    eprintln!("err {line}");
+    // In one write: others write to the same place.
+    io::stderr().write_all(format!("err {line}\n").as_bytes()).expect("stderr");
     ready();
     serve();
 }

@@ -7,3 +7,5 @@ pub mod socket;
 pub mod values;
 
 pub mod env_file;
+
+pub mod text;

@@ -6,6 +6,8 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use core::str::FromStr;
 use std::path::{Path, PathBuf};
 
+use super::text::one_line;
+
 /// The longest path of a unix socket: `sun_path` has 108 bytes and the last ends it (unix(7)).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 
@@ -89,8 +91,8 @@ pub enum SocketNameError {
     TooLong { bytes: usize },
     #[error(
         "the name `{}` contains `{}`; use printable ASCII without `:` and `=`",
-        printable(.name),
-        printable(.character)
+        one_line(.name),
+        one_line(&.character.to_string())
     )]
     Character { name: String, character: char },
     #[error("the name `{name}` is reserved by the LISTEN_FDNAMES convention; choose another")]
@@ -99,7 +101,7 @@ pub enum SocketNameError {
 
 /// What was written, and why it is not a socket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read socket `{}`: {cause}", printable(.text))]
+#[error("cannot read socket `{}`: {cause}", one_line(.text))]
 pub struct SocketSpecError {
     /// What was written, as it was.
     pub text: String,
@@ -115,42 +117,42 @@ pub enum SocketSpecCause {
     Empty,
     #[error("{0}")]
     Name(SocketNameError),
-    #[error("it has no port; write `{}`", printable(.hint))]
+    #[error("it has no port; write `{}`", one_line(.hint))]
     PortMissing { hint: String },
     #[error("port `{port}` is above 65535")]
     PortAbove { port: String },
-    #[error("port `{}` is not a number from 0 to 65535", printable(.port))]
+    #[error("port `{}` is not a number from 0 to 65535", one_line(.port))]
     PortUnreadable { port: String },
     #[error("the host before `:` is empty; write `{port}` to listen on every address")]
     HostEmpty { port: u16 },
     #[error("`*` is not an address; write `{port}` to listen on every address")]
     HostWildcard { port: u16 },
-    #[error("`{}` is a name, and names are not looked up; write its IP address", printable(.host))]
+    #[error("`{}` is a name, and names are not looked up; write its IP address", one_line(.host))]
     HostName { host: String },
     #[error(
         "`{host}` is not an IPv4 address; write four numbers from 0 to 255 such as `127.0.0.1`"
     )]
     Ipv4 { host: String },
-    #[error("`{}` is not an IPv6 address; write one such as `[::1]:8000`", printable(.host))]
+    #[error("`{}` is not an IPv6 address; write one such as `[::1]:8000`", one_line(.host))]
     Ipv6 { host: String },
-    #[error("an IPv6 address needs brackets; write `{}`", printable(.hint))]
+    #[error("an IPv6 address needs brackets; write `{}`", one_line(.hint))]
     BracketsMissing { hint: String },
     #[error("the bracket is not closed; write an address such as `[::1]:8000`")]
     BracketOpen,
     #[error(
         "the scope `{}` is not a number; write the interface's index, which `ip link` shows",
-        printable(.scope)
+        one_line(.scope)
     )]
     Scope { scope: String },
     #[error("it is an IPv4 address written as IPv6; write `{hint}`")]
     Mapped { hint: String },
     #[error("it is a URL; write host and port only, such as `127.0.0.1:8000`")]
     Url,
-    #[error("the prefix `tcp:` is not known; write `{}` alone", printable(.rest))]
+    #[error("the prefix `tcp:` is not known; write `{}` alone", one_line(.rest))]
     TcpPrefix { rest: String },
     #[error("{kind} is not supported; use a TCP port or `unix:PATH`, which are stream sockets")]
     Unsupported { kind: Unsupported },
-    #[error("it looks like a path; write `unix:{}`", printable(.path))]
+    #[error("it looks like a path; write `unix:{}`", one_line(.path))]
     PathWithoutPrefix { path: String },
     #[error("there is no path after `unix:`; write one such as `unix:/run/x.sock`")]
     PathEmpty,
@@ -346,19 +348,6 @@ fn unix(path: &str) -> Result<PathBuf, SocketSpecCause> {
     Ok(Path::new(path).to_owned())
 }
 
-/// A message stays on its line, whatever was typed.
-fn printable(text: &(impl ToString + ?Sized)) -> String {
-    let mut line = String::new();
-    for character in text.to_string().chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -475,7 +464,7 @@ mod tests {
             ),
         ] {
             let error = text.parse::<SocketSpec>().expect_err(text).to_string();
-            assert_eq!(error, format!("cannot read socket `{}`: {cause}", printable(text)));
+            assert_eq!(error, format!("cannot read socket `{}`: {cause}", one_line(text)));
         }
     }
 

@@ -62,7 +62,7 @@ pub(super) struct Handles {
     /// The inodes of its sockets, for looking at it.
     pub(super) sockets: BTreeSet<u64>,
     pub(super) spawning: Option<Spawning>,
-    pub(super) notify: Option<NotifySocket>,
+    pub(super) notify: NotifySocket,
     /// Copies of pidfds that are watched: a main process that is not our child, and what a main
     /// process left behind.
     pub(super) main: Option<OwnedFd>,
@@ -249,10 +249,7 @@ impl Daemon {
             let Some(handles) = self.workers.get(&worker) else {
                 return;
             };
-            let Some(socket) = &handles.notify else {
-                return;
-            };
-            match socket.receive() {
+            match handles.notify.receive() {
                 Ok(Some(received)) => {
                     let trusted = received
                         .sender
@@ -452,9 +449,7 @@ impl Daemon {
         };
         let watched = handles.left.iter().chain(&handles.main);
         watched.for_each(|pidfd| self.parts.reactor.remove(pidfd));
-        if let Some(notify) = &handles.notify {
-            self.parts.reactor.remove(notify);
-        }
+        self.parts.reactor.remove(&handles.notify);
         self.processes.remove(worker);
     }
 }

@@ -9,6 +9,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::config::text::one_line;
 use crate::core::notice::{Loudness, Notice};
 use crate::os::listeners::{Listener, Origin};
 use crate::os::stderr::{Line, Stderr};
@@ -51,8 +52,7 @@ pub(super) fn started(name: &str, listeners: &[Listener]) {
 pub(super) fn tell(notice: &Notice) {
     let loudness = notice.loudness();
     // Names and paths come from users and may hold anything; a notice stays one line.
-    let notice: String =
-        notice.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let notice = one_line(&notice.to_string());
     match loudness {
         Loudness::Info => tracing::info!("{notice}"),
         Loudness::Warning => tracing::warn!("{notice}"),

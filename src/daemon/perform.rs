@@ -114,7 +114,7 @@ impl Daemon {
                 generation,
                 sockets,
                 spawning: Some(spawning),
-                notify: Some(notify),
+                notify,
                 main: None,
                 left: Vec::new(),
                 orphaned: false,

@@ -4,7 +4,6 @@
 use core::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -12,6 +11,8 @@ use nix::sys::socket::{
     AddressFamily, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, UnixAddr, getsockname,
     getsockopt, sockopt,
 };
+
+use crate::config::text::one_line;
 
 /// The local address of a stream socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,24 +93,13 @@ impl fmt::Display for LocalAddress {
             LocalAddress::DualStack(port) => write!(formatter, "[::]:{port} (IPv4 and IPv6)"),
             LocalAddress::Tcp(address) => write!(formatter, "{address}"),
             LocalAddress::Unix(path) => {
-                write!(formatter, "unix:{}", printable(path.as_os_str().as_bytes()))
+                write!(formatter, "unix:{}", one_line(&path.to_string_lossy()))
             }
-            LocalAddress::Abstract(name) => write!(formatter, "unix:@{}", printable(name)),
+            LocalAddress::Abstract(name) => {
+                write!(formatter, "unix:@{}", one_line(&String::from_utf8_lossy(name)))
+            }
         }
     }
-}
-
-/// Bytes that others chose, on one line.
-fn printable(bytes: &[u8]) -> String {
-    let mut line = String::new();
-    for character in String::from_utf8_lossy(bytes).chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use crate::config::text::one_line;
 use crate::core::time::Time;
 
 /// How soon a message that found the manager's queue full is sent again.
@@ -86,7 +87,7 @@ impl ServiceManager {
 
     /// One line for people.
     pub fn status(&mut self, now: Time, line: &str) {
-        let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let line = one_line(line);
         self.unsent.status = Some(NotifyState::Status(&line).to_string());
         self.flush(now);
     }

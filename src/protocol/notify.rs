@@ -21,13 +21,12 @@ pub struct Message {
     pub extend: Option<Duration>,
     /// `MAINPID=`; whether there is such a process, and whose, is for the reader to find out.
     pub main_pid: Option<u32>,
-    /// `BARRIER=1`: the sender waits for its descriptor to be closed.
-    pub barrier: bool,
     /// Lines that name a field above and cannot be read.
     pub unreadable: u32,
 }
 
-/// Reads a datagram. Unknown fields are passed over, as the convention asks.
+/// Reads a datagram. Unknown fields are passed over, as the convention asks. `BARRIER=1` is one of
+/// them: its sender waits until the descriptor that came with it is closed, and all are.
 #[must_use]
 pub fn parse(datagram: &[u8]) -> Message {
     let mut message = Message::default();
@@ -40,7 +39,6 @@ pub fn parse(datagram: &[u8]) -> Message {
         match key {
             b"READY" => message.flag(value, |message| &mut message.ready),
             b"STOPPING" => message.flag(value, |message| &mut message.stopping),
-            b"BARRIER" => message.flag(value, |message| &mut message.barrier),
             b"STATUS" => message.status = Some(printable(value)),
             b"EXTEND_TIMEOUT_USEC" => match number() {
                 Some(micros) => message.extend = Some(Duration::from_micros(micros)),
@@ -83,10 +81,10 @@ mod tests {
     fn fields_are_read_and_others_passed_over() {
         let message = parse(b"READY=1\nSTATUS=up\x1b[31m\tand running\nX_MINE=1\nMAINPID=42\n");
         assert_eq!(message.status.as_deref(), Some("up [31m and running"));
-        assert!(message.ready && !message.stopping && !message.barrier);
+        assert!(message.ready && !message.stopping);
         assert_eq!((message.main_pid, message.unreadable), (Some(42), 0));
         let message = parse(b"STOPPING=1\nEXTEND_TIMEOUT_USEC=1500000\nBARRIER=1");
-        assert!(message.stopping && message.barrier);
+        assert!(message.stopping);
         assert_eq!(message.extend, Some(Duration::from_millis(1500)));
     }
 
