@@ -27,17 +27,17 @@ fn workers_that_must_notify_change_to_a_new_version_and_no_request_fails() {
 
 #[test]
 fn rust_workers_are_reloaded_again_and_again_and_no_request_fails() {
-    changes_version(2, &http_rust(), &[], setting("RELOADS", 3));
+    changes_version(4, &http_rust(), &[], setting("RELOADS", 3));
 }
 
 #[test]
 fn python_workers_are_reloaded_again_and_again_and_no_request_fails() {
-    changes_version(2, &http_python(), &[], setting("RELOADS", 3));
+    changes_version(4, &http_python(), &[], setting("RELOADS", 3));
 }
 
 #[test]
 fn node_workers_are_reloaded_again_and_again_and_no_request_fails() {
-    changes_version(2, &http_node(), &[], setting("RELOADS", 3));
+    changes_version(4, &http_node(), &[], setting("RELOADS", 3));
 }
 
 #[test]
