@@ -8,6 +8,7 @@ mod journal;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -50,7 +51,7 @@ pub enum StartError {
     #[error("cannot write pid file `{path}`: {error}")]
     PidFile {
         /// Which one.
-        path: String,
+        path: PathBuf,
         /// Why.
         error: io::Error,
     },
@@ -109,10 +110,11 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         listeners.into_iter().for_each(Listener::close);
         return Err(RunConfigError::TooManySockets(count).into());
     }
-    let pid_file = match config.pid_file.as_deref().map(PidFile::write_named).transpose() {
+    let pid_file = match config.pid_file.as_deref().map(PidFile::write).transpose() {
         Ok(pid_file) => pid_file,
-        Err((path, error)) => {
+        Err(error) => {
             listeners.into_iter().for_each(Listener::close);
+            let path = config.pid_file.clone().unwrap_or_default();
             return Err(StartError::PidFile { path, error });
         }
     };

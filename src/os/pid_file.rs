@@ -14,15 +14,6 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// As [`PidFile::write`], with the path in the error, for a message.
-    ///
-    /// # Errors
-    ///
-    /// The same.
-    pub fn write_named(path: &Path) -> Result<PidFile, (String, io::Error)> {
-        PidFile::write(path).map_err(|error| (path.display().to_string(), error))
-    }
-
     /// Writes our pid beside `path` and renames it there, so that no reader ever sees half of it.
     ///
     /// # Errors
