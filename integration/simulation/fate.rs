@@ -203,6 +203,7 @@ fn policy(script: &mut Script, service: ServiceId, last_socket: &mut u32) -> Pol
         _ => vec![second, third],
     };
     let starting_max = script.pick(&[1, 2, 3, 5]);
+    let launching_max = script.pick(&[8, 1, 2, 3]);
     Policy {
         service,
         name: format!("s{service}"),
@@ -212,5 +213,6 @@ fn policy(script: &mut Script, service: ServiceId, last_socket: &mut u32) -> Pol
         ready_timeout,
         stop: StopLadder::new(first, then),
         starting_max,
+        launching_max,
     }
 }

@@ -6,7 +6,8 @@
 //!   fleet is ready), for a smaller number of workers, or for a stop.
 //! - S3 Time moves only to deadlines and happenings; when there is none, the world is at rest.
 //! - S4 Each slot has one worker of a generation that starts or is ready, no slot beyond the wanted
-//!   number has one; of a new generation the first starts alone, then no more than allowed at once.
+//!   number has one; of a new generation the first starts alone, then no more than allowed at once;
+//!   of the serving one no more than allowed are on their way to their program.
 //! - S5 Every worker goes; when all is finished none is alive.
 //! - S6 Each request gets exactly one response, none after the end, the right one.
 //! - S7 No action names a worker or a generation that is gone or never was; definitions are
@@ -75,6 +76,13 @@ pub(crate) const SIGHTS: &[&str] = &[
     "ready by time",
     "ready by word",
 ];
+
+/// How many workers of a service are on their way to their program.
+#[derive(Debug)]
+struct Launching {
+    all: usize,
+    serving: usize,
+}
 
 /// Which invariant does not hold, and why.
 pub(crate) type Violation = String;
@@ -195,6 +203,7 @@ impl Ledger {
                 book.failures.remove(&slot);
             }
         }
+        self.check_launching(turn, &seats)?;
         for (service, book) in &self.books {
             let Some((rolling, true)) = book.rolling else {
                 continue;
@@ -211,6 +220,41 @@ impl Ledger {
             );
         }
         Ok(())
+    }
+
+    /// No more of a serving generation are on their way to their program than allowed, and no slot
+    /// of it idles while fewer are.
+    fn check_launching(
+        &self,
+        turn: &Turn<'_>,
+        seats: &BTreeMap<(ServiceId, GenerationId, SlotId), WorkerId>,
+    ) -> Result<(), Violation> {
+        for (&service, book) in &self.books {
+            let launching = self.launching(service);
+            let most = book.policy.launching_max as usize;
+            ensure!(launching.serving <= most, "S4: {launching:?} of {most} are on their way");
+            let idle = (0..book.wanted).map(SlotId).find(|&slot| {
+                let waits = book.waits.get(&slot).is_some_and(|&(due, _)| due > turn.now);
+                !waits && !seats.contains_key(&(service, book.serving, slot))
+            });
+            ensure!(
+                idle.is_none() || launching.all >= most || self.stop != Stop::No,
+                "S10: slot {idle:?} idles with {launching:?} of {most} on their way"
+            );
+        }
+        Ok(())
+    }
+
+    fn launching(&self, service: ServiceId) -> Launching {
+        let mut launching = Launching { all: 0, serving: 0 };
+        for (_, record) in self.alive().filter(|(_, record)| record.service == service) {
+            if matches!(record.stage, Standing::Starting { runs: None, .. }) {
+                launching.all += 1;
+                let serves = record.generation == self.books[&service].serving;
+                launching.serving += usize::from(serves);
+            }
+        }
+        launching
     }
 
     fn check_status(&self, now: Time, core: &Supervisor) -> Result<(), Violation> {
@@ -279,9 +323,10 @@ impl Ledger {
             ensure!(!overdue, "S8: worker {id} is overdue: {record:?}");
         }
         if self.stop == Stop::No {
-            for book in self.books.values() {
+            for (&service, book) in &self.books {
                 let overdue = book.waits.iter().find(|(_, (due, _))| *due <= now);
-                ensure!(overdue.is_none(), "S18: nobody starts in {overdue:?}");
+                let free = self.launching(service).all < book.policy.launching_max as usize;
+                ensure!(overdue.is_none() || !free, "S18: nobody starts in {overdue:?}");
             }
         }
         Ok(())

@@ -140,5 +140,7 @@ fn policy(workers: u32, starting_max: u32) -> Policy {
             vec![StopStep { signal: Signal::Int, wait: ms(0) }],
         ),
         starting_max,
+        // With one at a time the second start waits in every world, with two in none.
+        launching_max: starting_max,
     }
 }

@@ -68,6 +68,7 @@ fn policy() -> Policy {
             vec![StopStep { signal: Signal::Quit, wait: ms(5000) }],
         ),
         starting_max: 1,
+        launching_max: 1,
     }
 }
 

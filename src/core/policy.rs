@@ -24,6 +24,9 @@ pub struct Policy {
     pub stop: StopLadder,
     /// How many workers of a new generation may be starting at a time, at least 1.
     pub starting_max: u32,
+    /// How many workers of the serving generation may be on their way from spawn to program at a
+    /// time, at least 1: what else happens is heard between two starts.
+    pub launching_max: u32,
 }
 
 /// What counts as evidence that a worker can serve.

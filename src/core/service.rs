@@ -404,9 +404,22 @@ impl Service {
         }
     }
 
-    /// Starts what the serving generation lacks.
+    /// Starts what the serving generation lacks, not all at once: a stop that comes while a
+    /// thousand are to be started must not wait for all of them. What is due and has to wait for
+    /// one to get going has an empty seat and no deadline.
     fn fill(&mut self, now: Time, context: &mut Context<'_>) {
-        for slot in self.serving.due(now, self.wanted) {
+        let due = self.serving.due(now, self.wanted);
+        if due.is_empty() {
+            return;
+        }
+        let launching = self.count(Worker::is_launching);
+        let mut free = self.policy.launching_max.saturating_sub(launching);
+        for slot in due {
+            if free == 0 {
+                self.serving.vacate(slot);
+                continue;
+            }
+            free -= 1;
             let id = self.spawn(now, slot, self.serving.generation, context);
             self.serving.hold(slot, id);
         }

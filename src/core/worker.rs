@@ -187,6 +187,18 @@ impl Worker {
         }
     }
 
+    /// Whether its program does not run yet.
+    #[must_use]
+    pub fn is_launching(&self) -> bool {
+        match self.state {
+            WorkerState::Starting { runs, .. } => runs.is_none(),
+            WorkerState::Ready { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => false,
+        }
+    }
+
     /// When it wants to be woken, and why.
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {

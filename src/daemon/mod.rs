@@ -29,6 +29,10 @@ use crate::os::{clock, limits};
 
 use event_loop::{Daemon, Parts, Token};
 
+/// How many workers may be on their way to their program at a time: enough to keep many processors
+/// busy, and few enough that a turn of the loop, at about a millisecond a start, stays short.
+const LAUNCHING_MAX: u32 = 32;
+
 /// Why the daemon did not start. Nothing is left of the attempt.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -160,6 +164,7 @@ fn policy(config: &RunConfig, service: ServiceId, listeners: &[Listener]) -> Pol
         ready_timeout: config.ready_timeout,
         stop: config.stop.ladder(config.drain_timeout),
         starting_max: processors,
+        launching_max: LAUNCHING_MAX,
     }
 }
 
