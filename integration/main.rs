@@ -11,6 +11,7 @@ mod load_client;
 mod mistakes;
 mod output;
 mod packaging;
+mod readers;
 mod ready;
 mod reload;
 mod reload_aborted;

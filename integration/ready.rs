@@ -14,6 +14,7 @@ use crate::{
     given::{environment, kill},
     harness::{
         Builder, Daemon, Line, Process, free_port, get, http_node, http_python, http_rust, odd,
+        strict_readers,
     },
 };
 
@@ -397,7 +398,7 @@ fn a_worker_is_seen_waiting_however_it_waits() {
 
 #[test]
 fn a_worker_is_seen_waiting_whatever_it_is_written_in() {
-    for command in [http_node(), http_python(), http_rust()] {
+    for command in [http_node(), http_python(), http_rust()].into_iter().chain(strict_readers()) {
         let port = free_port();
         let daemon =
             Daemon::run().listen(&port).args(["--ready", "listen"]).command(command).start();

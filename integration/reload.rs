@@ -122,7 +122,12 @@ fn a_reload_follows_the_symbolic_link_of_the_directory_anew() {
 /// Reloads under load; after each reload, once the old workers are gone, every answer is of the
 /// new version.
 #[track_caller]
-fn changes_version(workers: usize, program: &[OsString], options: &[&str], reloads: u64) {
+pub(crate) fn changes_version(
+    workers: usize,
+    program: &[OsString],
+    options: &[&str],
+    reloads: u64,
+) {
     let site = Site::new();
     let daemon = site.run(workers).args(options).command(program).start();
     wait_serving(&daemon, workers);

@@ -190,8 +190,13 @@ fn each_example_parses_and_has_a_line_in_the_table() {
                 python.args(["-c", program]);
                 python
             }
-            // Cargo builds these with the tests.
-            Some("rs") => continue,
+            Some("c") => {
+                let mut gcc = Command::new("gcc");
+                gcc.args(["-fsyntax-only", "-Wall", "-Wextra", "-Werror"]);
+                gcc
+            }
+            // Cargo builds the first with the tests, and the tests build the other where they can.
+            Some("rs" | "go") => continue,
             other => panic!("{name}: nothing here can check {other:?}"),
         };
         let output = check.arg(&path).output().expect("the checker runs");

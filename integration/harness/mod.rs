@@ -37,7 +37,7 @@ pub use builder::Builder;
 pub use connection::{Connection, Idle};
 pub use daemon::{ClientOutput, Daemon, WorkerProcess};
 pub use eventually::{DEADLINE, eventually, eventually_within};
-pub use examples::{http_node, http_python, http_rust, odd};
+pub use examples::{http_c, http_go, http_node, http_python, http_rust, odd, strict_readers};
 pub use home::{Home, Leftover};
 pub use http::{Response, get};
 pub use load::{Class, Exchange, Failure, Kind, KindName, Limits, Load, Report};
