@@ -62,17 +62,32 @@ impl Fleet {
         })
     }
 
-    /// The slots below `wanted` that should get a worker at `now`.
+    /// The slots below `wanted` that should get a worker at `now`, at most `most` of them. Others
+    /// whose time to wait is over are empty from here on.
+    pub fn take_due(&mut self, now: Time, wanted: u32, most: u32) -> Vec<SlotId> {
+        for slot in self.slots.values_mut() {
+            match slot.seat {
+                Seat::Waiting { until } if until <= now => slot.seat = Seat::Empty,
+                Seat::Waiting { .. } | Seat::Empty | Seat::Held(_) => {}
+            }
+        }
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        self.empty(wanted).take(most).collect()
+    }
+
+    /// The first slot below `wanted` that nobody fills and that waits for nothing.
     #[must_use]
-    pub fn due(&self, now: Time, wanted: u32) -> Vec<SlotId> {
-        (0..wanted)
-            .map(SlotId)
-            .filter(|&slot| match self.seat(slot) {
-                None | Some(Seat::Empty) => true,
-                Some(Seat::Waiting { until }) => until <= now,
-                Some(Seat::Held(_)) => false,
-            })
-            .collect()
+    pub fn vacancy(&self, wanted: u32) -> Option<SlotId> {
+        self.empty(wanted).next()
+    }
+
+    /// In one pass over both, since this is asked after everything that happens.
+    fn empty(&self, wanted: u32) -> impl Iterator<Item = SlotId> {
+        let mut known = self.slots.iter().peekable();
+        (0..wanted).map(SlotId).filter(move |&slot| match known.next_if(|&(&id, _)| id == slot) {
+            Some((_, Slot { seat: Seat::Empty, .. })) | None => true,
+            Some((_, Slot { seat: Seat::Held(_) | Seat::Waiting { .. }, .. })) => false,
+        })
     }
 
     /// When the next waiting slot is due.

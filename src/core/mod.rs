@@ -56,6 +56,8 @@ pub mod service;
 
 pub mod fleet;
 
+pub mod roster;
+
 pub mod reload;
 
 pub mod worker;

@@ -2,8 +2,9 @@
 //! the others, and when all are ready the old ones go. Anything else aborts it, and the world is as
 //! it was. This module decides what a reload does next; the service does it.
 
-use super::fleet::{Fleet, Seat};
-use super::ids::{GenerationId, RequestId, SlotId, WorkerId};
+use super::fleet::Fleet;
+use super::ids::{GenerationId, RequestId, SlotId};
+use super::roster::Tally;
 use super::time::Time;
 
 /// A reload under way.
@@ -40,30 +41,15 @@ pub enum Step {
 }
 
 /// Decides the next step for a fleet that is to have `wanted` workers, all of them ready, with no
-/// more than `starting_max` starting at a time and the first of them alone.
-pub fn next_step(
-    fleet: &Fleet,
-    wanted: u32,
-    starting_max: u32,
-    is_ready: impl Fn(WorkerId) -> bool,
-) -> Step {
-    let mut ready = 0;
-    let mut starting = 0;
-    let mut empty = None;
-    for slot in (0..wanted).map(SlotId) {
-        match fleet.seat(slot) {
-            Some(Seat::Held(worker)) if is_ready(worker) => ready += 1,
-            Some(Seat::Held(_)) => starting += 1,
-            Some(Seat::Empty | Seat::Waiting { .. }) | None => {
-                empty = empty.or(Some(slot));
-            }
-        }
-    }
-    let at_a_time = if ready == 0 { 1 } else { starting_max };
-    match empty {
-        Some(slot) if starting < at_a_time => Step::Start(slot),
+/// more than `starting_max` starting at a time and the first of them alone. `vacancy` is a slot
+/// without a worker, if there is one, and `tally` says where the fleet's workers stand.
+#[must_use]
+pub fn next_step(vacancy: Option<SlotId>, tally: Tally, wanted: u32, starting_max: u32) -> Step {
+    let at_a_time = if tally.ready == 0 { 1 } else { starting_max };
+    match vacancy {
+        Some(slot) if tally.starting < at_a_time => Step::Start(slot),
         Some(_) => Step::Wait,
-        None if ready == wanted => Step::Commit,
+        None if tally.ready == wanted => Step::Commit,
         None => Step::Wait,
     }
 }
@@ -72,29 +58,19 @@ pub fn next_step(
 mod tests {
     use super::*;
 
-    fn fleet(workers: &[Option<u64>]) -> Fleet {
-        let mut fleet = Fleet::new(GenerationId(2));
-        for (slot, worker) in (0..).map(SlotId).zip(workers) {
-            if let Some(worker) = worker {
-                fleet.hold(slot, WorkerId(*worker));
-            }
-        }
-        fleet
-    }
-
     #[test]
     fn the_first_starts_alone_then_no_more_than_allowed_and_commit_needs_all() {
-        let step = |workers: &[Option<u64>], ready: &[u64]| {
-            let is_ready = |worker: WorkerId| ready.contains(&worker.0);
-            next_step(&fleet(workers), 4, 2, is_ready)
+        let step = |vacancy: Option<u32>, starting, ready| {
+            let tally = Tally { starting, ready, ..Tally::default() };
+            next_step(vacancy.map(SlotId), tally, 4, 2)
         };
-        assert_eq!(step(&[None, None, None, None], &[]), Step::Start(SlotId(0)));
-        assert_eq!(step(&[Some(1), None, None, None], &[]), Step::Wait);
-        assert_eq!(step(&[Some(1), None, None, None], &[1]), Step::Start(SlotId(1)));
-        assert_eq!(step(&[Some(1), Some(2), None, None], &[1]), Step::Start(SlotId(2)));
-        assert_eq!(step(&[Some(1), Some(2), Some(3), None], &[1]), Step::Wait);
-        assert_eq!(step(&[Some(1), Some(2), Some(3), None], &[1, 3]), Step::Start(SlotId(3)));
-        assert_eq!(step(&[Some(1), Some(2), Some(3), Some(4)], &[1, 2, 3]), Step::Wait);
-        assert_eq!(step(&[Some(1), Some(2), Some(3), Some(4)], &[1, 2, 3, 4]), Step::Commit);
+        assert_eq!(step(Some(0), 0, 0), Step::Start(SlotId(0)));
+        assert_eq!(step(Some(1), 1, 0), Step::Wait);
+        assert_eq!(step(Some(1), 0, 1), Step::Start(SlotId(1)));
+        assert_eq!(step(Some(2), 1, 1), Step::Start(SlotId(2)));
+        assert_eq!(step(Some(3), 2, 1), Step::Wait);
+        assert_eq!(step(Some(3), 1, 2), Step::Start(SlotId(3)));
+        assert_eq!(step(None, 1, 3), Step::Wait);
+        assert_eq!(step(None, 0, 4), Step::Commit);
     }
 }

@@ -7,7 +7,7 @@
 
 mod reloading;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use super::action::{Action, Spawn};
 use super::event::WorkerEvent;
@@ -18,6 +18,7 @@ use super::policy::Policy;
 use super::reload::{Reload, ReloadStage};
 use super::request::Response;
 use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
+use super::roster::Roster;
 use super::sockets::Sockets;
 use super::status::{Headline, ServiceStatus, Stage, WorkerStatus};
 use super::time::{Time, Why, earlier};
@@ -40,7 +41,7 @@ pub struct Service {
     last_abort: Option<String>,
     /// Who waits for the next reload, if one is to follow.
     queued: Option<Vec<RequestId>>,
-    workers: BTreeMap<WorkerId, Worker>,
+    workers: Roster,
     /// Definitions that are kept outside.
     definitions: BTreeSet<GenerationId>,
     last_generation: GenerationId,
@@ -99,7 +100,7 @@ impl Service {
             reload: None,
             last_abort: None,
             queued: None,
-            workers: BTreeMap::new(),
+            workers: Roster::default(),
             definitions: BTreeSet::from([first]),
             last_generation: first,
             restarts: RestartWindow::default(),
@@ -114,7 +115,7 @@ impl Service {
     /// Whether a worker with this number is, or was until a moment ago, one of ours.
     #[must_use]
     pub fn owns(&self, worker: WorkerId) -> bool {
-        self.workers.contains_key(&worker)
+        self.workers.get(worker).is_some()
     }
 
     /// Whether all its workers have been ready together once.
@@ -132,7 +133,7 @@ impl Service {
     /// How many workers it has, whatever their state.
     #[must_use]
     pub fn workers_alive(&self) -> u32 {
-        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+        self.workers.len()
     }
 
     /// How long its workers may take to stop.
@@ -144,7 +145,7 @@ impl Service {
     /// The earliest point at which it wants to be woken, and why.
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {
-        let workers = self.workers.values().filter_map(Worker::deadline).min();
+        let workers = self.workers.deadline();
         let slots = if self.stopping { None } else { self.serving.deadline() };
         earlier(workers, slots)
     }
@@ -157,11 +158,10 @@ impl Service {
         event: WorkerEvent,
         context: &mut Context<'_>,
     ) {
-        let starting = self.count(Worker::is_starting);
-        if let Some(worker) = self.workers.get_mut(&id) {
-            let mut scene =
-                Scene { policy: &self.policy, starting, actions: &mut *context.actions };
-            let change = worker.handle_event(now, event, &mut scene);
+        let starting = self.workers.tally().starting;
+        let mut scene = Scene { policy: &self.policy, starting, actions: &mut *context.actions };
+        let act = |worker: &mut Worker| worker.handle_event(now, event, &mut scene);
+        if let Some(change) = self.workers.change(id, act) {
             self.apply(now, id, change, context);
             self.warn_of_wrapper(now, id, context);
         }
@@ -169,21 +169,15 @@ impl Service {
 
     /// Lets every worker whose deadline has come act on it.
     pub fn handle_timeout(&mut self, now: Time, context: &mut Context<'_>) {
-        let due: Vec<WorkerId> = self
-            .workers
-            .values()
-            .filter(|worker| is_due(worker, now))
-            .map(|worker| worker.id)
-            .collect();
-        let starting = self.count(Worker::is_starting);
-        for id in due {
+        let starting = self.workers.tally().starting;
+        for id in self.workers.due(now) {
             // A rung of the ladder that waits for no time at all is left at once, hence the loop;
             // it ends, since a ladder ends in Killed and nothing else waits for no time.
-            while let Some(worker) = self.workers.get_mut(&id).filter(|worker| is_due(worker, now))
-            {
+            while self.workers.get(id).is_some_and(|worker| is_due(worker, now)) {
                 let mut scene =
                     Scene { policy: &self.policy, starting, actions: &mut *context.actions };
-                let change = worker.handle_timeout(now, &mut scene);
+                let act = |worker: &mut Worker| worker.handle_timeout(now, &mut scene);
+                let change = self.workers.change(id, act).unwrap_or_default();
                 self.apply(now, id, change, context);
                 self.warn_of_wrapper(now, id, context);
             }
@@ -213,7 +207,7 @@ impl Service {
     /// Gives up everything that was to come, closes the sockets and asks all workers to stop.
     pub fn stop(&mut self, now: Time, context: &mut Context<'_>) {
         self.retire(context);
-        for id in self.ids() {
+        for id in self.workers.ids() {
             self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
         }
     }
@@ -221,7 +215,7 @@ impl Service {
     /// The same, but the workers are killed.
     pub fn kill(&mut self, now: Time, context: &mut Context<'_>) {
         self.retire(context);
-        for id in self.ids() {
+        for id in self.workers.ids() {
             self.with_worker(id, context, |worker, scene| worker.kill(now, scene));
         }
     }
@@ -244,14 +238,14 @@ impl Service {
         ServiceStatus {
             name: self.policy.name.clone(),
             wanted: self.wanted,
-            ready: self.ready_in(&self.serving),
+            ready: self.workers.tally_of(self.serving.generation).ready,
             generation: self.serving.generation,
             committed: self.is_committed(),
             failing: self.failing,
             reloading: self.reload.as_ref().map(|reload| reload.generation),
             last_abort: self.last_abort.clone(),
             queued: self.queued.is_some(),
-            workers: self.workers.values().map(worker_status).collect(),
+            workers: self.workers.iter().map(worker_status).collect(),
             backing_off: self
                 .serving
                 .waiting()
@@ -263,12 +257,11 @@ impl Service {
     /// The same in one line.
     #[must_use]
     pub fn headline(&self) -> Headline<'_> {
-        let serves = |worker: &Worker| worker.is_starting() || worker.is_ready();
         Headline {
             name: &self.policy.name,
             wanted: self.wanted,
-            ready: self.ready_in(&self.serving),
-            draining: self.count(|worker| !serves(worker)),
+            ready: self.workers.tally_of(self.serving.generation).ready,
+            draining: self.workers.tally().leaving,
             generation: self.serving.generation,
             failing: self.failing,
             reloading: self.reload.as_ref().map(|reload| reload.generation),
@@ -289,13 +282,13 @@ impl Service {
             context.notice(notice);
         }
         if gone {
-            self.workers.remove(&id);
+            self.workers.remove(id);
         }
     }
 
     fn note_ready(&mut self, now: Time, id: WorkerId, context: &mut Context<'_>) {
         self.warn_of_wrapper(now, id, context);
-        let Some(slot) = self.workers.get(&id).map(|worker| worker.slot) else {
+        let Some(slot) = self.workers.get(id).map(|worker| worker.slot) else {
             return;
         };
         // A worker of a reload says nothing about the generation that serves.
@@ -316,7 +309,9 @@ impl Service {
     /// Notes when all workers are ready together for the first time: the last one became so, or
     /// fewer are wanted.
     fn come_up(&mut self, context: &mut Context<'_>) {
-        if !self.is_committed() && self.ready_in(&self.serving) == self.wanted {
+        if !self.is_committed()
+            && self.workers.tally_of(self.serving.generation).ready == self.wanted
+        {
             self.first_start = FirstStart::Committed;
             let service = self.policy.name.clone();
             context.notice(Notice::Serving { service, workers: self.wanted });
@@ -325,7 +320,7 @@ impl Service {
 
     fn note_ended(&mut self, now: Time, id: WorkerId, ending: Ending, context: &mut Context<'_>) {
         self.warn_of_wrapper(now, id, context);
-        let Some(worker) = self.workers.get(&id) else {
+        let Some(worker) = self.workers.get(id) else {
             return;
         };
         let slot = worker.slot;
@@ -379,7 +374,7 @@ impl Service {
     }
 
     fn warn_of_wrapper(&mut self, now: Time, id: WorkerId, context: &mut Context<'_>) {
-        let Some(worker) = self.workers.get(&id) else {
+        let Some(worker) = self.workers.get(id) else {
             return;
         };
         if self.wrapper_told == Some(worker.generation) {
@@ -408,18 +403,9 @@ impl Service {
     /// thousand are to be started must not wait for all of them. What is due and has to wait for
     /// one to get going has an empty seat and no deadline.
     fn fill(&mut self, now: Time, context: &mut Context<'_>) {
-        let due = self.serving.due(now, self.wanted);
-        if due.is_empty() {
-            return;
-        }
-        let launching = self.count(Worker::is_launching);
-        let mut free = self.policy.launching_max.saturating_sub(launching);
-        for slot in due {
-            if free == 0 {
-                self.serving.vacate(slot);
-                continue;
-            }
-            free -= 1;
+        let launching = self.workers.tally().launching;
+        let free = self.policy.launching_max.saturating_sub(launching);
+        for slot in self.serving.take_due(now, self.wanted, free) {
             let id = self.spawn(now, slot, self.serving.generation, context);
             self.serving.hold(slot, id);
         }
@@ -442,8 +428,7 @@ impl Service {
 
     /// Drops definitions that nobody runs and nobody will.
     fn forget(&mut self, context: &mut Context<'_>) {
-        let mut used: BTreeSet<GenerationId> =
-            self.workers.values().map(|worker| worker.generation).collect();
+        let mut used: BTreeSet<GenerationId> = self.workers.generations().collect();
         if !self.stopping {
             used.insert(self.serving.generation);
             used.extend(self.reload.as_ref().map(|reload| reload.generation));
@@ -465,26 +450,12 @@ impl Service {
         *context.last_worker += 1;
         let worker = WorkerId(*context.last_worker);
         let spawned = Worker::spawned(now, worker, slot, generation, &self.policy);
-        self.workers.insert(worker, spawned);
+        self.workers.insert(spawned);
         let members = self.sockets.members_for(generation, slot);
         let service = self.policy.service;
         let spawn = Spawn { worker, service, slot, generation, members };
         context.actions.push_back(Action::Spawn(spawn));
         worker
-    }
-
-    fn ready_in(&self, fleet: &Fleet) -> u32 {
-        let ready = |id: &WorkerId| self.workers.get(id).is_some_and(Worker::is_ready);
-        u32::try_from(fleet.workers().filter(ready).count()).unwrap_or(u32::MAX)
-    }
-
-    fn count(&self, what: impl Fn(&Worker) -> bool) -> u32 {
-        u32::try_from(self.workers.values().filter(|worker| what(worker)).count())
-            .unwrap_or(u32::MAX)
-    }
-
-    fn ids(&self) -> Vec<WorkerId> {
-        self.workers.keys().copied().collect()
     }
 
     fn with_worker(
@@ -493,12 +464,9 @@ impl Service {
         context: &mut Context<'_>,
         act: impl FnOnce(&mut Worker, &mut Scene<'_>),
     ) {
-        let starting = 0;
-        if let Some(worker) = self.workers.get_mut(&id) {
-            let mut scene =
-                Scene { policy: &self.policy, starting, actions: &mut *context.actions };
-            act(worker, &mut scene);
-        }
+        let starting = self.workers.tally().starting;
+        let mut scene = Scene { policy: &self.policy, starting, actions: &mut *context.actions };
+        self.workers.change(id, |worker| act(worker, &mut scene));
     }
 }
 

@@ -7,7 +7,6 @@ use crate::core::notice::Notice;
 use crate::core::reload::{self, Reload, ReloadStage, Step};
 use crate::core::request::{Response, WAITING_MAX};
 use crate::core::time::Time;
-use crate::core::worker::Worker;
 
 use super::{Context, FirstStart, Service};
 
@@ -85,8 +84,9 @@ impl Service {
         loop {
             let Some(fleet) = self.rolling() else { return };
             let generation = fleet.generation;
-            let is_ready = |id| self.workers.get(&id).is_some_and(Worker::is_ready);
-            match reload::next_step(fleet, self.wanted, self.policy.starting_max, is_ready) {
+            let tally = self.workers.tally_of(generation);
+            let vacancy = fleet.vacancy(self.wanted);
+            match reload::next_step(vacancy, tally, self.wanted, self.policy.starting_max) {
                 Step::Start(slot) => {
                     let id = self.spawn(now, slot, generation, context);
                     if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) =

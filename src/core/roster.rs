@@ -1,0 +1,198 @@
+//! All workers of a service, whatever their state, with running counts and the order of their
+//! deadlines, so that what happens to one worker costs the same with ten of them and with thousands.
+//!
+//! A worker is changed through [`Roster::change`] only, which keeps the accounts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ids::{GenerationId, WorkerId};
+use super::time::{Time, Why};
+use super::worker::{Worker, WorkerState};
+
+/// The workers of a service.
+#[derive(Debug, Clone, Default)]
+pub struct Roster {
+    workers: BTreeMap<WorkerId, Worker>,
+    generations: BTreeMap<GenerationId, Tally>,
+    deadlines: BTreeSet<(Time, Why, WorkerId)>,
+}
+
+/// How many workers of a generation stand where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Not yet seen able to serve.
+    pub starting: u32,
+    /// Of those, how many do not run their program yet.
+    pub launching: u32,
+    /// Able to serve.
+    pub ready: u32,
+    /// On their way out.
+    pub leaving: u32,
+}
+
+impl Roster {
+    /// A worker by its number.
+    #[must_use]
+    pub fn get(&self, id: WorkerId) -> Option<&Worker> {
+        self.workers.get(&id)
+    }
+
+    /// All of them, by their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    /// The numbers of all of them.
+    #[must_use]
+    pub fn ids(&self) -> Vec<WorkerId> {
+        self.workers.keys().copied().collect()
+    }
+
+    /// The counts of all generations together.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.generations.values().fold(Tally::default(), |sum, tally| Tally {
+            starting: sum.starting + tally.starting,
+            launching: sum.launching + tally.launching,
+            ready: sum.ready + tally.ready,
+            leaving: sum.leaving + tally.leaving,
+        })
+    }
+
+    /// The counts of one generation.
+    #[must_use]
+    pub fn tally_of(&self, generation: GenerationId) -> Tally {
+        self.generations.get(&generation).copied().unwrap_or_default()
+    }
+
+    /// The definitions that somebody runs.
+    pub fn generations(&self) -> impl Iterator<Item = GenerationId> + '_ {
+        self.generations.keys().copied()
+    }
+
+    /// The earliest point at which one of them wants to be woken, and why.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Time, Why)> {
+        self.deadlines.first().map(|&(at, why, _)| (at, why))
+    }
+
+    /// Those whose deadline has come, by their numbers.
+    #[must_use]
+    pub fn due(&self, now: Time) -> BTreeSet<WorkerId> {
+        self.deadlines.iter().take_while(|&&(at, ..)| at <= now).map(|&(.., id)| id).collect()
+    }
+
+    /// One more.
+    pub fn insert(&mut self, worker: Worker) {
+        self.enter(&worker);
+        self.workers.insert(worker.id, worker);
+    }
+
+    /// Does something to a worker.
+    pub fn change<T>(&mut self, id: WorkerId, act: impl FnOnce(&mut Worker) -> T) -> Option<T> {
+        let mut worker = self.workers.remove(&id)?;
+        self.leave(&worker);
+        let result = act(&mut worker);
+        self.insert(worker);
+        Some(result)
+    }
+
+    /// One fewer: nothing of it is left.
+    pub fn remove(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.remove(&id) {
+            self.leave(&worker);
+        }
+    }
+
+    fn enter(&mut self, worker: &Worker) {
+        let tally = self.generations.entry(worker.generation).or_default();
+        *tally = tally.with(worker, |count| count + 1);
+        self.deadlines.extend(worker.deadline().map(|(at, why)| (at, why, worker.id)));
+    }
+
+    fn leave(&mut self, worker: &Worker) {
+        let tally = self.tally_of(worker.generation).with(worker, |count| count.saturating_sub(1));
+        if tally == Tally::default() {
+            self.generations.remove(&worker.generation);
+        } else {
+            self.generations.insert(worker.generation, tally);
+        }
+        if let Some((at, why)) = worker.deadline() {
+            self.deadlines.remove(&(at, why, worker.id));
+        }
+    }
+}
+
+impl Tally {
+    fn with(mut self, worker: &Worker, step: impl Fn(u32) -> u32) -> Tally {
+        let count = match worker.state {
+            WorkerState::Starting { .. } => &mut self.starting,
+            WorkerState::Ready { .. } => &mut self.ready,
+            WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => &mut self.leaving,
+        };
+        *count = step(*count);
+        if worker.is_launching() {
+            self.launching = step(self.launching);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::ids::{ServiceId, SlotId, SocketId};
+    use crate::core::policy::{Policy, ReadyWhen, Signal, StopLadder, StopStep};
+    use std::time::Duration;
+
+    #[test]
+    fn accounts_follow_what_happens_to_each_worker() {
+        let wait = Duration::from_secs(1);
+        let policy = Policy {
+            service: ServiceId(0),
+            name: "web".to_owned(),
+            workers: 2,
+            sockets: vec![SocketId(0)],
+            ready: ReadyWhen::Notify,
+            ready_timeout: wait,
+            stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
+            starting_max: 1,
+            launching_max: 1,
+        };
+        let (old, new) = (GenerationId(1), GenerationId(2));
+        let mut roster = Roster::default();
+        for (id, generation, spawned) in [(1, old, 0), (2, old, 2), (3, new, 1)] {
+            let at = Time::ZERO + Duration::from_secs(spawned);
+            roster.insert(Worker::spawned(at, WorkerId(id), SlotId(0), generation, &policy));
+        }
+        let starting = |count| Tally { starting: count, launching: count, ..Tally::default() };
+        assert_eq!(roster.tally(), starting(3));
+        assert_eq!(roster.tally_of(old), starting(2));
+        assert_eq!(roster.deadline(), Some((Time::ZERO + wait, Why::ReadyTimeout)));
+        assert_eq!(roster.due(Time::ZERO + wait * 2), BTreeSet::from([WorkerId(1), WorkerId(3)]));
+
+        let killed = WorkerState::Killed { rounds: 1, deadline: Time::ZERO + wait * 9 };
+        roster.change(WorkerId(1), |worker| worker.state = killed);
+        assert_eq!(roster.tally_of(old), Tally { leaving: 1, ..starting(1) });
+        assert_eq!(roster.deadline(), Some((Time::ZERO + wait * 2, Why::ReadyTimeout)));
+        roster.remove(WorkerId(1));
+        roster.remove(WorkerId(2));
+        assert_eq!(roster.generations().collect::<Vec<_>>(), [new]);
+        roster.remove(WorkerId(3));
+        assert!(roster.is_empty() && roster.deadline().is_none());
+    }
+}
