@@ -2,6 +2,7 @@
 //! tried again, and what serves goes on serving.
 
 use std::{
+    fs,
     os::unix::fs::chown,
     path::{Path, PathBuf},
     process::Command,
@@ -22,6 +23,9 @@ use crate::{
 /// is left alone: a container's root cannot raise it again.
 const NO_MORE_DESCRIPTORS: &str = "--nofile=4:";
 const DESCRIPTORS: &str = "--nofile=1024:";
+
+/// Takes the capability away that raises hard limits; anybody but root has none of it.
+const WITHOUT_RESOURCE: &str = "setpriv --inh-caps=-sys_resource --bounding-set=-sys_resource";
 
 #[test]
 fn without_descriptors_a_replacement_is_tried_again_until_there_are_some() {
@@ -75,12 +79,18 @@ fn a_daemon_with_too_few_descriptors_for_its_workers_serves_with_those_it_can_st
     let workers = 30;
     let site = Site::new();
     let shepherd = env!("CARGO_BIN_EXE_shepherd");
-    let text = format!("exec prlimit --nofile=40:40 '{shepherd}' \"$@\"");
+    // With the capability the daemon would raise its limit.
+    let without = if geteuid().is_root() { WITHOUT_RESOURCE } else { "" };
+    let text = format!("exec prlimit --nofile=40:40 {without} '{shepherd}' \"$@\"");
     let daemon = site
         .run(workers)
         .binary(wrapper(&site.home, &text))
         .command([odd().into_os_string(), "poll".into()])
         .start();
+    daemon.wait_line(
+        |line| line.contains("30 workers may need 660 open files, and 40 is our limit"),
+        "that they may be too few",
+    );
     daemon.wait_line(
         |line| line.contains(" cannot start: ") && line.contains("Too many open files"),
         "that there are too few",
@@ -90,6 +100,44 @@ fn a_daemon_with_too_few_descriptors_for_its_workers_serves_with_those_it_can_st
     let served = daemon.workers();
     assert!((1..workers).contains(&served.len()), "{served:?}");
     stop_well(&daemon);
+}
+
+#[test]
+fn root_may_have_more_workers_than_the_limit_on_open_files_allows() {
+    // A container's root may not: the daemon says so, as the test before this one has it.
+    if !has_sys_resource() {
+        eprintln!("no CAP_SYS_RESOURCE: nobody else may raise a hard limit");
+        return;
+    }
+    let workers = 30;
+    let site = Site::new();
+    let shepherd = env!("CARGO_BIN_EXE_shepherd");
+    let text = format!("exec prlimit --nofile=40:40 '{shepherd}' \"$@\"");
+    let daemon = site
+        .run(workers)
+        .binary(wrapper(&site.home, &text))
+        .command([odd().into_os_string(), "poll".into()])
+        .start();
+    for pid in wait_serving(&daemon, workers) {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("its limits");
+        let line = limits.lines().find(|line| line.starts_with("Max open files"));
+        let words: Vec<&str> = line.expect("a line").split_whitespace().collect();
+        assert_eq!(words[3..5], ["40", "40"], "workers get what we were started with");
+    }
+    stop_well(&daemon);
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_first_start_does_not_wait_for_its_end() {
+    let workers = 500;
+    let site = Site::new();
+    let daemon = site.run(workers).command([odd().into_os_string(), "poll".into()]).start();
+    daemon.wait_line(|line| line.contains(" started: "), "the first worker");
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait_exit().success());
+    let started = daemon.count_lines(|line| line.contains(" started: "));
+    assert!(started < workers, "all {workers} were started first");
+    daemon.assert_nothing_left();
 }
 
 #[test]
@@ -191,6 +239,15 @@ while True:
 
 /// Changes a limit of the running daemon.
 #[track_caller]
+/// Whether this process has `CAP_SYS_RESOURCE`, see capabilities(7).
+fn has_sys_resource() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").expect("our status");
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = u64::from_str_radix(line.expect("a line").trim(), 16).expect("a mask");
+    effective & 1 << CAP_SYS_RESOURCE != 0
+}
+
 fn limit(daemon: &Daemon, what: &str) {
     let pid = format!("--pid={}", daemon.pid());
     let status = Command::new("prlimit").args([pid.as_str(), what]).status();

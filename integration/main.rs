@@ -8,6 +8,7 @@ mod inherited;
 mod journal;
 mod limits;
 mod load_client;
+mod many;
 mod mistakes;
 mod output;
 mod packaging;

@@ -33,6 +33,12 @@ use event_loop::{Daemon, Parts, Token};
 /// busy, and few enough that a turn of the loop, at about a millisecond a start, stays short.
 const LAUNCHING_MAX: u32 = 32;
 
+/// The process, its notification socket, how its start fares, its two streams of output, its cgroup.
+const DESCRIPTORS_PER_WORKER: u64 = 6;
+
+/// Sockets, definitions and what else there is one of.
+const DESCRIPTORS_OURS: u64 = 300;
+
 /// Why the daemon did not start. Nothing is left of the attempt.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -88,7 +94,10 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     // First of all, while the numbers of the descriptors are as the manager meant them.
     let handed_over = inherited::take()?;
     journal::begin();
-    let open_files = limits::raise_open_files().map_err(system("read the limit on open files"))?;
+    let workers = workers(config.workers);
+    let needed = descriptors_needed(workers);
+    let open_files =
+        limits::raise_open_files(needed).map_err(system("read the limit on open files"))?;
     // Before the first worker: a signal that comes early must find us listening.
     let signals = Signals::listen().map_err(system("listen to signals"))?;
     let reactor = Reactor::new().map_err(system("watch descriptors"))?;
@@ -129,13 +138,20 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
             "socket {socket} was handed over, but no `-p` asks for it; closing our copy"
         );
     }
-    let policy = policy(config, service, &listeners);
+    if open_files.ours < needed {
+        tracing::warn!(
+            "{workers} workers may need {needed} open files, and {} is our limit; raise it \
+             (`ulimit -n`, or `LimitNOFILE=` in a unit)",
+            open_files.ours
+        );
+    }
+    let policy = policy(config, workers, service, &listeners);
     let parts = Parts {
         supervisor: Supervisor::new(clock::now(), vec![policy], seed()),
         reactor,
         signals,
         runtime_dir,
-        open_files,
+        open_files: open_files.before,
         listeners: (0..).map(MemberId).zip(listeners).collect(),
         names: BTreeMap::from([(service, name.clone())]),
         sources: BTreeMap::from([(service, config.source.clone())]),
@@ -149,16 +165,26 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     }
 }
 
-fn policy(config: &RunConfig, service: ServiceId, listeners: &[Listener]) -> Policy {
+fn workers(wanted: Workers) -> u32 {
+    match wanted {
+        Workers::Count(count) => count,
+        Workers::Auto => limits::processors_for_us(),
+        Workers::Max => limits::processors_online(),
+    }
+}
+
+/// How many descriptors we may come to hold: those of as many workers again while a reload has two
+/// generations, and what we need for ourselves.
+fn descriptors_needed(workers: u32) -> u64 {
+    u64::from(workers) * DESCRIPTORS_PER_WORKER * 2 + DESCRIPTORS_OURS
+}
+
+fn policy(config: &RunConfig, workers: u32, service: ServiceId, listeners: &[Listener]) -> Policy {
     let processors = limits::processors_for_us();
     Policy {
         service,
         name: config.name.as_str().to_owned(),
-        workers: match config.workers {
-            Workers::Count(count) => count,
-            Workers::Auto => processors,
-            Workers::Max => limits::processors_online(),
-        },
+        workers,
         sockets: (0..).map(SocketId).take(listeners.len()).collect(),
         ready: config.ready,
         ready_timeout: config.ready_timeout,

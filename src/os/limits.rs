@@ -8,19 +8,30 @@ use nix::unistd::{SysconfVar, sysconf};
 /// A soft and a hard limit on open files.
 pub type OpenFiles = (u64, u64);
 
-/// Raises our own soft limit on open files to the hard one, and gives what it was: workers get
-/// that, since programs that use select(2) break above 1024 descriptors.
+/// What became of our own limit on open files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raised {
+    /// What it was. Workers get that, since programs that use select(2) break above 1024
+    /// descriptors.
+    pub before: OpenFiles,
+    /// How many we may open.
+    pub ours: u64,
+}
+
+/// Raises our own soft limit on open files to the hard one, and the hard one to `needed` where that
+/// is more and we may (`CAP_SYS_RESOURCE`).
 ///
 /// # Errors
 ///
 /// Those of getrlimit(2).
-pub fn raise_open_files() -> io::Result<OpenFiles> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard {
-        // Without it we have fewer, which shows where it matters.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+pub fn raise_open_files(needed: u64) -> io::Result<Raised> {
+    let before @ (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    for ours in [hard.max(needed), hard] {
+        if soft >= ours || setrlimit(Resource::RLIMIT_NOFILE, ours, ours).is_ok() {
+            return Ok(Raised { before, ours: soft.max(ours) });
+        }
     }
-    Ok((soft, hard))
+    Ok(Raised { before, ours: soft })
 }
 
 /// The limits that a worker gets: those that we were started with, as far as ours still allow them.
