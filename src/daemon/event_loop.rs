@@ -152,6 +152,7 @@ impl Daemon {
             ready.dedup();
             let mut children_changed = more_children;
             for token in ready {
+                self.processes.may_have_changed();
                 match token {
                     Token::Outcome(worker) => self.read_outcome(worker),
                     Token::Notify(worker) => self.read_messages(worker),

@@ -36,6 +36,8 @@ pub struct Processes {
     workers: BTreeMap<WorkerId, Entry>,
     /// Main processes that are alive, to find their worker when they are reaped.
     mains: BTreeMap<Pid, WorkerId>,
+    /// Our children that are no worker's main process, as read since the last change.
+    orphans: Option<Vec<Pid>>,
 }
 
 #[derive(Debug)]
@@ -114,8 +116,17 @@ impl Processes {
         self.workers.get(&worker).filter(|entry| entry.main.is_some()).map(|entry| entry.root.main)
     }
 
+    /// Something may have exited since our children were last read.
+    ///
+    /// When a thousand workers exit together, reading a thousand children after each of them would
+    /// be a million; those that were reaped together share one reading.
+    pub fn may_have_changed(&mut self) {
+        self.orphans = None;
+    }
+
     /// Collects children that have exited. The second value says whether there may be more.
     pub fn reap(&mut self) -> (Vec<Reaped>, bool) {
+        self.may_have_changed();
         let mut reaped = Vec::new();
         while reaped.len() < REAPED_MAX {
             let Some((pid, how)) = reap_one(Whom::Anyone) else {
@@ -229,7 +240,12 @@ impl Processes {
 
     /// Reads which processes the worker's main process has left behind.
     pub fn left_behind(&mut self, worker: WorkerId) -> LeftBehind {
-        let members = self.members(worker);
+        // One that has gone since may have forked before.
+        let lives = |&pid: &Pid| proc::stat(pid).is_some_and(|stat| stat.is_live());
+        let before = self.orphans.take().filter(|orphans| orphans.iter().all(lives));
+        let orphans = before.unwrap_or_else(|| self.read_orphans());
+        let members = self.members(worker, &orphans);
+        self.orphans = Some(orphans);
         let Some(entry) = self.workers.get_mut(&worker) else {
             return LeftBehind::default();
         };
@@ -261,18 +277,19 @@ impl Processes {
     /// Sends a signal to every process of the worker's tree.
     pub fn signal_tree(&mut self, worker: WorkerId, signal: Signal) {
         self.signal(worker, signal);
-        for pidfd in self.members(worker).into_iter().filter_map(open) {
+        for pidfd in self.members(worker, &self.read_orphans()).into_iter().filter_map(open) {
             let _ = sys::pidfd_send_signal(&pidfd, number(signal));
         }
     }
 
     /// Sends KILL to every process of the worker's tree, until no further one is found.
     pub fn kill_tree(&mut self, worker: WorkerId) {
+        self.may_have_changed();
         self.signal(worker, Signal::Kill);
         let mut killed = BTreeSet::new();
         for _ in 0..KILL_ROUNDS {
             let mut found = false;
-            for process in self.members(worker) {
+            for process in self.members(worker, &self.read_orphans()) {
                 if killed.insert(process)
                     && let Some(pidfd) = open(process)
                 {
@@ -286,16 +303,18 @@ impl Processes {
         }
     }
 
+    fn read_orphans(&self) -> Vec<Pid> {
+        let mains: BTreeSet<Pid> = self.mains.keys().copied().collect();
+        tree::orphans(&proc::children(Pid::this()), &mains)
+    }
+
     /// The worker's processes besides its main one.
-    fn members(&self, worker: WorkerId) -> Vec<Process> {
+    fn members(&self, worker: WorkerId, orphans: &[Pid]) -> Vec<Process> {
         let Some(entry) = self.workers.get(&worker) else {
             return Vec::new();
         };
-        let mains: BTreeSet<Pid> = self.mains.keys().copied().collect();
-        let orphans: Vec<Pid> = tree::orphans(&proc::children(Pid::this()), &mains)
-            .into_iter()
-            .filter(|&orphan| self.owner(orphan) == Some(worker))
-            .collect();
+        let orphans: Vec<Pid> =
+            orphans.iter().copied().filter(|&orphan| self.owner(orphan) == Some(worker)).collect();
         let main = if entry.main.is_some() { Main::Alive } else { Main::Gone };
         tree::members(&entry.root, main, &orphans)
     }
