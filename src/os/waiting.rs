@@ -7,8 +7,9 @@
 //!   (level, edge, exclusive, one-shot) and whether or not anybody is in `epoll_wait` right then: a
 //!   registration lasts, and a busy event loop comes back to it. A one-shot registration that has
 //!   fired is shown without its events; until it is armed again it is no evidence;
-//! * a thread blocked in accept, accept4, recvfrom, recvmsg or recvmmsg on it, or in poll, ppoll,
-//!   select or pselect6 with it in the set;
+//! * a thread blocked in accept, accept4, recvfrom, recvmsg, recvmmsg, read or readv on it, or in poll,
+//!   ppoll, select or pselect6 with it in the set; nobody blocks in a read of a socket that listens,
+//!   so that this is somebody who waits for datagrams;
 //! * a request of an `io_uring` of its own that waits to accept or to poll. The kernel does not say
 //!   on which descriptor; that the process holds the socket must do.
 //!
@@ -26,7 +27,8 @@
 //!
 //! Not seen: a socket held only by a thread that has unshared its descriptors, or only by a
 //! process whose first thread has ended (`/proc/PID/fd` shows the first thread's); a socket that
-//! is only in an `io_uring`'s table of fixed files; system calls of a program with another word
+//! is only in an `io_uring`'s table of fixed files; a receive that is pending in an `io_uring`, since a
+//! connection may be what it waits on; system calls of a program with another word
 //! size than ours, whose numbers mean other calls.
 
 use super::proc;
@@ -321,6 +323,8 @@ fn call(number: i64, arguments: &[u64; 6]) -> Option<Call> {
         libc::SYS_recvfrom => on("recvfrom"),
         libc::SYS_recvmsg => on("recvmsg"),
         libc::SYS_recvmmsg => on("recvmmsg"),
+        libc::SYS_read => on("read"),
+        libc::SYS_readv => on("readv"),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_poll => poll("poll"),
         libc::SYS_ppoll => poll("ppoll"),
