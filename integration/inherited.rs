@@ -28,24 +28,29 @@ fn activated(options: &str) -> Builder {
     ))
 }
 
-/// A daemon that gets sockets at these addresses from a process that keeps them open, too.
+/// A daemon that gets sockets at these addresses from a process that keeps them open, too: TCP, or
+/// `udp:`, `seqpacket:` and `dgram:`; paths and `@` names are unix sockets.
 fn handed_over(addresses: &[String], names: &str) -> Builder {
     let giver = "\
 import os, socket, sys, time
 count = int(sys.argv[1])
 names, addresses, command = sys.argv[2], sys.argv[3:3 + count], sys.argv[3 + count:]
 given = []
+kinds = {'udp': socket.SOCK_DGRAM, 'dgram': socket.SOCK_DGRAM, 'seqpacket': socket.SOCK_SEQPACKET}
 for address in addresses:
-    if address.startswith('/'):
-        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        s.bind(address)
+    kind, _, rest = address.partition(':')
+    address = rest if kind in kinds else address
+    kind = kinds.get(kind, socket.SOCK_STREAM)
+    if address[0] in '/@':
+        s = socket.socket(socket.AF_UNIX, kind)
+        s.bind(address.replace('@', chr(0)))
     else:
         host, _, port = address.rpartition(':')
         family = socket.AF_INET6 if ':' in host else socket.AF_INET
-        s = socket.socket(family, socket.SOCK_STREAM)
+        s = socket.socket(family, kind)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.bind((host.strip('[]'), int(port)))
-    s.listen(16)
+    if kind != socket.SOCK_DGRAM: s.listen(16)
     given.append(os.dup(s.fileno()))
 # A grandchild without its parent is no descendant of the daemon that we become.
 child = os.fork()
@@ -164,6 +169,102 @@ fn what_is_handed_over_and_what_is_bound_come_in_the_order_that_was_asked_for() 
     daemon.wait_line(|line| line == format!("fd 3 {bound}"), "the bound one first");
     daemon.wait_line(|line| line == format!("fd 4 {given}"), "the handed-over one second");
     daemon.wait_line(|line| line == "names first:second", "their names");
+}
+
+#[test]
+fn sockets_of_every_kind_are_found_by_what_they_carry_and_where() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("packets.sock").display().to_string();
+    let name = format!("shepherd-test-handed-{}", std::process::id());
+    let port = free_port();
+    // TCP and UDP of one port: only what is carried tells them apart.
+    let given = [
+        format!("udp:127.0.0.1:{port}"),
+        format!("127.0.0.1:{port}"),
+        format!("seqpacket:{path}"),
+        format!("seqpacket:@{name}"),
+        format!("@{name}"),
+    ];
+    let daemon = handed_over(&given, "")
+        .listen(format!("a=unix:@{name}"))
+        .listen(format!("b=seqpacket:@{name}"))
+        .listen(format!("c=seqpacket:{path}"))
+        .listen(format!("d=127.0.0.1:{port}"))
+        .listen(format!("e=udp:127.0.0.1:{port}"))
+        .args(["--ready", "alive:1ms"])
+        .command(["python3", "-c", KINDS])
+        .start();
+    daemon.wait_line(
+        |line| line == "kinds a:b:c:d:e STREAM SEQPACKET SEQPACKET STREAM DGRAM",
+        "what the worker has",
+    );
+    for place in [
+        format!("listening on a=unix:@{name}"),
+        format!("listening on b=seqpacket:@{name}"),
+        format!("listening on c=seqpacket:{path}"),
+        format!("listening on d=127.0.0.1:{port}"),
+        format!("receiving on e=udp:127.0.0.1:{port}"),
+    ] {
+        let told = format!("{place}, handed over to us");
+        assert_eq!(daemon.count_lines(|line| line.ends_with(&told)), 1, "{told}");
+    }
+    assert!(daemon.stop().success());
+    assert!(std::path::Path::new(&path).exists(), "the path is not ours to remove");
+}
+
+#[test]
+fn sockets_of_every_kind_are_found_by_their_names_and_all_are_used_when_none_is_asked_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("log.sock").display().to_string();
+    let port = free_port();
+    let given =
+        [format!("udp:127.0.0.1:{port}"), format!("127.0.0.1:{port}"), format!("dgram:{path}")];
+    // As a unit has it that listens for DNS: one name for both, and only the name is asked for.
+    let named = handed_over(&given, "dns:dns:log").listen("log=udp:1").listen("dns=1");
+    let daemon = named.args(["--ready", "alive:1ms"]).command(["python3", "-c", KINDS]).start();
+    daemon.wait_line(|line| line == "kinds log:dns:dns DGRAM DGRAM STREAM", "by name");
+    let told = format!("receiving on log=unix:{path} (datagrams), handed over to us");
+    assert_eq!(daemon.count_lines(|line| line.ends_with(&told)), 1, "{told}");
+    assert!(daemon.stop().success());
+    drop(daemon);
+
+    let port = free_port();
+    let given = [format!("udp:127.0.0.1:{port}"), format!("127.0.0.1:{port}")];
+    let all = handed_over(&given, "").args(["--ready", "alive:1ms"]);
+    let daemon = all.command(["python3", "-c", KINDS]).start();
+    daemon.wait_line(|line| line == "kinds unknown:unknown DGRAM STREAM", "all of them");
+}
+
+/// Says the names and the types of its sockets.
+const KINDS: &str = "\
+import os, signal, socket
+types = [socket.socket(fileno=3 + n).type.name[5:] for n in range(int(os.environ['LISTEN_FDS']))]
+print('kinds', os.environ['LISTEN_FDNAMES'], *types, flush=True)
+signal.pause()
+";
+
+#[test]
+fn a_datagram_of_socket_activate_starts_the_daemon_and_is_answered() {
+    let port = free_port();
+    let worker = "\
+import socket
+s = socket.socket(fileno=3)
+while True:
+    data, client = s.recvfrom(100)
+    s.sendto(data, client)
+";
+    let daemon = activated(&format!("--datagram -l 127.0.0.1:{port}"))
+        .listen(format!("udp:127.0.0.1:{port}"))
+        .command(["python3", "-c", worker])
+        .start();
+    daemon.wait_line(|line| line.contains("Listening on"), "socket-activate receives");
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    client.set_read_timeout(Some(crate::harness::DEADLINE)).expect("a timeout");
+    client.send_to(b"first", port.v4()).expect("sent");
+    let mut answer = [0; 100];
+    let length = client.recv(&mut answer).expect("an answer to what started it");
+    assert_eq!(&answer[..length], b"first");
+    wait_ready(&daemon);
 }
 
 #[test]

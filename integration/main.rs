@@ -26,6 +26,7 @@ mod start;
 mod stop;
 mod storm;
 mod tidy;
+mod transports;
 mod worker_process;
 mod wrapped;
 mod wrapper;

@@ -16,7 +16,7 @@ use crate::{
 
 const USAGE: i32 = 2;
 const CONFIGURATION: i32 = 3;
-const BIND: i32 = 9;
+pub(crate) const BIND: i32 = 9;
 
 fn serving() -> Builder {
     Daemon::run().command([odd().as_os_str(), "poll".as_ref()])
@@ -28,7 +28,7 @@ fn alive() -> Builder {
 
 /// Starts a daemon that must refuse, and gives what it said.
 #[track_caller]
-fn refused(builder: Builder, code: i32, words: &[&str]) -> String {
+pub(crate) fn refused(builder: Builder, code: i32, words: &[&str]) -> String {
     let daemon = builder.start();
     let status = daemon.wait_exit();
     let lines: Vec<String> = daemon.lines().into_iter().map(|line| line.text).collect();
@@ -71,7 +71,11 @@ fn a_socket_that_cannot_be_read_is_wrong_usage() {
         ("::1:8000", ["an IPv6 address needs brackets", "write `["]),
         ("127.0.0.1", ["it has no port", "write `127.0.0.1:8000`"]),
         ("/run/x.sock", ["it looks like a path", "write `unix:/run/x.sock`"]),
-        ("udp:5353", ["a UDP socket", "not supported"]),
+        ("udp:", ["there is no port after `udp:`", "write one such as `udp:5353`"]),
+        ("seqpacket:80", ["`80` is no path", "write one such as `seqpacket:/run/x.sock`"]),
+        ("8000,backlogg=9", ["it has no option `backlogg`", "there is `backlog`"]),
+        ("udp:53,backlog=9", ["`backlog` is for sockets that accept", "leave it away"]),
+        ("8000,backlog=0", ["`backlog=0` is not a number from 1", "write `backlog=1024`"]),
         ("=8000", ["the name before `=` is empty", "write a name"]),
         ("http://127.0.0.1:80", ["it is a URL", "write host and port only"]),
     ] {

@@ -39,7 +39,7 @@ pub(super) enum Verb {
 /// The sockets are bound once, before any worker, and stay open until the stop. Each worker gets
 /// them as descriptors from 3 on, with LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES and LISTEN_PIDFDID
 /// (sd_listen_fds(3)), and a NOTIFY_SOCKET of its own (sd_notify(3)). Sockets that a service manager
-/// handed to shepherd are matched by name, then by address, and used instead of binding.
+/// handed to shepherd are matched by name, then by type and address, and used instead of binding.
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_RUN)]
 pub(super) struct Run {
@@ -48,11 +48,17 @@ pub(super) struct Run {
     #[arg(short = 'n', long, value_name = "N|auto|max", default_value = "1")]
     pub(super) workers: Workers,
 
-    /// A socket to bind and hand over, `NAME=` before it if it is to have a name. Repeatable.
+    /// A socket to bind and hand over, `NAME=` before it if it is to have a name, options after it.
+    /// Repeatable.
     ///
     /// `8000` is all addresses, IPv6 and IPv4 where the machine has both; `127.0.0.1:8000`,
-    /// `[::1]:8000`; `localhost:8000` is two sockets, one a family; `unix:/run/x.sock`. Port 0 lets
-    /// the kernel choose. Without any socket shepherd only supervises, unless it was handed some.
+    /// `[::1]:8000`; `localhost:8000` is two sockets, one a family. Port 0 lets the kernel choose.
+    /// `udp:` before any of these is for datagrams: `udp:5353`. `unix:/run/x.sock` is a path,
+    /// `unix:@name` a unix name without a file, and `seqpacket:` in the place of `unix:` keeps the
+    /// bounds of messages. Without any socket shepherd only supervises, unless it was handed some.
+    ///
+    /// Options follow with commas: `8000,backlog=1024`; `,,` stands for a comma. See "Options of
+    /// sockets" below.
     #[arg(short = 'p', long = "listen", visible_alias = "port", value_name = "SOCKET")]
     pub(super) listen: Vec<SocketSpec>,
 
@@ -107,6 +113,10 @@ pub(super) struct Run {
 
 const AFTER_RUN: &str = "\
 Durations are numbers with a unit: 500ms, 30s, 1m30s, 2h.
+
+Options of sockets, as in `-p 8000,backlog=1024`:
+  backlog=N  how many connections may wait to be accepted; the kernel cuts it to net.core.somaxconn
+             [default: 4096]
 
 Signals to shepherd:
   HUP        reload: read the environment files, the directory and the program again, start a new

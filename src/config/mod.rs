@@ -4,6 +4,8 @@ pub mod run;
 
 pub mod socket;
 
+pub mod socket_options;
+
 pub mod values;
 
 pub mod env_file;

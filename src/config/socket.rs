@@ -1,4 +1,5 @@
-//! What a user may write for a socket (`-p 8000`): from text to a [`SocketSpec`] and back.
+//! What a user may write for a socket (`-p 8000`): from text to a [`SocketSpec`] and back. Its options
+//! are read in `socket_options`.
 //! It never opens a socket, asks for a name's address, or looks at the machine it runs on.
 
 use core::fmt;
@@ -6,6 +7,7 @@ use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use core::str::FromStr;
 use std::path::{Path, PathBuf};
 
+use super::socket_options::{self, Kind, OptionError, SocketOptions};
 use super::text::one_line;
 
 /// The longest path of a unix socket: `sun_path` has 108 bytes and the last ends it (unix(7)).
@@ -17,16 +19,42 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Names that mean something of their own in `LISTEN_FDNAMES` (sd_listen_fds_with_names(3)).
 const NAMES_RESERVED: [&str; 3] = ["unknown", "stored", "connection"];
 
-/// A socket that a service asks for: `[NAME=]ADDRESS`.
+/// A socket that a service asks for: `[NAME=][TYPE:]ADDRESS[,OPTION[=VALUE]]...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketSpec {
     /// What workers find it under in `LISTEN_FDNAMES`, and what a handed-over socket matches.
     pub name: Option<SocketName>,
-    /// Where it is to listen.
+    /// What it carries.
+    pub transport: Transport,
+    /// Where it is to be reached.
     pub address: Address,
+    /// What is to be set on it.
+    pub options: SocketOptions,
 }
 
-/// Where a socket is to listen. Port 0 leaves the choice of the port to the kernel.
+/// What a socket carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    /// Connections that carry bytes: TCP, and unix sockets of type `SOCK_STREAM`.
+    Stream,
+    /// Datagrams: `udp:`.
+    Datagram,
+    /// Connections that keep the bounds of messages: `seqpacket:`, unix sockets only.
+    Seqpacket,
+}
+
+impl Transport {
+    /// Whether such a socket listens, and connections are accepted from it.
+    #[must_use]
+    pub fn accepts(self) -> bool {
+        match self {
+            Transport::Stream | Transport::Seqpacket => true,
+            Transport::Datagram => false,
+        }
+    }
+}
+
+/// Where a socket is to be reached. Port 0 leaves the choice of the port to the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `8000`: every address, of both families where the machine has both.
@@ -35,9 +63,12 @@ pub enum Address {
     Ip(SocketAddr),
     /// `localhost:8000`: the loopback addresses of both families.
     Localhost(u16),
-    /// `unix:/run/x.sock`: a stream socket in the file system, relative to the working directory
-    /// of shepherd if the path is.
+    /// `unix:/run/x.sock`, `seqpacket:/run/x.sock`: in the file system, relative to the working
+    /// directory of shepherd if the path is.
     Unix(PathBuf),
+    /// `unix:@name`, `seqpacket:@name`: a unix name without a file (unix(7)), here without the `@`
+    /// that stands for its leading NUL byte.
+    Abstract(String),
 }
 
 /// A name that fits into `LISTEN_FDNAMES`: 1 to 255 printable ASCII characters without `:` and
@@ -115,6 +146,8 @@ pub struct SocketSpecError {
 pub enum SocketSpecCause {
     #[error("it is empty; write a port such as `8000`")]
     Empty,
+    #[error("there is no port after `udp:`; write one such as `udp:5353`")]
+    UdpEmpty,
     #[error("{0}")]
     Name(SocketNameError),
     #[error("it has no port; write `{}`", one_line(.hint))]
@@ -123,10 +156,10 @@ pub enum SocketSpecCause {
     PortAbove { port: String },
     #[error("port `{}` is not a number from 0 to 65535", one_line(.port))]
     PortUnreadable { port: String },
-    #[error("the host before `:` is empty; write `{port}` to listen on every address")]
-    HostEmpty { port: u16 },
-    #[error("`*` is not an address; write `{port}` to listen on every address")]
-    HostWildcard { port: u16 },
+    #[error("the host before `:` is empty; write `{hint}` to listen on every address")]
+    HostEmpty { hint: String },
+    #[error("`*` is not an address; write `{hint}` to listen on every address")]
+    HostWildcard { hint: String },
     #[error("`{}` is a name, and names are not looked up; write its IP address", one_line(.host))]
     HostName { host: String },
     #[error(
@@ -150,12 +183,14 @@ pub enum SocketSpecCause {
     Url,
     #[error("the prefix `tcp:` is not known; write `{}` alone", one_line(.rest))]
     TcpPrefix { rest: String },
-    #[error("{kind} is not supported; use a TCP port or `unix:PATH`, which are stream sockets")]
-    Unsupported { kind: Unsupported },
+    #[error("{0}")]
+    Option(OptionError),
+    #[error("`{}` is no path; write one such as `seqpacket:/run/x.sock`", one_line(.text))]
+    SeqpacketPath { text: String },
     #[error("it looks like a path; write `unix:{}`", one_line(.path))]
     PathWithoutPrefix { path: String },
-    #[error("there is no path after `unix:`; write one such as `unix:/run/x.sock`")]
-    PathEmpty,
+    #[error("there is no path after `{prefix}`; write one such as `{prefix}/run/x.sock`")]
+    PathEmpty { prefix: &'static str },
     #[error("its path names a directory; add the name of the socket")]
     PathDirectory,
     #[error("its path contains a NUL byte")]
@@ -165,27 +200,6 @@ pub enum SocketSpecCause {
          choose a shorter one, or one relative to the working directory"
     )]
     PathTooLong { bytes: usize },
-}
-
-/// Kinds of sockets that other programs know and this one does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsupported {
-    /// `udp:`, a datagram socket.
-    Udp,
-    /// `seqpacket:`, a unix socket that keeps the bounds of messages.
-    Seqpacket,
-    /// `unix:@`, a unix name without a file.
-    Abstract,
-}
-
-impl fmt::Display for Unsupported {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Unsupported::Udp => "a UDP socket (`udp:`)",
-            Unsupported::Seqpacket => "a sequenced packet socket (`seqpacket:`)",
-            Unsupported::Abstract => "an abstract unix name (`unix:@`)",
-        })
-    }
 }
 
 impl FromStr for SocketSpec {
@@ -199,9 +213,25 @@ impl FromStr for SocketSpec {
 impl fmt::Display for SocketSpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = &self.name {
-            write!(formatter, "{name}=")?;
+            write!(formatter, "{}=", name.as_str().replace(',', ",,"))?;
         }
-        self.address.fmt(formatter)
+        formatter.write_str(&self.place().replace(',', ",,"))?;
+        self.options.fmt(formatter)
+    }
+}
+
+impl SocketSpec {
+    /// Where it is to be reached, without name and options: `udp:5353`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match (self.transport, &self.address) {
+            (Transport::Stream, address) => address.to_string(),
+            (Transport::Datagram, address) => format!("udp:{address}"),
+            (Transport::Seqpacket, address) => {
+                let text = address.to_string();
+                format!("seqpacket:{}", text.strip_prefix("unix:").unwrap_or(&text))
+            }
+        }
     }
 }
 
@@ -212,34 +242,87 @@ impl fmt::Display for Address {
             Address::Ip(address) => write!(formatter, "{address}"),
             Address::Localhost(port) => write!(formatter, "localhost:{port}"),
             Address::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Address::Abstract(name) => write!(formatter, "unix:@{name}"),
         }
     }
 }
 
 fn spec(text: &str) -> Result<SocketSpec, SocketSpecCause> {
+    let mut parts = parts(text);
+    let options = parts.split_off(1);
+    let text = parts.first().map(String::as_str).unwrap_or_default();
     // No name has a colon and no address has `=` before its first colon, so `unix:/run/a=b.sock`
     // is a path and nothing can be read both ways.
-    match text.split_once('=') {
-        Some((name, rest)) if !name.starts_with("unix:") => {
-            let name = name.parse().map_err(SocketSpecCause::Name)?;
-            Ok(SocketSpec { name: Some(name), address: address(rest)? })
+    let is_path = |name: &str| name.starts_with("unix:") || name.starts_with("seqpacket:");
+    let (name, text) = match text.split_once('=') {
+        Some((name, rest)) if !is_path(name) => {
+            (Some(name.parse().map_err(SocketSpecCause::Name)?), rest)
         }
-        Some(_) | None => Ok(SocketSpec { name: None, address: address(text)? }),
+        Some(_) | None => (None, text),
+    };
+    let (transport, address) = endpoint(text)?;
+    let kind = kind(transport, &address);
+    let options = socket_options::read(&options, kind).map_err(SocketSpecCause::Option)?;
+    Ok(SocketSpec { name, transport, address, options })
+}
+
+/// Splits at single commas; two of them stand for one that belongs to the text. Never empty.
+fn parts(text: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut rest = text.chars().peekable();
+    while let Some(char) = rest.next() {
+        if char == ',' && rest.next_if_eq(&',').is_none() {
+            parts.push(String::new());
+        } else if let Some(last) = parts.last_mut() {
+            last.push(char);
+        }
     }
+    parts
+}
+
+fn kind(transport: Transport, address: &Address) -> Kind {
+    match (transport, address) {
+        (_, Address::Unix(_) | Address::Abstract(_)) => Kind::Unix,
+        (Transport::Datagram, _) => Kind::Udp,
+        (Transport::Stream | Transport::Seqpacket, _) => Kind::Tcp,
+    }
+}
+
+fn endpoint(text: &str) -> Result<(Transport, Address), SocketSpecCause> {
+    const UNIX: &str = "unix:";
+    const SEQPACKET: &str = "seqpacket:";
+    if let Some(path) = text.strip_prefix(UNIX) {
+        return Ok((Transport::Stream, unix(UNIX, path)?));
+    }
+    if let Some(path) = text.strip_prefix(SEQPACKET) {
+        if path.bytes().all(|byte| byte.is_ascii_digit()) && !path.is_empty() {
+            return Err(SocketSpecCause::SeqpacketPath { text: path.to_owned() });
+        }
+        return Ok((Transport::Seqpacket, unix(SEQPACKET, path)?));
+    }
+    match text.strip_prefix("udp:") {
+        Some("") => Err(SocketSpecCause::UdpEmpty),
+        Some(rest) => Ok((Transport::Datagram, address(rest).map_err(after_udp)?)),
+        None => Ok((Transport::Stream, address(text)?)),
+    }
+}
+
+/// What to write instead, with the prefix that stood before it.
+fn after_udp(mut cause: SocketSpecCause) -> SocketSpecCause {
+    if let SocketSpecCause::PortMissing { hint }
+    | SocketSpecCause::HostEmpty { hint }
+    | SocketSpecCause::HostWildcard { hint }
+    | SocketSpecCause::BracketsMissing { hint }
+    | SocketSpecCause::Mapped { hint } = &mut cause
+    {
+        hint.insert_str(0, "udp:");
+    }
+    cause
 }
 
 fn address(text: &str) -> Result<Address, SocketSpecCause> {
     if text.is_empty() {
         return Err(SocketSpecCause::Empty);
-    }
-    if let Some(path) = text.strip_prefix("unix:") {
-        return unix(path).map(Address::Unix);
-    }
-    if text.starts_with("udp:") {
-        return Err(SocketSpecCause::Unsupported { kind: Unsupported::Udp });
-    }
-    if text.starts_with("seqpacket:") {
-        return Err(SocketSpecCause::Unsupported { kind: Unsupported::Seqpacket });
     }
     if let Some(rest) = text.strip_prefix("tcp:") {
         return Err(SocketSpecCause::TcpPrefix { rest: rest.to_owned() });
@@ -272,8 +355,8 @@ fn address(text: &str) -> Result<Address, SocketSpecCause> {
         cause => cause,
     })?;
     match host {
-        "" => Err(SocketSpecCause::HostEmpty { port }),
-        "*" => Err(SocketSpecCause::HostWildcard { port }),
+        "" => Err(SocketSpecCause::HostEmpty { hint: port.to_string() }),
+        "*" => Err(SocketSpecCause::HostWildcard { hint: port.to_string() }),
         host if host.eq_ignore_ascii_case("localhost") => Ok(Address::Localhost(port)),
         host => match host.parse::<Ipv4Addr>() {
             Ok(ip) => Ok(Address::Ip(SocketAddr::from((ip, port)))),
@@ -327,219 +410,28 @@ fn number(text: &str) -> Option<u32> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
-fn unix(path: &str) -> Result<PathBuf, SocketSpecCause> {
-    if path.is_empty() {
-        return Err(SocketSpecCause::PathEmpty);
-    }
-    if path.starts_with('@') {
-        return Err(SocketSpecCause::Unsupported { kind: Unsupported::Abstract });
+fn unix(prefix: &'static str, path: &str) -> Result<Address, SocketSpecCause> {
+    if matches!(path, "" | "@") {
+        return Err(SocketSpecCause::PathEmpty { prefix });
     }
     if path.contains('\0') {
         return Err(SocketSpecCause::PathNul);
     }
-    if path.len() > UNIX_PATH_BYTES_MAX {
+    // A name has no byte that ends it, and the `@` stands for the one that begins it.
+    let name = path.strip_prefix('@');
+    if path.len() > UNIX_PATH_BYTES_MAX + usize::from(name.is_some()) {
         return Err(SocketSpecCause::PathTooLong { bytes: path.len() });
+    }
+    if let Some(name) = name {
+        return Ok(Address::Abstract(name.to_owned()));
     }
     // `Path` forgets a last `/` and a last `/.`, so the text is asked.
     let last = path.rsplit('/').next().unwrap_or_default();
     if matches!(last, "" | "." | "..") {
         return Err(SocketSpecCause::PathDirectory);
     }
-    Ok(Path::new(path).to_owned())
+    Ok(Address::Unix(Path::new(path).to_owned()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn reads_every_form() {
-        let ip = |text: &str| Address::Ip(text.parse().unwrap());
-        let unix = |path: &str| Address::Unix(PathBuf::from(path));
-        for (text, name, address) in [
-            ("8000", None, Address::Port(8000)),
-            ("0", None, Address::Port(0)),
-            ("65535", None, Address::Port(65535)),
-            ("127.0.0.1:8000", None, ip("127.0.0.1:8000")),
-            ("0.0.0.0:0", None, ip("0.0.0.0:0")),
-            ("[::1]:8000", None, ip("[::1]:8000")),
-            ("[::]:8000", None, ip("[::]:8000")),
-            ("[fe80::1%2]:80", None, ip("[fe80::1%2]:80")),
-            ("localhost:8000", None, Address::Localhost(8000)),
-            ("unix:/run/x.sock", None, unix("/run/x.sock")),
-            ("unix:x.sock", None, unix("x.sock")),
-            ("unix:/run/a=b.sock", None, unix("/run/a=b.sock")),
-            ("unix:./@x", None, unix("./@x")),
-            ("web=8000", Some("web"), Address::Port(8000)),
-            ("my web/1=[::1]:0", Some("my web/1"), ip("[::1]:0")),
-            ("web=unix:/run/a=b.sock", Some("web"), unix("/run/a=b.sock")),
-        ] {
-            let name = name.map(|name: &str| name.parse().unwrap());
-            let spec = SocketSpec { name, address };
-            assert_eq!(text.parse(), Ok(spec.clone()), "{text}");
-            assert_eq!(spec.to_string(), text);
-        }
-    }
-
-    #[test]
-    fn reads_other_spellings_of_the_same_socket() {
-        for (text, canonical) in [
-            ("08000", "8000"),
-            ("LocalHost:80", "localhost:80"),
-            ("[0:0::1]:80", "[::1]:80"),
-            ("[fe80::1%0]:80", "[fe80::1]:80"),
-        ] {
-            assert_eq!(text.parse::<SocketSpec>().unwrap().to_string(), canonical);
-        }
-    }
-
-    #[test]
-    fn says_what_is_wrong_and_what_to_write() {
-        for (text, cause) in [
-            ("", "it is empty; write a port such as `8000`"),
-            ("web=", "it is empty; write a port such as `8000`"),
-            ("80000", "port `80000` is above 65535"),
-            ("127.0.0.1:65536", "port `65536` is above 65535"),
-            ("127.0.0.1", "it has no port; write `127.0.0.1:8000`"),
-            ("127.0.0.1:", "it has no port; write `127.0.0.1:8000`"),
-            ("127.0.0.1:http", "port `http` is not a number from 0 to 65535"),
-            ("127.0.0.1:+80", "port `+80` is not a number from 0 to 65535"),
-            ("-1", "it has no port; write `-1:8000`"),
-            (":8000", "the host before `:` is empty; write `8000` to listen on every address"),
-            ("*:8000", "`*` is not an address; write `8000` to listen on every address"),
-            (
-                "example.com:80",
-                "`example.com` is a name, and names are not looked up; write its IP address",
-            ),
-            (
-                "256.0.0.1:80",
-                "`256.0.0.1` is not an IPv4 address; write four numbers from 0 to 255 \
-                 such as `127.0.0.1`",
-            ),
-            ("::1:8000", "an IPv6 address needs brackets; write `[::1]:8000`"),
-            ("::1", "an IPv6 address needs brackets; write `[::1]:8000`"),
-            ("[::1]", "it has no port; write `[::1]:8000`"),
-            ("[::1]8000", "it has no port; write `[::1]:8000`"),
-            ("[::1:80", "the bracket is not closed; write an address such as `[::1]:8000`"),
-            ("[x]:80", "`x` is not an IPv6 address; write one such as `[::1]:8000`"),
-            (
-                "[127.0.0.1]:80",
-                "`127.0.0.1` is not an IPv6 address; write one such as `[::1]:8000`",
-            ),
-            (
-                "[fe80::1%eth0]:80",
-                "the scope `eth0` is not a number; write the interface's index, \
-                 which `ip link` shows",
-            ),
-            (
-                "[::ffff:127.0.0.1]:80",
-                "it is an IPv4 address written as IPv6; write `127.0.0.1:80`",
-            ),
-            (
-                "http://localhost:80",
-                "it is a URL; write host and port only, such as `127.0.0.1:8000`",
-            ),
-            ("tcp:80", "the prefix `tcp:` is not known; write `80` alone"),
-            ("/run/x.sock", "it looks like a path; write `unix:/run/x.sock`"),
-            ("unix:", "there is no path after `unix:`; write one such as `unix:/run/x.sock`"),
-            ("unix:/run/", "its path names a directory; add the name of the socket"),
-            ("unix:/run/..", "its path names a directory; add the name of the socket"),
-            ("unix:/a\0b", "its path contains a NUL byte"),
-            ("=8000", "the name before `=` is empty; write a name, or leave the `=` away"),
-            ("a:b=8000", "the name `a:b` contains `:`; use printable ASCII without `:` and `=`"),
-            ("tür=8000", "the name `tür` contains `ü`; use printable ASCII without `:` and `=`"),
-            (
-                "a\nb=8000",
-                "the name `a\\nb` contains `\\n`; use printable ASCII without `:` and `=`",
-            ),
-            (
-                "unknown=8000",
-                "the name `unknown` is reserved by the LISTEN_FDNAMES convention; choose another",
-            ),
-            (
-                "connection=8000",
-                "the name `connection` is reserved by the LISTEN_FDNAMES convention; \
-                 choose another",
-            ),
-        ] {
-            let error = text.parse::<SocketSpec>().expect_err(text).to_string();
-            assert_eq!(error, format!("cannot read socket `{}`: {cause}", one_line(text)));
-        }
-    }
-
-    #[test]
-    fn says_what_is_supported_instead() {
-        let instead = "is not supported; use a TCP port or `unix:PATH`, which are stream sockets";
-        for (text, kind) in [
-            ("udp:5353", "a UDP socket (`udp:`)"),
-            ("seqpacket:/run/x.sock", "a sequenced packet socket (`seqpacket:`)"),
-            ("dns=unix:@x", "an abstract unix name (`unix:@`)"),
-        ] {
-            let error = text.parse::<SocketSpec>().expect_err(text).to_string();
-            assert_eq!(error, format!("cannot read socket `{text}`: {kind} {instead}"));
-        }
-    }
-
-    #[test]
-    fn limits_paths_and_names_by_their_bytes() {
-        let path = |bytes: usize| format!("unix:/{}", "x".repeat(bytes - 1));
-        assert!(path(107).parse::<SocketSpec>().is_ok());
-        let error = path(108).parse::<SocketSpec>().unwrap_err();
-        assert_eq!(error.cause, SocketSpecCause::PathTooLong { bytes: 108 });
-        let umlauts = format!("unix:/{}", "ü".repeat(54));
-        assert!(umlauts.parse::<SocketSpec>().is_err());
-
-        assert!("n".repeat(255).parse::<SocketName>().is_ok());
-        let error = "n".repeat(256).parse::<SocketName>().unwrap_err();
-        assert_eq!(error, SocketNameError::TooLong { bytes: 256 });
-    }
-
-    fn addresses() -> impl Strategy<Value = Address> {
-        let v6 = any::<([u8; 16], u16, u32)>()
-            .prop_map(|(ip, port, scope)| SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope))
-            .prop_filter("mapped", |address| address.ip().to_ipv4_mapped().is_none());
-        prop_oneof![
-            any::<u16>().prop_map(Address::Port),
-            any::<u16>().prop_map(Address::Localhost),
-            any::<([u8; 4], u16)>()
-                .prop_map(|(ip, port)| Address::Ip(SocketAddr::from((ip, port)))),
-            v6.prop_map(|address| Address::Ip(SocketAddr::V6(address))),
-            "/?([a-z=:. @ü-]{1,9}/){0,3}[a-z=:@][a-z=:. @ü-]{0,9}"
-                .prop_filter("abstract", |path| !path.starts_with('@'))
-                .prop_map(|path| Address::Unix(PathBuf::from(path))),
-        ]
-    }
-
-    fn names() -> impl Strategy<Value = SocketName> {
-        "[ -9;<>-~]{1,255}".prop_filter_map("reserved", |text| text.parse().ok())
-    }
-
-    proptest! {
-        #[test]
-        fn survives_writing_and_reading(
-            name in proptest::option::of(names()),
-            address in addresses(),
-        ) {
-            let spec = SocketSpec { name, address };
-            prop_assert_eq!(spec.to_string().parse(), Ok(spec));
-        }
-
-        #[test]
-        fn any_text_is_read_or_refused_on_one_line(text in any::<String>()) {
-            match text.parse::<SocketSpec>() {
-                Ok(spec) => prop_assert_eq!(spec.to_string().parse(), Ok(spec)),
-                Err(error) => prop_assert!(!error.to_string().contains(char::is_control)),
-            }
-        }
-
-        #[test]
-        fn text_of_the_grammar_is_read_or_refused(
-            text in "(a=|unix:|udp:|=)?[0-9a-f:.%*/@\\[\\]=]{0,20}",
-        ) {
-            if let Ok(spec) = text.parse::<SocketSpec>() {
-                prop_assert_eq!(spec.to_string().parse(), Ok(spec));
-            }
-        }
-    }
-}
+mod tests;

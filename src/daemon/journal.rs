@@ -44,7 +44,8 @@ pub(super) fn started(name: &str, listeners: &[Listener]) {
             Origin::Bound => "",
             Origin::Inherited => ", handed over to us",
         };
-        tracing::info!("listening on {label}{}{from}", listener.address);
+        let verb = if listener.transport.accepts() { "listening" } else { "receiving" };
+        tracing::info!("{verb} on {label}{}{from}", listener.place());
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::config::run::{Name, RunConfig, RunConfigError, SOCKETS_MAX};
+use crate::config::text::one_line;
 use crate::config::values::Workers;
 use crate::core::Supervisor;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
@@ -116,8 +117,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         Name::Implicit(name) => (name, NameIs::Implicit),
     };
     let runtime_dir = RuntimeDir::claim(name, name_is)?;
-    let Bound { listeners, unused } =
-        listeners::bind_all(&config.sockets, handed_over, listeners::BACKLOG)?;
+    let Bound { listeners, unused, warnings } = listeners::bind_all(&config.sockets, handed_over)?;
     if listeners.len() > SOCKETS_MAX {
         let count = listeners.len();
         listeners.into_iter().for_each(Listener::close);
@@ -133,6 +133,9 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     };
 
     journal::started(runtime_dir.name(), &listeners);
+    for warning in warnings {
+        tracing::warn!("{}", one_line(&warning.to_string()));
+    }
     for socket in unused {
         tracing::warn!(
             "socket {socket} was handed over, but no `-p` asks for it; closing our copy"

@@ -1,4 +1,4 @@
-//! Who has the address that we want: finds the process behind a listening socket, for a message.
+//! Who has the address that we want: finds the process behind a bound socket, for a message.
 //! It never signals, opens or changes anything, and what it says may be outdated when it is read.
 
 use core::fmt;
@@ -9,6 +9,8 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use crate::config::socket::Transport;
 
 /// How many lines of a table of sockets are read. Listening sockets come first in the TCP tables,
 /// so that only a machine with more listeners than this hides one.
@@ -35,12 +37,19 @@ impl fmt::Display for Holder {
 /// Finds who keeps us from `address`; `[::]` stands for both families, as we bind it.
 ///
 /// `None` if nobody does, or the process belongs to another user or another pid namespace.
-/// Listeners are asked first; a connection can hold its local port as well.
+/// Listeners, and receivers of everybody's datagrams, are asked first; a connection can hold its
+/// local port as well.
 #[must_use]
-pub fn of_tcp(address: SocketAddr) -> Option<Holder> {
+pub fn of_ip(transport: Transport, address: SocketAddr) -> Option<Holder> {
     let mut held = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let entries = lines(Path::new(table)).filter_map(|line| tcp_entry(&line));
+    let tables = match transport {
+        Transport::Stream => ["/proc/net/tcp", "/proc/net/tcp6"],
+        Transport::Datagram => ["/proc/net/udp", "/proc/net/udp6"],
+        // Sequenced packets are for unix sockets only.
+        Transport::Seqpacket => return None,
+    };
+    for table in tables {
+        let entries = lines(Path::new(table)).filter_map(|line| ip_entry(&line));
         held.extend(entries.filter_map(|entry| {
             let rank = conflict(address, entry.local)?;
             Some((entry.state, rank, entry.inode))
@@ -51,7 +60,7 @@ pub fn of_tcp(address: SocketAddr) -> Option<Holder> {
     of_first(&inodes)
 }
 
-/// Finds who listens on a unix path. `peer` is what `SO_PEERCRED` of a connection said: the
+/// Finds who listens on a unix path, or receives there. `peer` is what `SO_PEERCRED` of a connection said: the
 /// process that called listen(2), which helps where the path was renamed or is relative, and
 /// misleads where that process left the socket to others.
 #[must_use]
@@ -61,32 +70,63 @@ pub fn of_unix(path: &Path, peer: Option<i32>) -> Option<Holder> {
         .filter_map(|line| unix_entry(&line))
         .filter(|entry| {
             let entry_path = Path::new(OsStr::from_bytes(&entry.path));
-            entry_path == path || Some(entry_path) == absolute.as_deref()
+            let serves = entry.role == UnixRole::Serves;
+            serves && (entry_path == path || Some(entry_path) == absolute.as_deref())
         })
         .map(|entry| entry.inode)
         .collect();
     of_first(&inodes).or_else(|| peer.filter(|pid| *pid > 0).and_then(named))
 }
 
-/// One line of `/proc/net/tcp` (proc_net(5)).
+/// Finds who has a unix name without a file, less its leading NUL byte. Each type of socket has names
+/// of its own, and a bound socket keeps its name whether it listens or not.
+#[must_use]
+pub fn of_abstract(transport: Transport, name: &[u8]) -> Option<Holder> {
+    // The table has an `@` for each NUL byte.
+    let shown: Vec<u8> =
+        [0].iter().chain(name).map(|byte| if *byte == 0 { b'@' } else { *byte }).collect();
+    let mut held: Vec<UnixEntry> = lines(Path::new("/proc/net/unix"))
+        .filter_map(|line| unix_entry(&line))
+        .filter(|entry| entry.transport == transport && entry.path == shown)
+        .collect();
+    held.sort_by_key(|entry| entry.role);
+    let inodes: Vec<u64> = held.into_iter().map(|entry| entry.inode).collect();
+    of_first(&inodes)
+}
+
+/// One line of `/proc/net/tcp` or `/proc/net/udp` (proc_net(5)).
 #[derive(Debug, PartialEq, Eq)]
-struct TcpEntry {
+struct IpEntry {
     local: SocketAddr,
-    state: TcpState,
+    state: IpState,
     inode: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum TcpState {
-    Listening,
+enum IpState {
+    /// It listens, or receives datagrams from everybody.
+    Serving,
     Other,
 }
 
-/// One listening stream socket of `/proc/net/unix`.
+/// One socket of `/proc/net/unix` that is bound.
 #[derive(Debug, PartialEq, Eq)]
 struct UnixEntry {
+    transport: Transport,
+    role: UnixRole,
     path: Vec<u8>,
     inode: u64,
+}
+
+/// What a unix socket does, best holder first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum UnixRole {
+    /// It listens, or receives datagrams.
+    Serves,
+    /// It is bound and nothing else.
+    Bound,
+    /// A connection; a server's has the server's name.
+    Connected,
 }
 
 /// How well a socket explains a refusal, best first.
@@ -98,18 +138,19 @@ enum Rank {
     Maybe,
 }
 
-fn tcp_entry(line: &[u8]) -> Option<TcpEntry> {
-    const LISTEN: &str = "0A";
+fn ip_entry(line: &[u8]) -> Option<IpEntry> {
+    // TCP_LISTEN, and TCP_CLOSE, which is how the kernel has a UDP socket without a peer.
+    const SERVING: [&str; 2] = ["0A", "07"];
     let mut fields = core::str::from_utf8(line).ok()?.split_ascii_whitespace();
-    let local = tcp_address(fields.nth(1)?)?;
-    let state = if fields.nth(1)? == LISTEN { TcpState::Listening } else { TcpState::Other };
+    let local = ip_address(fields.nth(1)?)?;
+    let state = if SERVING.contains(&fields.nth(1)?) { IpState::Serving } else { IpState::Other };
     let inode = fields.nth(5)?.parse().ok()?;
     // A connection in TIME_WAIT has no socket any more.
-    (inode != 0).then_some(TcpEntry { local, state, inode })
+    (inode != 0).then_some(IpEntry { local, state, inode })
 }
 
 /// Reads `0100007F:1F90`: 32-bit words as the machine stores them, then the port.
-fn tcp_address(text: &str) -> Option<SocketAddr> {
+fn ip_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let mut bytes = Vec::with_capacity(16);
     for word in ip.as_bytes().chunks(8) {
@@ -127,7 +168,7 @@ fn tcp_address(text: &str) -> Option<SocketAddr> {
 
 fn unix_entry(line: &[u8]) -> Option<UnixEntry> {
     const ACCEPTS: &[u8] = b"00010000";
-    const STREAM: &[u8] = b"0001";
+    const UNCONNECTED: &[u8] = b"01";
     // Num RefCount Protocol Flags Type St Inode Path: the inode is padded with spaces, and what
     // follows the one space after it is the path, which may contain anything.
     let mut rest = line;
@@ -137,10 +178,20 @@ fn unix_entry(line: &[u8]) -> Option<UnixEntry> {
         let end = rest.iter().position(|byte| *byte == b' ')?;
         (*field, rest) = rest.split_at(end);
     }
-    let [_, _, _, flags, kind, _, inode] = fields;
+    let [_, _, _, flags, kind, state, inode] = fields;
     let inode = core::str::from_utf8(inode).ok()?.parse().ok()?;
-    let listens = flags == ACCEPTS && kind == STREAM;
-    listens.then(|| UnixEntry { path: rest[1..].to_vec(), inode })
+    let transport = match kind {
+        b"0001" => Transport::Stream,
+        b"0002" => Transport::Datagram,
+        b"0005" => Transport::Seqpacket,
+        _ => return None,
+    };
+    let role = match (transport, flags == ACCEPTS, state == UNCONNECTED) {
+        (_, true, _) | (Transport::Datagram, false, true) => UnixRole::Serves,
+        (_, false, true) => UnixRole::Bound,
+        (_, false, false) => UnixRole::Connected,
+    };
+    Some(UnixEntry { transport, role, path: rest[1..].to_vec(), inode })
 }
 
 /// Whether a socket at `held` keeps a listener away from `wanted`, and how surely.
@@ -245,43 +296,56 @@ fn lines(table: &Path) -> impl Iterator<Item = Vec<u8>> + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
-    use std::os::unix::net::UnixListener;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn reads_the_tcp_tables() {
+    fn reads_the_ip_tables() {
         let head = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt";
-        assert_eq!(tcp_entry(head), None);
+        assert_eq!(ip_entry(head), None);
         let listening = b"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 \
             00000000     0        0 4711 1 0000000000000000 100 0 0 10 0";
         let local = "127.0.0.1:8080".parse().unwrap();
-        let entry = TcpEntry { local, state: TcpState::Listening, inode: 4711 };
-        assert_eq!(tcp_entry(listening), Some(entry));
+        let entry = IpEntry { local, state: IpState::Serving, inode: 4711 };
+        assert_eq!(ip_entry(listening), Some(entry));
         let connection = b"   1: 00000000000000000000000001000000:0050 \
             00000000000000000000000001000000:9C40 01 00000000:00000000 00:00000000 \
             00000000     0        0 4712 1 0000000000000000 20 4 30 10 -1";
         let local = "[::1]:80".parse().unwrap();
-        let entry = TcpEntry { local, state: TcpState::Other, inode: 4712 };
-        assert_eq!(tcp_entry(connection), Some(entry));
+        let entry = IpEntry { local, state: IpState::Other, inode: 4712 };
+        assert_eq!(ip_entry(connection), Some(entry));
+        let datagrams = b" 4711: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 \
+            00000000     0        0 4713 2 0000000000000000 0";
+        let local = "127.0.0.1:53".parse().unwrap();
+        let entry = IpEntry { local, state: IpState::Serving, inode: 4713 };
+        assert_eq!(ip_entry(datagrams), Some(entry));
         for broken in ["", "0:", "0: 0100007F", "0: XX:YY a 0A", "0: 0100007F:1F90 b 0A c d e f g"]
         {
-            assert_eq!(tcp_entry(broken.as_bytes()), None);
+            assert_eq!(ip_entry(broken.as_bytes()), None);
         }
     }
 
     #[test]
     fn reads_the_unix_table() {
-        let line = |flags: &str, path: &str| {
+        let line = |words: &str, path: &str| {
             unix_entry(
-                format!("000000006b0f9dc7: 00000002 00000000 {flags} 0001 01  8634 {path}")
-                    .as_bytes(),
+                format!("000000006b0f9dc7: 00000002 00000000 {words}  8634 {path}").as_bytes(),
             )
         };
-        let entry = |path: &str| Some(UnixEntry { path: path.into(), inode: 8634 });
-        assert_eq!(line("00010000", "/run/x.sock"), entry("/run/x.sock"));
-        assert_eq!(line("00010000", " a  b"), entry(" a  b"));
-        assert_eq!(line("00000000", "/run/x.sock"), None);
+        for (words, path, transport, role) in [
+            ("00010000 0001 01", "/run/x.sock", Transport::Stream, UnixRole::Serves),
+            ("00010000 0001 01", " a  b", Transport::Stream, UnixRole::Serves),
+            ("00010000 0005 01", "@x", Transport::Seqpacket, UnixRole::Serves),
+            ("00000000 0002 01", "@x", Transport::Datagram, UnixRole::Serves),
+            ("00000000 0001 01", "@x", Transport::Stream, UnixRole::Bound),
+            ("00000000 0001 03", "@x", Transport::Stream, UnixRole::Connected),
+        ] {
+            let entry = UnixEntry { transport, role, path: path.into(), inode: 8634 };
+            assert_eq!(line(words, path), Some(entry));
+        }
+        assert_eq!(line("00000000 0003 01", "/run/x.sock"), None);
         assert_eq!(unix_entry(b"Num       RefCount Protocol Flags    Type St Inode Path"), None);
         assert_eq!(unix_entry(b"0: 00000003 00000000 00000000 0001 03 12"), None);
     }
@@ -340,9 +404,14 @@ mod tests {
         let own = Some(i32::try_from(std::process::id()).unwrap());
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
-        assert_eq!(of_tcp(address).map(|holder| holder.pid), own);
+        let of_tcp = || of_ip(Transport::Stream, address);
+        assert_eq!(of_tcp().map(|holder| holder.pid), own);
         drop(tcp);
-        assert_eq!(of_tcp(address), None);
+        assert_eq!(of_tcp(), None);
+
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        assert_eq!(of_ip(Transport::Datagram, address).map(|holder| holder.pid), own);
 
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
@@ -350,5 +419,12 @@ mod tests {
         assert_eq!(of_unix(&path, None).map(|holder| holder.pid), own);
         assert_eq!(of_unix(&directory.path().join("y.sock"), None), None);
         assert_eq!(of_unix(Path::new("moved"), own).map(|holder| holder.pid), own);
+
+        let name = format!("shepherd-test-{}", std::process::id());
+        let address = UnixAddr::from_abstract_name(&name).unwrap();
+        let _abstract = UnixListener::bind_addr(&address).unwrap();
+        let of_name = |transport| of_abstract(transport, name.as_bytes());
+        assert_eq!(of_name(Transport::Stream).map(|holder| holder.pid), own);
+        assert_eq!(of_name(Transport::Seqpacket), None);
     }
 }

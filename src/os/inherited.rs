@@ -15,9 +15,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use listenfd::ListenFd;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockType, SockaddrStorage, getpeername, getsockopt, sockopt,
+    AddressFamily, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, getsockopt,
+    sockopt,
 };
 
+use crate::config::socket::Transport;
 use crate::os::local_address::LocalAddress;
 
 /// A soft limit of 1024 descriptors is what a service has unless it asks for more (systemd.exec(5),
@@ -55,23 +57,19 @@ pub struct Inherited {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// It accepts connections.
-    Listening(LocalAddress),
-    /// It has an address and listen(2) is still to be called.
-    Bound(LocalAddress),
-    /// Something that cannot be a listener here: a connection, datagrams, another family.
+    Listening(Transport, LocalAddress),
+    /// It has an address: datagrams are received, or listen(2) is still to be called.
+    Bound(Transport, LocalAddress),
+    /// Something that cannot be served: a connection, another family.
     Other(OtherEndpoint),
 }
 
 /// What a handed-over socket is if it cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherEndpoint {
-    /// A stream socket with a peer.
+    /// A socket with a peer.
     Connection,
-    /// A datagram socket.
-    Datagram,
-    /// A sequenced packet socket.
-    Seqpacket,
-    /// A stream socket without an address.
+    /// A socket without an address.
     Unbound,
     /// A socket of a family or type that is not known here.
     Unknown,
@@ -81,8 +79,6 @@ impl fmt::Display for OtherEndpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             OtherEndpoint::Connection => "a connection (is `Accept=yes` set?)",
-            OtherEndpoint::Datagram => "a datagram socket",
-            OtherEndpoint::Seqpacket => "a sequenced packet socket",
             OtherEndpoint::Unbound => "a socket without an address",
             OtherEndpoint::Unknown => "a socket of another family or type",
         })
@@ -95,7 +91,9 @@ impl fmt::Display for Inherited {
             write!(formatter, "{name}=")?;
         }
         match &self.endpoint {
-            Endpoint::Listening(address) | Endpoint::Bound(address) => address.fmt(formatter),
+            Endpoint::Listening(transport, address) | Endpoint::Bound(transport, address) => {
+                formatter.write_str(&address.place(*transport))
+            }
             Endpoint::Other(other) => other.fmt(formatter),
         }
     }
@@ -162,39 +160,50 @@ impl Inherited {
         Ok(Inherited { fd, name, endpoint })
     }
 
-    /// Its address, if it is one that connections can be accepted from.
+    /// What it carries and where, if it can be served.
     #[must_use]
-    pub fn address(&self) -> Option<&LocalAddress> {
+    pub fn place(&self) -> Option<(Transport, &LocalAddress)> {
         match &self.endpoint {
-            Endpoint::Listening(address) | Endpoint::Bound(address) => Some(address),
+            Endpoint::Listening(transport, address) | Endpoint::Bound(transport, address) => {
+                Some((*transport, address))
+            }
             Endpoint::Other(_) => None,
         }
     }
 }
 
 fn endpoint(fd: &OwnedFd) -> Result<Endpoint, Errno> {
-    match getsockopt(fd, sockopt::SockType) {
-        Ok(SockType::Stream) => {}
-        Ok(SockType::Datagram) => return Ok(Endpoint::Other(OtherEndpoint::Datagram)),
-        Ok(SockType::SeqPacket) => return Ok(Endpoint::Other(OtherEndpoint::Seqpacket)),
+    let transport = match getsockopt(fd, sockopt::SockType) {
+        Ok(SockType::Stream) => Transport::Stream,
+        Ok(SockType::Datagram) => Transport::Datagram,
+        Ok(SockType::SeqPacket) => Transport::Seqpacket,
         // nix answers EINVAL for a type that it does not know.
         Ok(_) | Err(Errno::EINVAL) => return Ok(Endpoint::Other(OtherEndpoint::Unknown)),
         Err(errno) => return Err(errno),
-    }
-    if getpeername::<SockaddrStorage>(fd.as_fd().as_raw_fd()).is_ok() {
+    };
+    let raw = fd.as_fd().as_raw_fd();
+    let is_unix = match getsockname::<SockaddrStorage>(raw)?.family() {
+        Some(AddressFamily::Unix) => true,
+        // Sequenced packets of IP are SCTP's.
+        Some(AddressFamily::Inet | AddressFamily::Inet6) if transport != Transport::Seqpacket => {
+            false
+        }
+        Some(_) | None => return Ok(Endpoint::Other(OtherEndpoint::Unknown)),
+    };
+    if getpeername::<SockaddrStorage>(raw).is_ok() {
         return Ok(Endpoint::Other(OtherEndpoint::Connection));
     }
     let Some(address) = LocalAddress::of(fd)? else {
         return Ok(Endpoint::Other(OtherEndpoint::Unbound));
     };
     if getsockopt(fd, sockopt::AcceptConn)? {
-        return Ok(Endpoint::Listening(address));
+        return Ok(Endpoint::Listening(transport, address));
     }
-    // A TCP socket that was never bound shows the wildcard and port 0.
-    if address.port() == Some(0) {
+    // A socket of IP that was never bound shows the wildcard and port 0.
+    if !is_unix && address.port() == Some(0) {
         return Ok(Endpoint::Other(OtherEndpoint::Unbound));
     }
-    Ok(Endpoint::Bound(address))
+    Ok(Endpoint::Bound(transport, address))
 }
 
 /// Gets one descriptor out of listenfd as its owner; `None` if it is not an open socket.
@@ -306,7 +315,7 @@ mod tests {
     use std::process::Command;
 
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    use nix::sys::socket::{SockFlag, socket};
+    use nix::sys::socket::{SockFlag, UnixAddr, bind, socket};
 
     fn variables(fds: &str, pid: &str, names: Option<&str>) -> Variables {
         let value = |text: &str| (text != "-").then(|| OsString::from(text));
@@ -370,8 +379,8 @@ mod tests {
         let address = tcp.local_addr().unwrap();
         let client = TcpStream::connect(address).unwrap();
         let accepted = tcp.accept().unwrap().0;
-        let tcp_address = LocalAddress::Tcp(address);
-        assert_eq!(endpoint(tcp.into()), Endpoint::Listening(tcp_address));
+        let tcp_address = LocalAddress::Ip(address);
+        assert_eq!(endpoint(tcp.into()), Endpoint::Listening(Transport::Stream, tcp_address));
         for connection in [client, accepted] {
             let connection = endpoint(connection.into());
             assert_eq!(connection, Endpoint::Other(OtherEndpoint::Connection));
@@ -380,19 +389,33 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         let unix = UnixListener::bind(&path).unwrap();
-        assert_eq!(endpoint(unix.into()), Endpoint::Listening(LocalAddress::Unix(path)));
+        let unix_address = LocalAddress::Unix(path);
+        assert_eq!(endpoint(unix.into()), Endpoint::Listening(Transport::Stream, unix_address));
 
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(endpoint(udp.into()), Endpoint::Other(OtherEndpoint::Datagram));
-        let datagram = UnixDatagram::unbound().unwrap();
-        assert_eq!(endpoint(datagram.into()), Endpoint::Other(OtherEndpoint::Datagram));
+        let udp_address = LocalAddress::Ip(udp.local_addr().unwrap());
+        let connected = udp.try_clone().unwrap();
+        assert_eq!(endpoint(udp.into()), Endpoint::Bound(Transport::Datagram, udp_address));
+        connected.connect(connected.local_addr().unwrap()).unwrap();
+        assert_eq!(endpoint(connected.into()), Endpoint::Other(OtherEndpoint::Connection));
+        let path = directory.path().join("datagrams");
+        let datagram = UnixDatagram::bind(&path).unwrap();
+        let address = LocalAddress::Unix(path);
+        assert_eq!(endpoint(datagram.into()), Endpoint::Bound(Transport::Datagram, address));
+
+        let new = |family, kind| socket(family, kind, SockFlag::SOCK_CLOEXEC, None);
         for family in [AddressFamily::Inet, AddressFamily::Inet6, AddressFamily::Unix] {
-            let flags = SockFlag::SOCK_CLOEXEC;
-            let Ok(fd) = socket(family, SockType::Stream, flags, None) else {
-                continue;
-            };
-            assert_eq!(endpoint(fd), Endpoint::Other(OtherEndpoint::Unbound));
+            for kind in [SockType::Stream, SockType::Datagram] {
+                if let Ok(fd) = new(family, kind) {
+                    assert_eq!(endpoint(fd), Endpoint::Other(OtherEndpoint::Unbound));
+                }
+            }
         }
+        let seqpacket = new(AddressFamily::Unix, SockType::SeqPacket).unwrap();
+        let address = UnixAddr::new_abstract(format!("x-{}", std::process::id()).as_bytes());
+        bind(seqpacket.as_raw_fd(), &address.unwrap()).unwrap();
+        let bound = endpoint(seqpacket);
+        assert!(matches!(bound, Endpoint::Bound(Transport::Seqpacket, LocalAddress::Abstract(_))));
     }
 
     /// Marks the process that [`takes_a_handed_over_socket`] starts.
@@ -426,7 +449,8 @@ mod tests {
         let inherited = take().unwrap();
         let [socket] = &inherited[..] else { panic!("{inherited:?}") };
         assert_eq!(socket.name.as_deref(), Some("web"));
-        assert_eq!(socket.endpoint, Endpoint::Listening(LocalAddress::Unix(path.to_owned())));
+        let address = LocalAddress::Unix(path.to_owned());
+        assert_eq!(socket.endpoint, Endpoint::Listening(Transport::Stream, address));
         let flags = fcntl(&socket.fd, FcntlArg::F_GETFD).unwrap();
         assert!(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC));
         assert!(take().unwrap().is_empty());

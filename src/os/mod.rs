@@ -18,7 +18,11 @@ pub mod listeners;
 
 pub mod inherited;
 
+pub mod ip_socket;
+
 pub mod unix_path;
+
+pub mod abstract_name;
 
 pub mod holder;
 

@@ -37,6 +37,20 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Has a socket listen, or listen on with another backlog, see listen(2). nix refuses a backlog above
+/// the 4096 of its `SOMAXCONN`, and the limit of the machine may be higher.
+///
+/// # Errors
+///
+/// `EADDRINUSE` where another socket listens on the address, `EOPNOTSUPP` for datagrams.
+pub fn listen(socket: impl AsFd, backlog: i32) -> io::Result<()> {
+    let raw = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open while it is borrowed, and listen touches no memory of ours.
+    let result = unsafe { libc::listen(raw, backlog) };
+    Errno::result(result)?;
+    Ok(())
+}
+
 /// Closes every descriptor from `first` on, see close_range(2).
 ///
 /// # Errors

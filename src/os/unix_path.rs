@@ -19,12 +19,13 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::poll::{PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_socket, connect, getsockopt,
-    listen, socket, sockopt,
+    AddressFamily, SockFlag, UnixAddr, bind as bind_socket, connect, getsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 
+use crate::config::socket::Transport;
 use crate::os::holder::{self, Holder};
+use crate::os::listeners::{listen, socket_type};
 
 /// Owner and group may connect (unix(7): connecting needs write permission).
 const MODE: u32 = 0o660;
@@ -82,19 +83,24 @@ pub enum UnixPathError {
     System { operation: &'static str, errno: Errno },
 }
 
-/// Binds a stream socket to `path` and listens on it, replacing a socket that nobody listens on.
+/// Binds a socket to `path` and listens on it, replacing a socket that nobody listens on.
 ///
 /// # Errors
 ///
 /// If the path cannot be bound, or somebody listens on it.
-pub fn bind(path: &Path, backlog: Backlog) -> Result<(OwnedFd, UnixPath), UnixPathError> {
+pub fn bind(
+    path: &Path,
+    transport: Transport,
+    backlog: u32,
+) -> Result<(OwnedFd, UnixPath), UnixPathError> {
     let system = |operation| move |errno| UnixPathError::System { operation, errno };
     let address = UnixAddr::new(path).map_err(|_| UnixPathError::TooLong)?;
     let directory = directory_of(path);
     let absolute = absolute(path).map_err(|error| no_directory(&directory, &error))?;
     let lock = lock(&directory, LOCK_TRIES_MAX)?;
 
-    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+    let kind = socket_type(transport);
+    let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)
         .map_err(system("socket"))?;
     // On Linux the file that bind makes gets the mode of the socket, less the umask: it is never
     // open to more people than it will be in the end.
@@ -112,7 +118,7 @@ pub fn bind(path: &Path, backlog: Backlog) -> Result<(OwnedFd, UnixPath), UnixPa
                     }
                 };
             }
-            Err(Errno::EADDRINUSE) => match make_way(path, &address)? {
+            Err(Errno::EADDRINUSE) => match make_way(path, &address, transport)? {
                 Way::Free => {}
                 Way::Taken { peer } => {
                     // The walk over all processes may take long and needs no lock.
@@ -190,14 +196,14 @@ fn own(path: PathBuf) -> Result<UnixPath, UnixPathError> {
 }
 
 /// Removes what is at the path if it is a socket that nobody listens on.
-fn make_way(path: &Path, address: &UnixAddr) -> Result<Way, UnixPathError> {
+fn make_way(path: &Path, address: &UnixAddr, transport: Transport) -> Result<Way, UnixPathError> {
     let Ok(before) = fs::symlink_metadata(path) else {
         return Ok(Way::Free);
     };
     if !before.file_type().is_socket() {
         return Err(UnixPathError::NotSocket);
     }
-    match probe(address)? {
+    match probe(address, transport)? {
         Probe::Live { peer } => Ok(Way::Taken { peer }),
         Probe::Gone => Ok(Way::Free),
         Probe::Stale => {
@@ -228,10 +234,10 @@ enum Probe {
     Gone,
 }
 
-/// Asks by connecting. A live server sees one connection that ends at once.
-fn probe(address: &UnixAddr) -> Result<Probe, UnixPathError> {
+/// Asks by connecting. A live server of the same type sees one connection that ends at once.
+fn probe(address: &UnixAddr, transport: Transport) -> Result<Probe, UnixPathError> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let client = socket(AddressFamily::Unix, SockType::Stream, flags, None)
+    let client = socket(AddressFamily::Unix, socket_type(transport), flags, None)
         .map_err(|errno| UnixPathError::System { operation: "socket", errno })?;
     match connect(client.as_raw_fd(), address) {
         Ok(()) => {
@@ -240,7 +246,7 @@ fn probe(address: &UnixAddr) -> Result<Probe, UnixPathError> {
         }
         // Its queue is full: somebody listens and is busy.
         Err(Errno::EAGAIN) => Ok(Probe::Live { peer: None }),
-        // A datagram or seqpacket socket with somebody behind it.
+        // A socket of another type with somebody behind it.
         Err(Errno::EPROTOTYPE) => Ok(Probe::Live { peer: None }),
         Err(Errno::ECONNREFUSED) => Ok(Probe::Stale),
         Err(Errno::ENOENT) => Ok(Probe::Gone),
@@ -320,8 +326,8 @@ mod tests {
 
     use crate::os::clock;
 
-    fn backlog() -> Backlog {
-        Backlog::new(16).unwrap()
+    fn bind(path: &Path) -> Result<(OwnedFd, UnixPath), UnixPathError> {
+        super::bind(path, Transport::Stream, 16)
     }
 
     fn stale(path: &Path) {
@@ -336,7 +342,7 @@ mod tests {
     fn binds_for_owner_and_group_and_removes_its_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
-        let (fd, bound) = bind(&path, backlog()).unwrap();
+        let (fd, bound) = bind(&path).unwrap();
         let metadata = fs::symlink_metadata(&path).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
         UnixStream::connect(&path).unwrap();
@@ -350,7 +356,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         stale(&path);
-        let _bound = bind(&path, backlog()).unwrap();
+        let _bound = bind(&path).unwrap();
         UnixStream::connect(&path).unwrap();
         assert_eq!(entries(directory.path()), 1);
     }
@@ -360,7 +366,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         let _live = UnixListener::bind(&path).unwrap();
-        let error = bind(&path, backlog()).unwrap_err();
+        let error = bind(&path).unwrap_err();
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(matches!(error, UnixPathError::Live { holder } if holder.pid == own));
         UnixStream::connect(&path).unwrap();
@@ -370,9 +376,9 @@ mod tests {
     fn refuses_a_live_socket_whose_queue_is_full() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
-        let (_fd, _bound) = bind(&path, Backlog::new(0).unwrap()).unwrap();
+        let (_fd, _bound) = super::bind(&path, Transport::Stream, 0).unwrap();
         let _queued = UnixStream::connect(&path).unwrap();
-        let error = bind(&path, backlog()).unwrap_err();
+        let error = bind(&path).unwrap_err();
         assert!(matches!(error, UnixPathError::Live { .. }), "{error}");
     }
 
@@ -380,11 +386,16 @@ mod tests {
     fn refuses_a_live_socket_of_another_type() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
+        let own = i32::try_from(std::process::id()).unwrap();
         let datagram = UnixDatagram::bind(&path).unwrap();
-        let error = bind(&path, backlog()).unwrap_err();
-        assert!(matches!(error, UnixPathError::LiveUnknown), "{error}");
+        let error = bind(&path).unwrap_err();
+        assert!(matches!(error, UnixPathError::Live { holder } if holder.pid == own));
         drop(datagram);
-        bind(&path, backlog()).unwrap();
+        let (stream, _bound) = bind(&path).unwrap();
+        let error = super::bind(&path, Transport::Seqpacket, 16).unwrap_err();
+        assert!(matches!(error, UnixPathError::Live { holder } if holder.pid == own));
+        drop(stream);
+        super::bind(&path, Transport::Seqpacket, 16).unwrap();
     }
 
     #[test]
@@ -397,7 +408,7 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&target, &link).unwrap();
         for path in [&file, &link] {
-            assert!(matches!(bind(path, backlog()), Err(UnixPathError::NotSocket)));
+            assert!(matches!(bind(path), Err(UnixPathError::NotSocket)));
         }
         assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
         assert_eq!(entries(directory.path()), 3);
@@ -407,13 +418,13 @@ mod tests {
     fn says_which_directory_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("a");
-        let error = bind(&missing.join("x.sock"), backlog()).unwrap_err();
+        let error = bind(&missing.join("x.sock")).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("the directory `{}` does not exist; create it first", missing.display())
         );
         fs::write(&missing, "").unwrap();
-        let error = bind(&missing.join("x.sock"), backlog()).unwrap_err();
+        let error = bind(&missing.join("x.sock")).unwrap_err();
         assert!(matches!(error, UnixPathError::DirectoryNot { .. }), "{error}");
     }
 
@@ -421,7 +432,7 @@ mod tests {
     fn leaves_a_file_that_is_not_its_own_any_more() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
-        let (_fd, bound) = bind(&path, backlog()).unwrap();
+        let (_fd, bound) = bind(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let _other = UnixListener::bind(&path).unwrap();
         bound.remove();
@@ -435,8 +446,7 @@ mod tests {
             let path = directory.path().join(format!("{round}.sock"));
             stale(&path);
             let results: Vec<_> = thread::scope(|scope| {
-                let starts: Vec<_> =
-                    (0..8).map(|_| scope.spawn(|| bind(&path, backlog()))).collect();
+                let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| bind(&path))).collect();
                 starts.into_iter().map(|start| start.join().unwrap()).collect()
             });
             assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
@@ -448,14 +458,14 @@ mod tests {
     fn goes_on_when_the_lock_is_held_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let _held = lock(directory.path(), 1).unwrap().unwrap();
-        bind(&directory.path().join("x.sock"), backlog()).unwrap();
+        bind(&directory.path().join("x.sock")).unwrap();
     }
 
     #[test]
     fn removes_at_once_when_the_lock_is_held_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
-        let (_fd, bound) = bind(&path, backlog()).unwrap();
+        let (_fd, bound) = bind(&path).unwrap();
         let _held = lock(directory.path(), 1).unwrap().unwrap();
         let soon = clock::now() + Duration::from_secs(1);
         bound.remove();

@@ -3,11 +3,15 @@
 use super::*;
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::getsockopt;
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockaddrStorage, bind, getsockopt, setsockopt, shutdown,
+    socket, sockopt,
+};
 
 #[test]
 fn a_bare_port_serves_both_families() {
@@ -26,7 +30,7 @@ fn a_bare_port_serves_both_families() {
 #[test]
 fn a_listener_is_set_up_for_handing_on() {
     for spec in ["0", "127.0.0.1:0", "localhost:0"] {
-        for listener in bind_all(&specs(&[spec]), Vec::new(), BACKLOG).unwrap().listeners {
+        for listener in bind_all(&specs(&[spec]), Vec::new()).unwrap().listeners {
             let flags = FdFlag::from_bits_truncate(fcntl(&listener.fd, FcntlArg::F_GETFD).unwrap());
             assert!(flags.contains(FdFlag::FD_CLOEXEC));
             assert!(getsockopt(&listener.fd, sockopt::AcceptConn).unwrap());
@@ -52,10 +56,10 @@ fn an_explicit_wildcard_of_ipv6_serves_both_families_and_an_address_only_its_own
 
 #[test]
 fn localhost_is_one_port_on_both_families() {
-    let bound = bind_all(&specs(&["localhost:0"]), Vec::new(), BACKLOG).unwrap().listeners;
+    let bound = bind_all(&specs(&["localhost:0"]), Vec::new()).unwrap().listeners;
     let port = bound[0].address.port().unwrap();
     let addresses: Vec<_> = bound.iter().map(|listener| listener.address.clone()).collect();
-    let expected = loopbacks(port).map(LocalAddress::Tcp);
+    let expected = loopbacks(port).map(LocalAddress::Ip);
     assert_eq!(addresses, expected[..if has_ipv6() { 2 } else { 1 }]);
 }
 
@@ -65,7 +69,7 @@ fn a_bare_port_is_refused_while_anybody_listens_on_a_part_of_it() {
     for address in addresses {
         let holder = TcpListener::bind(address).unwrap();
         let port = holder.local_addr().unwrap().port();
-        let error = bind_all(&specs(&[&port.to_string()]), Vec::new(), BACKLOG).unwrap_err();
+        let error = bind_all(&specs(&[&port.to_string()]), Vec::new()).unwrap_err();
         let own = std::process::id();
         let name = std::fs::read_to_string("/proc/self/comm").unwrap();
         assert_eq!(
@@ -86,11 +90,82 @@ fn a_bound_socket_that_listens_first_makes_listen_fail() {
     let first = first.unwrap();
     setsockopt(&first, sockopt::ReuseAddr, &true).unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    bind(first.as_raw_fd(), &nix::sys::socket::SockaddrStorage::from(any)).unwrap();
+    bind(first.as_raw_fd(), &SockaddrStorage::from(any)).unwrap();
     let address = LocalAddress::of(&first).unwrap().unwrap();
     let [second] = listeners(&[&address.to_string()]);
-    assert_eq!(listen(&first, backlog_of(1)), Err(Errno::EADDRINUSE));
+    assert_eq!(listen(&first, 1), Err(Errno::EADDRINUSE));
     drop(second);
+}
+
+#[test]
+fn datagrams_are_received_on_both_families_and_nobody_else_gets_the_port() {
+    let [bare] = listeners(&["udp:0"]);
+    let port = bare.address.port().unwrap();
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    client.connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    client.send(b"x").unwrap();
+    let server = UdpSocket::from(bare.fd.try_clone().unwrap());
+    assert_eq!(server.recv(&mut [0; 8]).unwrap(), 1);
+    assert!(!getsockopt(&bare.fd, sockopt::ReuseAddr).unwrap());
+    for spec in [format!("udp:{port}"), format!("udp:127.0.0.1:{port}")] {
+        let error = bind_all(&specs(&[&spec]), Vec::new()).unwrap_err().to_string();
+        let own = format!("(pid {}); stop it or choose another port", std::process::id());
+        assert!(error.ends_with(&own) && error.contains(&format!(":{port}`")), "{error}");
+    }
+    // A port of the other transport is another port.
+    bind_all(&specs(&[&format!("127.0.0.1:{port}")]), Vec::new()).unwrap();
+
+    let bound = bind_all(&specs(&["udp:localhost:0"]), Vec::new()).unwrap().listeners;
+    let port = bound[0].address.port().unwrap();
+    let addresses: Vec<_> = bound.iter().map(|listener| listener.address.clone()).collect();
+    let expected = loopbacks(port).map(LocalAddress::Ip);
+    assert_eq!(addresses, expected[..if has_ipv6() { 2 } else { 1 }]);
+}
+
+#[test]
+fn abstract_names_are_bound_and_told_apart_by_what_they_carry() {
+    let name = format!("shepherd-test-names-{}", std::process::id());
+    let texts = [format!("unix:@{name}"), format!("seqpacket:@{name}")];
+    let [stream, packets] = listeners(&texts.each_ref().map(String::as_str));
+    assert_eq!([stream.place(), packets.place()], texts);
+    for text in &texts {
+        let error = bind_all(&specs(&[text]), Vec::new()).unwrap_err().to_string();
+        let own = std::process::id();
+        assert!(error.starts_with(&format!("cannot bind `{text}`: `")), "{error}");
+        let end = format!("(pid {own}) has the name; stop it or choose another name");
+        assert!(error.ends_with(&end), "{error}");
+    }
+    drop(stream);
+    bind_all(&specs(&[&texts[0]]), Vec::new()).unwrap();
+}
+
+#[test]
+fn listens_again_after_a_shutdown_and_with_its_own_backlog() {
+    let [tcp] = listeners(&["127.0.0.1:0,backlog=7"]);
+    let to = tcp.address.reachable().unwrap();
+    shutdown(tcp.fd.as_raw_fd(), Shutdown::Both).unwrap();
+    TcpStream::connect(to).expect_err("it was shut down");
+    tcp.listen_again().unwrap();
+    TcpStream::connect(to).unwrap();
+    assert_eq!(tcp.backlog, 7);
+    let [udp] = listeners(&["udp:127.0.0.1:0"]);
+    assert_eq!(udp.listen_again(), Ok(()));
+}
+
+#[test]
+fn a_backlog_that_the_kernel_cuts_is_told_once_for_each_socket_that_asked() {
+    let wanted = specs(&["8000,backlog=200", "udp:53", "a=localhost:80,backlog=129", "81"]);
+    let said: Vec<_> = warnings(&wanted, Some(128)).iter().map(ToString::to_string).collect();
+    let expected = [("8000", 200), ("localhost:80", 129)].map(|(place, asked)| {
+        format!(
+            "the backlog {asked} of {place} is cut to 128, the kernel's net.core.somaxconn; raise \
+             that, or ask for less"
+        )
+    });
+    assert_eq!(said, expected);
+    assert_eq!(warnings(&wanted, Some(200)), []);
+    assert_eq!(warnings(&wanted, None), []);
+    assert!(somaxconn().is_some());
 }
 
 #[test]
@@ -102,7 +177,7 @@ fn all_are_bound_or_none() {
     let free = free_port();
     let taken = holder.local_addr().unwrap().to_string();
     let wanted = [&*unix, &*format!("127.0.0.1:{free}"), &*taken];
-    bind_all(&specs(&wanted), Vec::new(), BACKLOG).unwrap_err();
+    bind_all(&specs(&wanted), Vec::new()).unwrap_err();
     assert!(!path.exists());
     let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, free)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
@@ -113,17 +188,23 @@ fn what_is_asked_for_twice_is_said_to_be() {
     let directory = tempfile::tempdir().unwrap();
     let unix = format!("unix:{}", directory.path().join("x.sock").display());
     let tcp = format!("127.0.0.1:{}", free_port());
-    for spec in [&tcp, &unix] {
-        let error = bind_all(&specs(&[spec, spec]), Vec::new(), BACKLOG).unwrap_err();
+    let udp = format!("udp:{tcp}");
+    let name = format!("unix:@shepherd-test-twice-{}", std::process::id());
+    for spec in [&tcp, &unix, &udp, &name] {
+        let error = bind_all(&specs(&[spec, spec]), Vec::new()).unwrap_err();
         assert!(matches!(error, BindError::Twice { .. }), "{error}");
     }
+    // A path is one file, whatever it carries.
+    let packets = unix.replace("unix:", "seqpacket:");
+    let error = bind_all(&specs(&[&unix, &packets]), Vec::new()).unwrap_err();
+    assert!(matches!(error, BindError::Twice { .. }), "{error}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn a_foreign_address_is_refused_by_name() {
     // TEST-NET-1 and a documentation prefix: no interface has them (RFC 5737, RFC 3849).
-    let bind = |spec| bind_all(&specs(&[spec]), Vec::new(), BACKLOG).unwrap_err();
+    let bind = |spec| bind_all(&specs(&[spec]), Vec::new()).unwrap_err();
     assert_eq!(
         bind("192.0.2.1:80").to_string(),
         "cannot bind `192.0.2.1:80`: no interface of this machine has that address"
@@ -134,30 +215,13 @@ fn a_foreign_address_is_refused_by_name() {
 }
 
 #[test]
-fn a_privileged_port_is_explained() {
-    let socket = "127.0.0.1:80".parse().unwrap();
-    let refusal = Refusal { socket, operation: "bind", errno: Errno::EACCES };
-    let limit = unprivileged_port();
-    let error = refusal.explain(&[]).to_string();
-    if limit > 80 {
-        assert_eq!(
-            error,
-            format!(
-                "cannot bind `127.0.0.1:80`: permission denied; ports below {limit} need \
-                 CAP_NET_BIND_SERVICE, or choose a higher one"
-            )
-        );
-    }
-}
-
-#[test]
 fn close_removes_the_file_of_our_own_unix_socket_only() {
     let directory = tempfile::tempdir().unwrap();
     let own = directory.path().join("own.sock");
     let handed = directory.path().join("handed.sock");
     let text = [&own, &handed].map(|path| format!("unix:{}", path.display()));
     let inherited = vec![from(UnixListener::bind(&handed).unwrap(), None)];
-    let bound = bind_all(&specs(&[&*text[0], &*text[1]]), inherited, BACKLOG).unwrap();
+    let bound = bind_all(&specs(&[&*text[0], &*text[1]]), inherited).unwrap();
     assert_eq!(bound.listeners[1].origin, Origin::Inherited);
     assert_eq!(bound.listeners[0].address.to_string(), text[0]);
     UnixStream::connect(&own).unwrap();
@@ -178,23 +242,24 @@ fn a_name_takes_all_handed_over_sockets_of_that_name_whatever_their_address() {
     // The second specification has the address of a socket that the name takes.
     let other = addresses[1].to_string();
     let wanted = ["web=1", &*other, "web=2"];
-    let bound = bind_all(&specs(&wanted), inherited.collect(), BACKLOG).unwrap();
+    let bound = bind_all(&specs(&wanted), inherited.collect()).unwrap();
     let found: Vec<_> = bound.listeners.iter().map(|listener| &listener.address).collect();
-    let expected = [0, 2, 1].map(|index| LocalAddress::Tcp(addresses[index]));
+    let expected = [0, 2, 1].map(|index| LocalAddress::Ip(addresses[index]));
     assert_eq!(found, expected.iter().collect::<Vec<_>>());
     assert!(bound.listeners.iter().all(|listener| listener.origin == Origin::Inherited));
     assert!(bound.unused.is_empty());
 }
 
 #[test]
-fn a_named_socket_that_cannot_listen_is_refused() {
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let inherited = vec![from(udp, Some("dns"))];
-    let error = bind_all(&specs(&["dns=0"]), inherited, BACKLOG).unwrap_err();
+fn a_named_socket_that_cannot_be_served_is_refused() {
+    let server = tcp_listener();
+    let connection = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let inherited = vec![from(connection, Some("web"))];
+    let error = bind_all(&specs(&["web=0"]), inherited).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot use the handed-over socket `dns`: it is a datagram socket; shepherd serves \
-         stream sockets that listen"
+        "cannot use the handed-over socket `web`: it is a connection (is `Accept=yes` set?); \
+         shepherd serves sockets that accept connections or receive datagrams"
     );
 }
 
@@ -203,7 +268,7 @@ fn what_nobody_asks_for_is_given_back() {
     let asked = tcp_listener();
     let address = asked.local_addr().unwrap().to_string();
     let inherited = vec![from(tcp_listener(), Some("extra")), from(asked, Some("systemd"))];
-    let bound = bind_all(&specs(&[&*address]), inherited, BACKLOG).unwrap();
+    let bound = bind_all(&specs(&[&*address]), inherited).unwrap();
     assert_eq!(bound.listeners.len(), 1);
     assert_eq!(bound.listeners[0].name.as_deref(), Some("systemd"));
     assert_eq!(bound.unused.len(), 1);
@@ -211,17 +276,25 @@ fn what_nobody_asks_for_is_given_back() {
 }
 
 #[test]
-fn without_specifications_every_handed_over_listener_is_used() {
+fn without_specifications_every_handed_over_socket_that_serves_is_used() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let idle = tcp_not_listening();
-    let inherited = vec![from(udp, None), from(tcp_listener(), Some("a")), from(idle, None)];
-    let bound = bind_all(&[], inherited, BACKLOG).unwrap();
+    let listener = tcp_listener();
+    let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let inherited = vec![
+        from(connection, None),
+        from(listener, Some("a")),
+        from(idle, None),
+        from(udp, Some("dns")),
+    ];
+    let bound = bind_all(&[], inherited).unwrap();
     assert_eq!(bound.unused.len(), 1);
-    assert_eq!(bound.listeners.len(), 2);
-    assert_eq!(bound.listeners[0].name.as_deref(), Some("a"));
-    for listener in &bound.listeners {
+    let names: Vec<_> = bound.listeners.iter().map(|listener| listener.name.as_deref()).collect();
+    assert_eq!(names, [Some("a"), None, Some("dns")]);
+    for listener in &bound.listeners[..2] {
         TcpStream::connect(listener.address.reachable().unwrap()).unwrap();
     }
+    assert_eq!(bound.listeners[2].transport, Transport::Datagram);
 }
 
 #[test]
@@ -232,20 +305,20 @@ fn localhost_takes_what_was_handed_over_and_binds_the_rest() {
     let v6 = TcpListener::bind("[::1]:0").unwrap();
     let port = v6.local_addr().unwrap().port();
     let wanted = format!("localhost:{port}");
-    let bound = bind_all(&specs(&[&*wanted]), vec![from(v6, None)], BACKLOG).unwrap();
+    let bound = bind_all(&specs(&[&*wanted]), vec![from(v6, None)]).unwrap();
     let found: Vec<_> = bound
         .listeners
         .iter()
         .map(|listener| (listener.address.clone(), listener.origin))
         .collect();
-    let [first, second] = loopbacks(port).map(LocalAddress::Tcp);
+    let [first, second] = loopbacks(port).map(LocalAddress::Ip);
     assert_eq!(found, [(first, Origin::Bound), (second, Origin::Inherited)]);
 }
 
 #[test]
 fn knows_which_handed_over_address_serves_which_specification() {
-    let tcp = |text: &str| LocalAddress::Tcp(text.parse().unwrap());
-    for (wanted, held, expected) in [
+    let tcp = |text: &str| LocalAddress::Ip(text.parse().unwrap());
+    let stream = [
         ("80", LocalAddress::DualStack(80), true),
         ("80", tcp("0.0.0.0:80"), true),
         ("80", tcp("[::]:80"), true),
@@ -263,16 +336,24 @@ fn knows_which_handed_over_address_serves_which_specification() {
         ("unix:/tmp/x", LocalAddress::Unix("/tmp/../tmp/x".into()), true),
         ("unix:/tmp/x", LocalAddress::Unix("/tmp/y".into()), false),
         ("unix:./x", LocalAddress::Abstract(b"x".to_vec()), false),
-    ] {
+        ("unix:@x", LocalAddress::Abstract(b"x".to_vec()), true),
+        ("unix:@x", LocalAddress::Abstract(b"y".to_vec()), false),
+        ("unix:@x", LocalAddress::Unix("@x".into()), false),
+        ("udp:80", LocalAddress::DualStack(80), false),
+        ("seqpacket:@x", LocalAddress::Abstract(b"x".to_vec()), false),
+    ]
+    .map(|(wanted, held, expected)| (wanted, Transport::Stream, held, expected));
+    let others = [
+        ("udp:80", Transport::Datagram, LocalAddress::DualStack(80), true),
+        ("80", Transport::Datagram, LocalAddress::DualStack(80), false),
+        ("udp:localhost:80", Transport::Datagram, tcp("[::1]:80"), true),
+        ("seqpacket:@x", Transport::Seqpacket, LocalAddress::Abstract(b"x".to_vec()), true),
+        ("seqpacket:/tmp/x", Transport::Seqpacket, LocalAddress::Unix("/tmp/x".into()), true),
+        ("unix:/tmp/x", Transport::Seqpacket, LocalAddress::Unix("/tmp/x".into()), false),
+    ];
+    for (wanted, transport, held, expected) in stream.into_iter().chain(others) {
         let spec: SocketSpec = wanted.parse().unwrap();
-        assert_eq!(serves(&held, &spec.address), expected, "{held} for {wanted}");
-    }
-}
-
-#[test]
-fn a_large_backlog_is_cut_to_what_the_kernel_gives() {
-    for (wanted, given) in [(0, 0), (1, 1), (4096, 4096), (u32::MAX, 4096)] {
-        assert_eq!(i32::from(backlog_of(wanted)), given);
+        assert_eq!(serves(transport, &held, &spec), expected, "{held} for {wanted}");
     }
 }
 
@@ -281,7 +362,7 @@ fn specs(texts: &[&str]) -> Vec<SocketSpec> {
 }
 
 fn listeners<const COUNT: usize>(texts: &[&str; COUNT]) -> [Listener; COUNT] {
-    let bound = bind_all(&specs(texts), Vec::new(), BACKLOG).unwrap();
+    let bound = bind_all(&specs(texts), Vec::new()).unwrap();
     bound.listeners.try_into().unwrap()
 }
 
@@ -297,7 +378,7 @@ fn tcp_not_listening() -> OwnedFd {
     let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
     let fd = fd.unwrap();
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    bind(fd.as_raw_fd(), &nix::sys::socket::SockaddrStorage::from(any)).unwrap();
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(any)).unwrap();
     fd
 }
 

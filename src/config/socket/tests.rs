@@ -1,0 +1,260 @@
+//! Every form of a socket that can be written, and every mistake in one.
+
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn reads_every_form() {
+    let ip = |text: &str| Address::Ip(text.parse().unwrap());
+    let unix = |path: &str| Address::Unix(PathBuf::from(path));
+    for (text, name, address) in [
+        ("8000", None, Address::Port(8000)),
+        ("0", None, Address::Port(0)),
+        ("65535", None, Address::Port(65535)),
+        ("127.0.0.1:8000", None, ip("127.0.0.1:8000")),
+        ("0.0.0.0:0", None, ip("0.0.0.0:0")),
+        ("[::1]:8000", None, ip("[::1]:8000")),
+        ("[::]:8000", None, ip("[::]:8000")),
+        ("[fe80::1%2]:80", None, ip("[fe80::1%2]:80")),
+        ("localhost:8000", None, Address::Localhost(8000)),
+        ("unix:/run/x.sock", None, unix("/run/x.sock")),
+        ("unix:x.sock", None, unix("x.sock")),
+        ("unix:/run/a=b.sock", None, unix("/run/a=b.sock")),
+        ("unix:./@x", None, unix("./@x")),
+        ("web=8000", Some("web"), Address::Port(8000)),
+        ("my web/1=[::1]:0", Some("my web/1"), ip("[::1]:0")),
+        ("web=unix:/run/a=b.sock", Some("web"), unix("/run/a=b.sock")),
+    ] {
+        let name = name.map(|name: &str| name.parse().unwrap());
+        let (transport, options) = (Transport::Stream, SocketOptions::default());
+        let spec = SocketSpec { name, transport, address, options };
+        assert_eq!(text.parse(), Ok(spec.clone()), "{text}");
+        assert_eq!(spec.to_string(), text);
+    }
+}
+
+#[test]
+fn reads_every_transport() {
+    let ip = |text: &str| Address::Ip(text.parse().unwrap());
+    let name = |name: &str| Address::Abstract(name.to_owned());
+    for (text, transport, address) in [
+        ("udp:5353", Transport::Datagram, Address::Port(5353)),
+        ("udp:127.0.0.1:53", Transport::Datagram, ip("127.0.0.1:53")),
+        ("udp:[::1]:53", Transport::Datagram, ip("[::1]:53")),
+        ("udp:localhost:53", Transport::Datagram, Address::Localhost(53)),
+        ("seqpacket:/run/x", Transport::Seqpacket, Address::Unix("/run/x".into())),
+        ("seqpacket:/a=b", Transport::Seqpacket, Address::Unix("/a=b".into())),
+        ("seqpacket:@x", Transport::Seqpacket, name("x")),
+        ("unix:@x/y", Transport::Stream, name("x/y")),
+        ("unix:@x,,y", Transport::Stream, name("x,y")),
+        ("a,,b=unix:@x,,y", Transport::Stream, name("x,y")),
+    ] {
+        let spec: SocketSpec = text.parse().unwrap();
+        assert_eq!((spec.transport, &spec.address), (transport, &address), "{text}");
+        assert_eq!(spec.to_string(), text);
+    }
+}
+
+#[test]
+fn reads_every_option() {
+    let every = "http=8000,backlog=1024";
+    let spec: SocketSpec = every.parse().unwrap();
+    assert_eq!(spec.options, SocketOptions { backlog: Some(1024) });
+    assert_eq!(spec.to_string(), every);
+}
+
+#[test]
+fn says_what_is_wrong_with_an_option() {
+    let number = "is not a number from 1 to 2147483647; write `backlog=1024`";
+    for (text, cause) in [
+        (
+            "8000,",
+            "there is nothing after a comma; write an option such as `backlog=1024`, \
+             or `,,` for a comma",
+        ),
+        (
+            "8000,backlogg=1",
+            "it has no option `backlogg`; there is `backlog`; for a comma write `,,`",
+        ),
+        ("8000,backlog=1,backlog=1", "the option `backlog` is given twice; give it once"),
+        ("8000,backlog", "the option `backlog` needs a value; write `backlog=1024`"),
+        ("8000,backlog=0", &format!("`backlog=0` {number}")),
+        ("8000,backlog=+1", &format!("`backlog=+1` {number}")),
+        (
+            "udp:53,backlog=1",
+            "the option `backlog` is for sockets that accept connections only; leave it away",
+        ),
+    ] {
+        let error = text.parse::<SocketSpec>().expect_err(text).to_string();
+        assert_eq!(error, format!("cannot read socket `{text}`: {cause}"));
+    }
+    let error = "8000,x=1".parse::<SocketSpec>().unwrap_err().to_string();
+    assert!(socket_options::names().all(|name| error.contains(name)), "{error}");
+}
+
+#[test]
+fn reads_other_spellings_of_the_same_socket() {
+    for (text, canonical) in [
+        ("08000", "8000"),
+        ("LocalHost:80", "localhost:80"),
+        ("[0:0::1]:80", "[::1]:80"),
+        ("[fe80::1%0]:80", "[fe80::1]:80"),
+    ] {
+        assert_eq!(text.parse::<SocketSpec>().unwrap().to_string(), canonical);
+    }
+}
+
+#[test]
+fn says_what_is_wrong_and_what_to_write() {
+    for (text, cause) in [
+        ("", "it is empty; write a port such as `8000`"),
+        ("web=", "it is empty; write a port such as `8000`"),
+        ("80000", "port `80000` is above 65535"),
+        ("127.0.0.1:65536", "port `65536` is above 65535"),
+        ("127.0.0.1", "it has no port; write `127.0.0.1:8000`"),
+        ("127.0.0.1:", "it has no port; write `127.0.0.1:8000`"),
+        ("127.0.0.1:http", "port `http` is not a number from 0 to 65535"),
+        ("127.0.0.1:+80", "port `+80` is not a number from 0 to 65535"),
+        ("-1", "it has no port; write `-1:8000`"),
+        (":8000", "the host before `:` is empty; write `8000` to listen on every address"),
+        ("*:8000", "`*` is not an address; write `8000` to listen on every address"),
+        (
+            "example.com:80",
+            "`example.com` is a name, and names are not looked up; write its IP address",
+        ),
+        (
+            "256.0.0.1:80",
+            "`256.0.0.1` is not an IPv4 address; write four numbers from 0 to 255 \
+             such as `127.0.0.1`",
+        ),
+        ("::1:8000", "an IPv6 address needs brackets; write `[::1]:8000`"),
+        ("::1", "an IPv6 address needs brackets; write `[::1]:8000`"),
+        ("[::1]", "it has no port; write `[::1]:8000`"),
+        ("[::1]8000", "it has no port; write `[::1]:8000`"),
+        ("[::1:80", "the bracket is not closed; write an address such as `[::1]:8000`"),
+        ("[x]:80", "`x` is not an IPv6 address; write one such as `[::1]:8000`"),
+        ("[127.0.0.1]:80", "`127.0.0.1` is not an IPv6 address; write one such as `[::1]:8000`"),
+        (
+            "[fe80::1%eth0]:80",
+            "the scope `eth0` is not a number; write the interface's index, \
+             which `ip link` shows",
+        ),
+        ("[::ffff:127.0.0.1]:80", "it is an IPv4 address written as IPv6; write `127.0.0.1:80`"),
+        ("http://localhost:80", "it is a URL; write host and port only, such as `127.0.0.1:8000`"),
+        ("tcp:80", "the prefix `tcp:` is not known; write `80` alone"),
+        ("/run/x.sock", "it looks like a path; write `unix:/run/x.sock`"),
+        ("unix:", "there is no path after `unix:`; write one such as `unix:/run/x.sock`"),
+        ("unix:@", "there is no path after `unix:`; write one such as `unix:/run/x.sock`"),
+        ("seqpacket:80", "`80` is no path; write one such as `seqpacket:/run/x.sock`"),
+        ("udp:", "there is no port after `udp:`; write one such as `udp:5353`"),
+        ("udp::53", "the host before `:` is empty; write `udp:53` to listen on every address"),
+        ("udp:127.0.0.1", "it has no port; write `udp:127.0.0.1:8000`"),
+        ("udp:::1", "an IPv6 address needs brackets; write `udp:[::1]:8000`"),
+        (
+            "seqpacket:",
+            "there is no path after `seqpacket:`; write one such as `seqpacket:/run/x.sock`",
+        ),
+        (
+            "udp:example.com:80",
+            "`example.com` is a name, and names are not looked up; write its IP address",
+        ),
+        ("unix:/run/", "its path names a directory; add the name of the socket"),
+        ("unix:/run/..", "its path names a directory; add the name of the socket"),
+        ("unix:/a\0b", "its path contains a NUL byte"),
+        ("=8000", "the name before `=` is empty; write a name, or leave the `=` away"),
+        ("a:b=8000", "the name `a:b` contains `:`; use printable ASCII without `:` and `=`"),
+        ("tür=8000", "the name `tür` contains `ü`; use printable ASCII without `:` and `=`"),
+        ("a\nb=8000", "the name `a\\nb` contains `\\n`; use printable ASCII without `:` and `=`"),
+        (
+            "unknown=8000",
+            "the name `unknown` is reserved by the LISTEN_FDNAMES convention; choose another",
+        ),
+        (
+            "connection=8000",
+            "the name `connection` is reserved by the LISTEN_FDNAMES convention; \
+             choose another",
+        ),
+    ] {
+        let error = text.parse::<SocketSpec>().expect_err(text).to_string();
+        assert_eq!(error, format!("cannot read socket `{}`: {cause}", one_line(text)));
+    }
+}
+
+#[test]
+fn limits_paths_and_names_by_their_bytes() {
+    let path = |bytes: usize| format!("unix:/{}", "x".repeat(bytes - 1));
+    assert!(path(107).parse::<SocketSpec>().is_ok());
+    let error = path(108).parse::<SocketSpec>().unwrap_err();
+    assert_eq!(error.cause, SocketSpecCause::PathTooLong { bytes: 108 });
+    let name = |bytes: usize| format!("unix:@{}", "x".repeat(bytes));
+    assert!(name(107).parse::<SocketSpec>().is_ok());
+    assert!(name(108).parse::<SocketSpec>().is_err());
+    let umlauts = format!("unix:/{}", "ü".repeat(54));
+    assert!(umlauts.parse::<SocketSpec>().is_err());
+
+    assert!("n".repeat(255).parse::<SocketName>().is_ok());
+    let error = "n".repeat(256).parse::<SocketName>().unwrap_err();
+    assert_eq!(error, SocketNameError::TooLong { bytes: 256 });
+}
+
+fn addresses() -> impl Strategy<Value = Address> {
+    let v6 = any::<([u8; 16], u16, u32)>()
+        .prop_map(|(ip, port, scope)| SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope))
+        .prop_filter("mapped", |address| address.ip().to_ipv4_mapped().is_none());
+    prop_oneof![
+        any::<u16>().prop_map(Address::Port),
+        any::<u16>().prop_map(Address::Localhost),
+        any::<([u8; 4], u16)>().prop_map(|(ip, port)| Address::Ip(SocketAddr::from((ip, port)))),
+        v6.prop_map(|address| Address::Ip(SocketAddr::V6(address))),
+        "/?([a-z=:., @ü-]{1,9}/){0,3}[a-z=:@][a-z=:., @ü-]{0,9}"
+            .prop_filter("abstract", |path| !path.starts_with('@'))
+            .prop_map(|path| Address::Unix(PathBuf::from(path))),
+    ]
+}
+
+fn endpoints() -> impl Strategy<Value = (Transport, Address)> {
+    let name = "[a-z@,=:/ü]{1,20}".prop_map(Address::Abstract);
+    (prop_oneof![4 => addresses(), 1 => name], any::<bool>()).prop_map(|(address, other)| {
+        let transport = match (&address, other) {
+            (_, false) => Transport::Stream,
+            (Address::Unix(_) | Address::Abstract(_), true) => Transport::Seqpacket,
+            (_, true) => Transport::Datagram,
+        };
+        (transport, address)
+    })
+}
+
+fn names() -> impl Strategy<Value = SocketName> {
+    "[ -9;<>-~]{1,255}".prop_filter_map("reserved", |text| text.parse().ok())
+}
+
+proptest! {
+    #[test]
+    fn survives_writing_and_reading(
+        name in proptest::option::of(names()),
+        (transport, address) in endpoints(),
+        backlog in proptest::option::of(1..=i32::MAX.unsigned_abs()),
+    ) {
+        let backlog = backlog.filter(|_| transport != Transport::Datagram);
+        let options = SocketOptions { backlog };
+        let spec = SocketSpec { name, transport, address, options };
+        prop_assert_eq!(spec.to_string().parse(), Ok(spec));
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused_on_one_line(text in any::<String>()) {
+        match text.parse::<SocketSpec>() {
+            Ok(spec) => prop_assert_eq!(spec.to_string().parse(), Ok(spec)),
+            Err(error) => prop_assert!(!error.to_string().contains(char::is_control)),
+        }
+    }
+
+    #[test]
+    fn text_of_the_grammar_is_read_or_refused(
+        text in "(a=|unix:|udp:|seqpacket:|=)?[0-9a-f:.%*/@\\[\\]=,]{0,20}(,backlog=?[0-9]{0,3})?",
+    ) {
+        if let Ok(spec) = text.parse::<SocketSpec>() {
+            prop_assert_eq!(spec.to_string().parse(), Ok(spec));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Sockets of TCP and UDP: made, bound and, where they accept connections, listening.
+//! It never picks an address, and never takes one that somebody else has.
+//!
+//! A TCP socket has `SO_REUSEADDR`, so that connections of an earlier run in TIME_WAIT do not matter.
+//! A UDP socket has not: there the option lets several sockets be bound to one address, and the last
+//! one gets the datagrams (socket(7)). No socket has `SO_REUSEPORT`, so that a second shepherd on the
+//! same address is refused. The refusal may come late: with `SO_REUSEADDR` two sockets may be bound
+//! to one address, and only one of them may listen, so listen(2) says EADDRINUSE as well as bind(2).
+//! A dual-stack socket and a socket of either family alone exclude each other (ipv6(7)).
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockaddrIn, SockaddrIn6, SockaddrLike, bind as bind_socket,
+    setsockopt, socket, sockopt,
+};
+
+use crate::config::socket::{SocketSpec, Transport};
+use crate::os::holder;
+use crate::os::listeners::{BindError, Others, listen, socket_type};
+use crate::os::local_address::LocalAddress;
+
+/// A system call that failed on the way to a socket.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Which call.
+    pub operation: &'static str,
+    /// Why.
+    pub errno: Errno,
+    transport: Transport,
+    address: SocketAddr,
+}
+
+/// Binds, and listens where connections are accepted. `[::]` takes IPv4 too, every other IPv6
+/// address is of its own family.
+///
+/// # Errors
+///
+/// The first system call that failed.
+pub fn bind(address: SocketAddr, spec: &SocketSpec) -> Result<OwnedFd, Refusal> {
+    if !spec.transport.accepts() {
+        return bound(address, spec);
+    }
+    let fd = match address.port() {
+        0 => bound_to_a_port_of_its_own(address, spec)?,
+        _ => bound(address, spec)?,
+    };
+    listen(&fd, spec.options.backlog()).map_err(refused("listen", address, spec))?;
+    Ok(fd)
+}
+
+/// Binds to a port that the kernel chooses as if it had been asked for. A socket that was bound to
+/// port 0 loses its port when somebody shuts it down, and would get another when it listens again
+/// (`SOCK_BINDPORT_LOCK` in the kernel's `inet_bind`). While the first socket has the port nobody
+/// else gets it, and by `SO_REUSEADDR` the second does, since neither listens.
+fn bound_to_a_port_of_its_own(address: SocketAddr, spec: &SocketSpec) -> Result<OwnedFd, Refusal> {
+    let first = bound(address, spec)?;
+    let chosen = LocalAddress::of(&first).map_err(refused("getsockname", address, spec))?;
+    let port = chosen.and_then(|chosen| chosen.port()).unwrap_or_default();
+    bound(SocketAddr::new(address.ip(), port), spec)
+}
+
+fn bound(address: SocketAddr, spec: &SocketSpec) -> Result<OwnedFd, Refusal> {
+    let refused = |operation| refused(operation, address, spec);
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let fd = socket(family, socket_type(spec.transport), SockFlag::SOCK_CLOEXEC, None)
+        .map_err(refused("socket"))?;
+    if spec.transport.accepts() {
+        setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(refused("setsockopt"))?;
+    }
+    let sockaddr: Box<dyn SockaddrLike> = match address {
+        SocketAddr::V4(address) => Box::new(SockaddrIn::from(address)),
+        SocketAddr::V6(address) => {
+            // The default is a sysctl, net.ipv6.bindv6only.
+            let own_family_only = !address.ip().is_unspecified();
+            setsockopt(&fd, sockopt::Ipv6V6Only, &own_family_only)
+                .map_err(refused("setsockopt"))?;
+            Box::new(SockaddrIn6::from(address))
+        }
+    };
+    bind_socket(fd.as_fd().as_raw_fd(), sockaddr.as_ref()).map_err(refused("bind"))?;
+    Ok(fd)
+}
+
+fn refused(
+    operation: &'static str,
+    address: SocketAddr,
+    spec: &SocketSpec,
+) -> impl FnOnce(Errno) -> Refusal + use<> {
+    let transport = spec.transport;
+    move |errno| Refusal { operation, errno, transport, address }
+}
+
+impl Refusal {
+    /// The machine lacks the family, or its loopback interface lacks the address.
+    #[must_use]
+    pub fn family_missing(&self) -> bool {
+        matches!(self.errno, Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
+    }
+
+    /// What it means for whoever asked for the socket.
+    #[must_use]
+    pub fn explain(self, others: Others) -> BindError {
+        let Refusal { operation, errno, transport, address } = self;
+        let socket = LocalAddress::Ip(address).place(transport);
+        match errno {
+            Errno::EADDRINUSE => match holder::of_ip(transport, address) {
+                Some(holder) if others.has_it(&holder) => BindError::Twice { socket },
+                Some(holder) => BindError::InUse { socket, holder },
+                None => BindError::InUseUnknown { socket },
+            },
+            Errno::EACCES => {
+                let limit = unprivileged_port();
+                if address.port() < limit {
+                    BindError::Privileged { socket, limit }
+                } else {
+                    BindError::Denied { socket }
+                }
+            }
+            Errno::EADDRNOTAVAIL => BindError::NoSuchAddress { socket },
+            Errno::EAFNOSUPPORT if address.is_ipv6() => BindError::NoIpv6 { socket },
+            errno => BindError::System { socket, operation, errno },
+        }
+    }
+}
+
+/// The first port that needs no privilege, 1024 unless the machine says otherwise (ip(7)).
+fn unprivileged_port() -> u16 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_privileged_port_is_explained() {
+        let address = "127.0.0.1:80".parse().unwrap();
+        let limit = unprivileged_port();
+        for (transport, place) in
+            [(Transport::Stream, "127.0.0.1:80"), (Transport::Datagram, "udp:127.0.0.1:80")]
+        {
+            let refusal = Refusal { operation: "bind", errno: Errno::EACCES, transport, address };
+            let error = refusal.explain(Others::None).to_string();
+            if limit > 80 {
+                assert_eq!(
+                    error,
+                    format!(
+                        "cannot bind `{place}`: permission denied; ports below {limit} need \
+                         CAP_NET_BIND_SERVICE, or choose a higher one"
+                    )
+                );
+            }
+        }
+    }
+}
