@@ -1,6 +1,7 @@
 //! A worker that misbehaves on demand, for tests of a supervisor: `odd MODE [ARG]...`, where
 //! each function below `main` is a mode. To serve means: to answer any request with the line
 //! `VERSION PID SLOT GENERATION`, one connection at a time, and to exit with 0 on SIGTERM.
+//! One file, since an example is copied as one.
 //!
 //! ```text
 //! shepherd run -n 4 -p 8000 -- ./odd status 'warming up'
@@ -38,7 +39,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::select::FdSet;
 use nix::sys::signal::{SigHandler, Signal, raise, signal};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use nix::sys::socket::{Backlog, ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::unistd::{ForkResult, fork, getpgid, getppid, getsid, pipe, setsid};
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
@@ -71,6 +72,8 @@ fn main() {
         ["epoll"] => epoll(),
         ["alive"] => alive(),
         ["log", line] => log(line),
+        ["meddle", deed] => meddle(deed, None),
+        ["meddle", deed, ms] => meddle(deed, Some(number(ms))),
         _ => {
             eprintln!("odd: unknown mode or wrong arguments: {arguments:?}");
             exit(2);
@@ -352,6 +355,85 @@ fn log(line: &str) {
     serve();
 }
 
+/// Serves, and leaves its sockets blocking or not as they are, except for one deed, done before it
+/// is ready or so many ms after: `nothing`, `backlog=N`, `nonblocking`, `blocking`; `shutdown`,
+/// `shutdown-close` (and serves no more) and `shutdown-loop` (every 5 ms) of its sockets,
+/// `shutdown-on-term`; `unlink` of the paths of unix sockets.
+fn meddle(deed: &str, after_ms: Option<u64>) {
+    let stop = stop_signal();
+    let listeners = listeners();
+    thread::scope(|scope| {
+        if after_ms.is_none() {
+            do_to_all(&listeners, deed);
+        }
+        ready();
+        if let Some(ms) = after_ms {
+            let listeners = &listeners;
+            scope.spawn(move || {
+                sleep_ms(ms);
+                do_to_all(listeners, deed);
+            });
+        }
+        serve_as_is(&stop, &listeners);
+        if deed == "shutdown-on-term" {
+            listeners.iter().for_each(Listener::shut_down);
+        }
+        exit(0);
+    });
+}
+
+fn do_to_all(listeners: &[Listener], deed: &str) {
+    for listener in listeners {
+        let fd = listener.as_fd().as_raw_fd();
+        match deed.split_once('=').unwrap_or((deed, "")) {
+            ("nothing" | "shutdown-on-term", "") => {}
+            ("backlog", backlog) => {
+                let backlog = Backlog::new(number::<i32>(backlog)).expect("a backlog");
+                nix::sys::socket::listen(listener, backlog).expect("listen");
+            }
+            ("nonblocking", "") => listener.set_mode(Blocking::No).expect("fcntl"),
+            ("blocking", "") => listener.set_mode(Blocking::Yes).expect("fcntl"),
+            ("shutdown", "") => listener.shut_down(),
+            ("shutdown-close", "") => {
+                listener.shut_down();
+                nix::unistd::close(fd).expect("close");
+            }
+            ("shutdown-loop", "") => loop {
+                listener.shut_down();
+                sleep_ms(5);
+            },
+            ("unlink", "") => {
+                let address: UnixAddr = nix::sys::socket::getsockname(fd).expect("getsockname");
+                fs::remove_file(address.path().expect("a path")).expect("unlink");
+            }
+            _ => {
+                eprintln!("odd: unknown deed: {deed}");
+                exit(2);
+            }
+        }
+    }
+}
+
+/// Serves until `stop` is readable, with sockets as blocking as they are. An accept that fails is
+/// tried again a little later: the socket may have been shut down.
+fn serve_as_is(stop: &UnixStream, listeners: &[Listener]) {
+    let mut descriptors = vec![stop.as_fd()];
+    descriptors.extend(listeners.iter().map(Listener::as_fd));
+    loop {
+        let readable = poll_for(&descriptors);
+        if readable[0] {
+            return;
+        }
+        for (listener, _) in iter::zip(listeners, &readable[1..]).filter(|(_, ready)| **ready) {
+            match listener.accept_as_is() {
+                Ok(stream) => answer(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => sleep_ms(1),
+            }
+        }
+    }
+}
+
 /// A socket that was handed to this process.
 enum Listener {
     Tcp(TcpListener),
@@ -381,18 +463,30 @@ fn listeners() -> Vec<Listener> {
 impl Listener {
     /// The next connection. The flag is set each time because all who share the socket share it.
     fn accept(&self, blocking: Blocking) -> io::Result<TcpStream> {
+        self.set_mode(blocking)?;
+        self.accept_as_is()
+    }
+
+    fn set_mode(&self, blocking: Blocking) -> io::Result<()> {
         let nonblocking = matches!(blocking, Blocking::No);
         match self {
-            Listener::Tcp(listener) => {
-                listener.set_nonblocking(nonblocking)?;
-                Ok(listener.accept()?.0)
-            }
-            Listener::Unix(listener) => {
-                listener.set_nonblocking(nonblocking)?;
-                // Reading, writing and shutdown are the same calls for both kinds.
-                Ok(TcpStream::from(OwnedFd::from(listener.accept()?.0)))
-            }
+            Listener::Tcp(listener) => listener.set_nonblocking(nonblocking),
+            Listener::Unix(listener) => listener.set_nonblocking(nonblocking),
         }
+    }
+
+    fn accept_as_is(&self) -> io::Result<TcpStream> {
+        match self {
+            Listener::Tcp(listener) => Ok(listener.accept()?.0),
+            // Reading, writing and shutdown are the same calls for both kinds.
+            Listener::Unix(listener) => Ok(TcpStream::from(OwnedFd::from(listener.accept()?.0))),
+        }
+    }
+
+    /// Whether it had been already does not matter.
+    fn shut_down(&self) {
+        let both = nix::sys::socket::Shutdown::Both;
+        let _ = nix::sys::socket::shutdown(self.as_fd().as_raw_fd(), both);
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod given;
 mod harness;
+mod healing;
 mod inherited;
 mod journal;
 mod limits;

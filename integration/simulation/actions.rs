@@ -51,6 +51,9 @@ impl Ledger {
                 ensure!(worth_it, "S7: {action:?} of {record:?}");
                 Ok(())
             }
+            Action::Inspect { .. } | Action::Listen(_) | Action::SetMode(..) => {
+                self.check_socket_action(turn, action)
+            }
             Action::Signal(id, signal) => self.check_signal(turn, *id, *signal, rest),
             Action::SignalTree(id, signal) => {
                 let record = self.named(*id, action)?;
@@ -126,7 +129,7 @@ impl Ledger {
         let book = self.books.get_mut(service).ok_or("S7: no such service")?;
         ensure!(book.kept.contains(generation), "S7: {spawn:?}, whose definition is not kept");
         ensure!(slot.0 < book.wanted, "S4: {spawn:?} beyond {} wanted", book.wanted);
-        let expected: Vec<u32> = book.policy.sockets.iter().map(|socket| socket.0).collect();
+        let expected: Vec<u32> = book.policy.sockets.iter().map(|socket| socket.id.0).collect();
         let given: Vec<u32> = members.iter().map(|member| member.0).collect();
         ensure!(expected == given, "S1: {spawn:?} gets other sockets than {expected:?}");
         if *generation == book.serving {
@@ -293,6 +296,7 @@ impl Ledger {
                 book.failures.clear();
                 let wanted = book.wanted;
                 turn.commits.insert(service, *generation);
+                self.commit_modes(service);
                 self.saw("a commit");
                 let ready = self.alive().filter(|(_, record)| {
                     record.service == service
@@ -312,6 +316,7 @@ impl Ledger {
                 ensure!(book.serving == *serving, "S9: {serving} serves after an abort");
                 book.rolling = None;
                 turn.aborts.insert(service, *generation);
+                self.abort_modes(service);
                 self.saw("an abort");
             }
             Notice::Ready { worker, evidence, .. } => {
@@ -366,6 +371,7 @@ impl Ledger {
             Notice::NotScaled { .. } => self.saw("a scale refused"),
             Notice::ReloadQueued { .. } => self.saw("a queued reload"),
             Notice::ReloadBegins { .. } => self.saw("a reload"),
+            Notice::Socket { what, .. } => self.check_socket_notice(what),
             Notice::Stopping { .. } => self.saw("a stop"),
             Notice::StoppingNow { .. } => self.saw("a stop at once"),
         }

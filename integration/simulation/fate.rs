@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use shepherd::core::event::WorkerEvent;
+use shepherd::core::event::{Mode, WorkerEvent};
 use shepherd::core::ids::{Pid, ServiceId, SocketId};
-use shepherd::core::policy::{Policy, ReadyWhen, Signal, StopLadder, StopStep};
+use shepherd::core::policy::{Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
 
 use crate::script::Script;
 
@@ -33,6 +33,8 @@ pub(crate) struct Fate {
     pub left: u32,
     /// What ends those.
     pub left_until: LeftUntil,
+    /// What it does to its sockets, and when after its program runs.
+    pub deeds: Vec<(Duration, Deed)>,
     /// How many rounds of KILL miss one of its processes; `u32::MAX` hangs in the kernel.
     pub escapes: u32,
 }
@@ -58,6 +60,14 @@ pub(crate) enum Look {
     Wrapped,
 }
 
+/// What a worker does to a socket that it shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deed {
+    SetMode(Mode),
+    /// With this backlog.
+    Listen(u32),
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LeftUntil {
     Signal(Duration),
@@ -69,6 +79,8 @@ pub(crate) enum LeftUntil {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Character {
     Good,
+    /// As a Node server: it lowers the backlog and makes its sockets non-blocking.
+    NonBlocking,
     Mixed,
     ExitsAtOnce,
     NeverReady,
@@ -94,6 +106,7 @@ impl Fate {
             stop_takes: ms(5),
             left: 0,
             left_until: LeftUntil::Signal(ms(1)),
+            deeds: Vec::new(),
             escapes: 0,
         }
     }
@@ -105,8 +118,14 @@ impl Fate {
         if policy.ready == ReadyWhen::Auto && !policy.sockets.is_empty() && script.one_in(2) {
             fate.word = Word::Silent;
         }
+        // What a whole generation does before it is ready is no fault.
+        if character == Character::NonBlocking {
+            fate.deeds.push((ms(0), Deed::SetMode(Mode::NonBlocking)));
+            fate.deeds.push((ms(0), Deed::Listen(511)));
+            return fate;
+        }
         match character {
-            Character::Good => return fate,
+            Character::Good | Character::NonBlocking => return fate,
             Character::ExitsAtOnce => {
                 fate.able = None;
                 fate.exit = Some((ms(script.pick(&[2, 0, 20])), 1));
@@ -125,7 +144,7 @@ impl Fate {
     }
 
     fn worsen(&mut self, script: &mut Script) {
-        match script.below(18) {
+        match script.below(20) {
             0 => self.stop_takes = ms(script.pick(&[5, 0, 100, 900, 4000])),
             1 => self.able = None,
             2 => self.exit = Some((ms(script.pick(&[5, 0, 1, 15, 50, 300, 3000])), 1)),
@@ -149,6 +168,14 @@ impl Fate {
             14 => self.say(script, WorkerEvent::SaidReady),
             15 => self.say(script, WorkerEvent::SaidStatus("busy".to_owned())),
             16 => self.say(script, WorkerEvent::MainChanged { pid: Pid(99) }),
+            17 | 18 => {
+                let deed = match script.below(3) {
+                    0 => Deed::SetMode(Mode::NonBlocking),
+                    1 => Deed::SetMode(Mode::Blocking),
+                    _ => Deed::Listen(script.pick(&[511, 5])),
+                };
+                self.deeds.push((ms(script.pick(&[0, 0, 2, 20, 700])), deed));
+            }
             _ => {
                 let time = script.pick(&[ms(500), ms(0), ms(5000), ms(60_000), Duration::MAX]);
                 self.say(script, WorkerEvent::SaidExtend(time));
@@ -176,7 +203,7 @@ fn policy(script: &mut Script, service: ServiceId, last_socket: &mut u32) -> Pol
     let sockets = (0..script.pick(&[1, 0, 2]))
         .map(|_| {
             *last_socket += 1;
-            SocketId(*last_socket)
+            Socket { id: SocketId(*last_socket), name: format!("socket {last_socket}") }
         })
         .collect::<Vec<_>>();
     let mut ready = match script.below(4) {

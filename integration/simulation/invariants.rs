@@ -26,6 +26,9 @@
 //! - S18 A slot that lost its worker gets the next one when it should: at once, at most ten in a
 //!   second, or after a backoff within its bounds.
 //! - S19 Every notice is one line.
+//! - S20 After each look at a socket it has its configured backlog, and blocks or not as the first
+//!   ready worker of the serving generation left it. Sockets are looked at when a worker becomes
+//!   ready or ends, and touched at no other time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,12 +44,15 @@ use crate::world::Input;
 
 /// What the worlds must show at least once, or they prove less than they seem to.
 pub(crate) const SIGHTS: &[&str] = &[
+    "a backlog set back",
     "a backoff",
     "a commit",
     "a drained worker",
     "a failing service",
     "a first fleet",
     "a kill",
+    "a mode postponed",
+    "a mode set back",
     "a long backoff",
     "a queued reload",
     "a recovered service",
@@ -118,6 +124,7 @@ impl Ledger {
             commits: BTreeMap::new(),
             aborts: BTreeMap::new(),
             spawned: BTreeSet::new(),
+            inspected: Vec::new(),
         };
         self.learn(&mut turn);
         self.check_size(actions)?;
@@ -125,6 +132,7 @@ impl Ledger {
             self.check_action(&mut turn, action, &actions[index + 1..])?;
         }
         self.check_turn(&turn)?;
+        self.check_looks(&turn, actions)?;
         self.check_status(now, core)
     }
 
@@ -159,7 +167,7 @@ impl Ledger {
                 ensure!(obeyed, "S8: everything stops, and worker {id} is not told: {record:?}");
             }
             let mut sockets = self.books.values().flat_map(|book| &book.policy.sockets);
-            let closed = sockets.all(|socket| self.closed.contains(&MemberId(socket.0)));
+            let closed = sockets.all(|socket| self.closed.contains(&MemberId(socket.id.0)));
             ensure!(closed, "S1: everything stops, and only {:?} are closed", self.closed);
         }
         let mut seats: BTreeMap<(ServiceId, GenerationId, SlotId), WorkerId> = BTreeMap::new();
@@ -364,7 +372,10 @@ impl Ledger {
             let kept = &book.kept;
             ensure!(kept.is_empty(), "S7: never forgotten: {kept:?}");
             for socket in &book.policy.sockets {
-                ensure!(self.closed.contains(&MemberId(socket.0)), "S1: {socket} is not closed");
+                ensure!(
+                    self.closed.contains(&MemberId(socket.id.0)),
+                    "S1: {socket:?} is not closed"
+                );
             }
         }
         Ok(())

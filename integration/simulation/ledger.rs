@@ -16,6 +16,7 @@ use shepherd::core::worker::{KILL_WAIT, ORPHANS_WAIT};
 use shepherd::core::{Action, Event};
 
 use crate::invariants::{Violation, ensure};
+use crate::member_book::MemberBook;
 use crate::world::Input;
 
 /// The account of everything that happened in a world.
@@ -26,6 +27,8 @@ pub(crate) struct Ledger {
     pub last_worker: u64,
     pub stop: Stop,
     pub closed: BTreeSet<MemberId>,
+    /// Sockets, whose accounts are in `sockets.rs`.
+    pub members: BTreeMap<MemberId, MemberBook>,
     pub finished: bool,
     pub announced: Option<Announcement>,
     pub status_line: String,
@@ -105,6 +108,8 @@ pub(crate) struct Turn<'a> {
     pub commits: BTreeMap<ServiceId, GenerationId>,
     pub aborts: BTreeMap<ServiceId, GenerationId>,
     pub spawned: BTreeSet<WorkerId>,
+    /// The sockets that are to be looked at, and because of which ready worker.
+    pub inspected: Vec<(MemberId, Option<WorkerId>)>,
 }
 
 impl Ledger {
@@ -131,6 +136,7 @@ impl Ledger {
             last_worker: 0,
             stop: Stop::No,
             closed: BTreeSet::new(),
+            members: MemberBook::of(policies),
             finished: false,
             announced: None,
             status_line: String::new(),
@@ -147,6 +153,7 @@ impl Ledger {
         match turn.input {
             Input::Start | Input::Timeout => {}
             Input::Event(Event::Worker(id, event)) => self.learn_worker(turn, *id, event),
+            Input::Event(Event::Socket(member, event)) => self.learn_socket(*member, event),
             Input::Event(Event::Prepared { service, generation }) => {
                 if let Some(book) = self.books.get_mut(service)
                     && let Some((rolling, read)) = &mut book.rolling

@@ -10,11 +10,15 @@ mod script;
 
 mod fate;
 
+mod fake_sockets;
+
 mod world;
 
 mod journal;
 
 mod ledger;
+
+mod member_book;
 
 mod invariants;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use shepherd::core::ids::{GenerationId, ServiceId, SlotId, SocketId};
-use shepherd::core::policy::{Policy, ReadyWhen, Signal, StopLadder, StopStep};
+use shepherd::core::policy::{Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
 use shepherd::core::request::Request;
 
 use crate::fate::{Exec, Fate, Word, ms};
@@ -132,7 +132,7 @@ fn policy(workers: u32, starting_max: u32) -> Policy {
         service: ServiceId(1),
         name: "s1".to_owned(),
         workers,
-        sockets: vec![SocketId(1)],
+        sockets: vec![Socket { id: SocketId(1), name: "http".to_owned() }],
         ready: ReadyWhen::Notify,
         ready_timeout: ms(500),
         stop: StopLadder::new(

@@ -9,7 +9,7 @@ use shepherd::core::Action;
 use shepherd::core::event::{Exit, Sight, SpawnFailure, Waiting, WorkerEvent};
 use shepherd::core::ids::{GenerationId, Pid, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::Notice;
-use shepherd::core::policy::{Policy, ReadyWhen, Signal, StopLadder, StopStep};
+use shepherd::core::policy::{Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
 use shepherd::core::time::Time;
 use shepherd::core::worker::{Change, Scene, Worker, WorkerState};
 
@@ -60,7 +60,7 @@ fn policy() -> Policy {
         service: ServiceId(1),
         name: "web".to_owned(),
         workers: 1,
-        sockets: vec![SocketId(1)],
+        sockets: vec![Socket { id: SocketId(1), name: "http".to_owned() }],
         ready: ReadyWhen::Auto,
         ready_timeout: ms(60_000),
         stop: StopLadder::new(
@@ -194,6 +194,9 @@ fn action(action: &Action) -> String {
         Action::Notice(notice) => format!("say {}", notice_name(notice)),
         Action::Prepare { .. }
         | Action::Spawn(_)
+        | Action::Inspect { .. }
+        | Action::Listen(_)
+        | Action::SetMode(..)
         | Action::Close(_)
         | Action::Forget { .. }
         | Action::Respond(..)

@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shepherd::core::action::Spawn;
-use shepherd::core::event::{Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
-use shepherd::core::ids::{GenerationId, Pid, RequestId, ServiceId, SlotId, WorkerId};
+use shepherd::core::event::{
+    Exit, Sight, SocketEvent, SpawnFailure, Waiting, WorkerEvent, Wrapped,
+};
+use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
 use shepherd::core::notice::Notice;
 use shepherd::core::policy::{Policy, Signal};
 use shepherd::core::request::Request;
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Event, Supervisor};
 
-use crate::fate::{Character, Exec, Fate, LeftUntil, Look, Word, ms, policies};
+use crate::fake_sockets::FakeSockets;
+use crate::fate::{Character, Deed, Exec, Fate, LeftUntil, Look, Word, ms, policies};
 use crate::invariants::{Violation, ensure};
 use crate::journal::Journal;
 use crate::ledger::Ledger;
@@ -46,6 +49,7 @@ enum Happening {
     Exits(WorkerId, Exit, u32),
     LeftGone(WorkerId),
     Freezes(WorkerId),
+    Does(WorkerId, Deed),
     /// News of a worker that was underway when it went.
     Echo(WorkerId, WorkerEvent),
     Read(ServiceId, GenerationId, bool),
@@ -55,6 +59,8 @@ enum Happening {
 /// A worker's processes, as the kernel knows them.
 struct Process {
     fate: Fate,
+    /// The sockets it was given.
+    members: Vec<MemberId>,
     main: Main,
     left: u32,
     frozen: bool,
@@ -74,6 +80,12 @@ enum Main {
     Exited,
 }
 
+/// What the core hears within the same moment as it wanted to know it.
+enum Answer {
+    Look(WorkerId),
+    Socket(MemberId, SocketEvent),
+}
+
 /// Fates that are not left to the script.
 pub(crate) type Cast = BTreeMap<(GenerationId, SlotId), Fate>;
 
@@ -89,6 +101,7 @@ pub(crate) struct World<'a> {
     policies: BTreeMap<ServiceId, Policy>,
     characters: BTreeMap<(ServiceId, GenerationId), Character>,
     processes: BTreeMap<WorkerId, Process>,
+    sockets: FakeSockets,
     agenda: BTreeMap<(Time, u64), Happening>,
     last_happening: u64,
     last_request: u64,
@@ -136,6 +149,7 @@ impl World<'_> {
                 Character::Mixed,
                 Character::Good,
                 Character::Good,
+                Character::NonBlocking,
                 Character::ExitsAtOnce,
                 Character::NeverReady,
                 Character::Flaps,
@@ -146,6 +160,7 @@ impl World<'_> {
         let zero_waits = policies.iter().any(|policy| {
             (0..3).filter_map(|rung| policy.stop.step(rung)).any(|step| step.wait.is_zero())
         });
+        let sockets = FakeSockets::new(&policies);
         let last_stop = script.pick(&[Request::Stop, Request::Interrupt, Request::StopNow]);
         World {
             now,
@@ -157,6 +172,7 @@ impl World<'_> {
             policies: policies.into_iter().map(|policy| (policy.service, policy)).collect(),
             characters,
             processes: BTreeMap::new(),
+            sockets,
             agenda: BTreeMap::new(),
             last_happening: 0,
             last_request: 0,
@@ -291,6 +307,15 @@ impl World<'_> {
                 }
                 Ok(())
             }
+            Happening::Does(worker, deed) => {
+                if let Some(process) = self.processes.get(&worker)
+                    && process.main != Main::Exited
+                    && !process.frozen
+                {
+                    self.sockets.suffer(&process.members, deed);
+                }
+                Ok(())
+            }
             Happening::Echo(worker, event) => self.tell(worker, event),
             Happening::Read(service, generation, well) => self.turn(&Input::Event(if well {
                 Event::Prepared { service, generation }
@@ -332,21 +357,35 @@ impl World<'_> {
             self.twin = Some(self.core.clone());
         }
         self.ledger.turn(now, input, &actions, &self.core)?;
-        let looks: Vec<WorkerId> =
+        let answers: Vec<Answer> =
             actions.into_iter().filter_map(|action| self.perform(action)).collect();
-        for worker in looks {
-            let sight = self.look(worker);
-            self.tell(worker, WorkerEvent::Probed(sight))?;
+        for answer in answers {
+            match answer {
+                Answer::Look(worker) => {
+                    let sight = self.look(worker);
+                    self.tell(worker, WorkerEvent::Probed(sight))?;
+                }
+                Answer::Socket(member, event) => {
+                    self.turn(&Input::Event(Event::Socket(member, event)))?;
+                }
+            }
         }
-        Ok(())
+        self.ledger.check_sockets(&self.sockets)
     }
 
-    /// Does it; gives the worker that is to be looked at.
-    fn perform(&mut self, action: Action) -> Option<WorkerId> {
+    /// Does it; gives what is to be answered within the same moment.
+    fn perform(&mut self, action: Action) -> Option<Answer> {
         match action {
             Action::Prepare { service, generation } => self.prepare(service, generation),
             Action::Spawn(spawn) => self.spawn(&spawn),
-            Action::Probe(worker) => return Some(worker),
+            Action::Probe(worker) => return Some(Answer::Look(worker)),
+            Action::Inspect { member, by } => {
+                let state = self.sockets.inspect(member)?;
+                return Some(Answer::Socket(member, SocketEvent::Inspected { by, state }));
+            }
+            Action::Listen(member) => self.sockets.listen(member),
+            Action::SetMode(member, mode) => self.sockets.set_mode(member, mode),
+            Action::Close(member) => self.sockets.close(member),
             Action::Signal(worker, signal) => self.signal(worker, signal),
             Action::SignalTree(worker, signal) => self.signal_tree(worker, signal),
             Action::KillTree(worker) => self.kill_tree(worker),
@@ -355,8 +394,7 @@ impl World<'_> {
                     process.gone = true;
                 }
             }
-            Action::Close(_)
-            | Action::Forget { .. }
+            Action::Forget { .. }
             | Action::Respond(..)
             | Action::Announce(_)
             | Action::Notice(_)
@@ -369,6 +407,7 @@ impl World<'_> {
         let character = self.script.pick(&[
             Character::Good,
             Character::Good,
+            Character::NonBlocking,
             Character::Mixed,
             Character::Mixed,
             Character::ExitsAtOnce,
@@ -398,6 +437,7 @@ impl World<'_> {
         }
         let process = Process {
             fate,
+            members: spawn.members.clone(),
             main: Main::SettingUp,
             left: 0,
             frozen: false,
@@ -429,6 +469,9 @@ impl World<'_> {
         }
         for (after, event) in fate.says {
             self.plan(after, Happening::Says(worker, event));
+        }
+        for (after, deed) in fate.deeds {
+            self.plan(after, Happening::Does(worker, deed));
         }
         if let Some((after, code)) = fate.exit {
             self.plan(after, Happening::Exits(worker, Exit::Code(code), fate.left));

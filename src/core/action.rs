@@ -1,5 +1,6 @@
 //! Everything shepherd can do. The core returns actions; the caller performs them in order.
 
+use super::event::Mode;
 use super::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
 use super::notice::Notice;
 use super::policy::Signal;
@@ -20,6 +21,17 @@ pub enum Action {
     Spawn(Spawn),
     /// Look whether a worker waits on one of its sockets. Answered by `Probed`.
     Probe(WorkerId),
+    /// Look what somebody may have changed on a socket. Answered by `Inspected`.
+    Inspect {
+        /// Which one.
+        member: MemberId,
+        /// The worker that has just become ready; `None` when another has ended.
+        by: Option<WorkerId>,
+    },
+    /// Call listen(2) again with the configured backlog.
+    Listen(MemberId),
+    /// Set or clear `O_NONBLOCK`, for all who share the socket.
+    SetMode(MemberId, Mode),
     /// Send a signal to a worker's main process.
     Signal(WorkerId, Signal),
     /// Send a signal to every process of a worker's tree.

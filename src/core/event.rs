@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::ids::{GenerationId, Pid, RequestId, ServiceId, WorkerId};
+use super::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, WorkerId};
 use super::policy::Signal;
 use super::request::Request;
 
@@ -12,6 +12,8 @@ use super::request::Request;
 pub enum Event {
     /// Something happened to a worker.
     Worker(WorkerId, WorkerEvent),
+    /// Something happened to a socket that workers share.
+    Socket(MemberId, SocketEvent),
     /// The definition of a generation was read again, and is whole.
     Prepared {
         /// Whose definition.
@@ -66,6 +68,62 @@ pub enum WorkerEvent {
     },
     /// The answer to `Action::Probe`.
     Probed(Sight),
+}
+
+/// What can happen to a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketEvent {
+    /// The answer to `Action::Inspect`.
+    Inspected {
+        /// The worker that the action named.
+        by: Option<WorkerId>,
+        /// What was seen.
+        state: SocketState,
+    },
+}
+
+/// What any worker can change on a socket, for all who share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketState {
+    /// Whether calls on it wait.
+    pub mode: Mode,
+    /// How many connections may wait.
+    pub backlog: Backlog,
+}
+
+/// Whether calls on a socket wait, `O_NONBLOCK` in open(2). It belongs to the open file, which all
+/// workers share, not to each one's descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// They wait.
+    Blocking,
+    /// They do not.
+    NonBlocking,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mode::Blocking => write!(f, "blocking"),
+            Mode::NonBlocking => write!(f, "non-blocking"),
+        }
+    }
+}
+
+/// How many connections may wait in a socket's queue, see listen(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    /// As many as we set, or it has no queue.
+    AsSet,
+    /// Somebody called listen(2) with another number.
+    Changed {
+        /// How many.
+        to: u32,
+        /// How many we had set.
+        from: u32,
+    },
+    /// It cannot be seen.
+    Unseen,
 }
 
 /// What was seen when a starting worker was looked at.

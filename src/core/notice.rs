@@ -10,6 +10,10 @@ use super::readiness::Evidence;
 use super::restart::FAILING_AFTER;
 use super::worker::Cause;
 
+pub use socket_notice::{SocketNotice, Suspects};
+
+mod socket_notice;
+
 /// A worker as people are told of it: "worker 3 (web.2)".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerName {
@@ -184,6 +188,13 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
+    /// Somebody changed a socket that workers share, and what becomes of it.
+    Socket {
+        /// The socket, for people.
+        socket: String,
+        /// What happened to it.
+        what: SocketNotice,
+    },
     /// Everything is asked to stop.
     Stopping {
         /// How many workers there are.
@@ -235,6 +246,7 @@ impl Notice {
     #[must_use]
     pub fn loudness(&self) -> Loudness {
         match self {
+            Notice::Socket { what, .. } => what.loudness(),
             Notice::Started { .. }
             | Notice::Ready { .. }
             | Notice::MainChanged { .. }
@@ -340,6 +352,7 @@ impl fmt::Display for Notice {
                 write!(f, "generation {serving} serves on, nothing is retried: ")?;
                 write!(f, "mend it and reload again")
             }
+            Notice::Socket { socket, what } => what.tell(socket, f),
             Notice::Stopping { workers, kill_after } => {
                 write!(f, "stopping {}; ", Count(*workers, "worker", "workers"))?;
                 write!(f, "SIGKILL in {} at the latest", Human(*kill_after))

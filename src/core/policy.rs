@@ -15,7 +15,7 @@ pub struct Policy {
     /// How many workers it wants, at least 1.
     pub workers: u32,
     /// The sockets its workers share, in the order in which they get them.
-    pub sockets: Vec<SocketId>,
+    pub sockets: Vec<Socket>,
     /// What counts as evidence that a worker can serve.
     pub ready: ReadyWhen,
     /// How long a worker may take to become ready.
@@ -27,6 +27,15 @@ pub struct Policy {
     /// How many workers of the serving generation may be on their way from spawn to program at a
     /// time, at least 1: what else happens is heard between two starts.
     pub launching_max: u32,
+}
+
+/// A socket that workers share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    /// Which one.
+    pub id: SocketId,
+    /// Its name, or else its address, for people.
+    pub name: String,
 }
 
 /// What counts as evidence that a worker can serve.

@@ -156,7 +156,7 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::core::ids::{ServiceId, SlotId, SocketId};
-    use crate::core::policy::{Policy, ReadyWhen, Signal, StopLadder, StopStep};
+    use crate::core::policy::{Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
     use std::time::Duration;
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
             service: ServiceId(0),
             name: "web".to_owned(),
             workers: 2,
-            sockets: vec![SocketId(0)],
+            sockets: vec![Socket { id: SocketId(0), name: "http".to_owned() }],
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),

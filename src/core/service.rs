@@ -7,6 +7,8 @@
 
 mod reloading;
 
+mod healing;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use super::action::{Action, Spawn};
@@ -296,6 +298,7 @@ impl Service {
             self.serving.ready(slot);
             self.recover(context);
         }
+        self.inspect(id, Some(id), context.actions);
     }
 
     fn recover(&mut self, context: &mut Context<'_>) {
@@ -324,6 +327,7 @@ impl Service {
             return;
         };
         let slot = worker.slot;
+        self.inspect(id, None, context.actions);
         let name = WorkerName { worker: id, service: self.policy.name.clone(), slot };
         if self.serving.holds(slot, id) {
             let next = self.next_in_slot(now, slot, ending.was_ready, context.random);

@@ -1,18 +1,38 @@
-//! Which kernel sockets stand behind a service's sockets, and who is given which. Ids only.
+//! Which kernel sockets stand behind a service's sockets, who is given which, and what each should
+//! be like. Ids only.
 //!
 //! A configured socket (`SocketId`) has members (`MemberId`), the kernel sockets that workers are
 //! handed. The balance decides how many: with the one there is, `shared`, a socket has one member,
 //! which every slot of every generation gets. A balance that gives each generation or each slot a
 //! kernel socket of its own adds members here; workers, slots and reloads only ever ask
 //! [`Sockets::members_for`].
+//!
+//! # What workers change for each other
+//!
+//! The length of the queue and `O_NONBLOCK` belong to the kernel socket, not to a worker's
+//! descriptor: Node sets the backlog to 511 for everybody, and one worker that clears `O_NONBLOCK`
+//! freezes every event loop that shares the socket in accept(2). The backlog is the configured one,
+//! always. Blocking or not is for the program to choose, so the choice belongs to the serving
+//! generation, as its first ready worker left it. What any other worker makes of it is undone, and
+//! what the first ready worker of a reload makes of it is remembered and applied at the commit.
+//!
+//! It is looked at whenever a worker becomes ready or ends. What a worker changes later than that
+//! stays until the next of these.
 
 use std::collections::BTreeMap;
 
+use super::event::{Backlog, Mode, SocketState};
 use super::ids::{GenerationId, MemberId, SlotId, SocketId};
+use super::policy::Socket;
+
+/// After so many times that somebody did the same to a socket, only each time that doubles the
+/// count is told of.
+const TOLD_EACH: u32 = 8;
 
 /// The members of one service's sockets.
 #[derive(Debug, Clone)]
 pub struct Sockets {
+    names: BTreeMap<SocketId, String>,
     members: BTreeMap<MemberId, Member>,
 }
 
@@ -21,6 +41,11 @@ pub struct Sockets {
 struct Member {
     socket: SocketId,
     scope: Scope,
+    mode: ModeRule,
+    /// How often its mode has been set back.
+    mode_set_back: u32,
+    /// The generation for which a changed backlog was last told of.
+    backlog_told: Option<GenerationId>,
 }
 
 /// Whose workers a member is for.
@@ -28,6 +53,49 @@ struct Member {
 enum Scope {
     /// Every worker of the service, over all generations.
     Shared,
+}
+
+/// What the generations made of a member's mode; `None` until their first worker is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct ModeRule {
+    serving: Option<Mode>,
+    rolling: Option<Mode>,
+    /// What was set until a commit, from that until the serving one has been seen: a look from just
+    /// before the commit is told of after it.
+    before: Option<Mode>,
+}
+
+/// On whose behalf a member is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// A worker of this generation, which serves, has become ready.
+    Serving(GenerationId),
+    /// One of this generation, which is to serve, has.
+    Rolling(GenerationId),
+    /// Neither.
+    Other,
+}
+
+/// What is to be done about a member that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Findings {
+    /// Call listen(2) again.
+    pub listen: bool,
+    /// Tell that the backlog was changed, to the first number from the second.
+    pub tell_backlog: Option<(u32, u32)>,
+    /// Set the mode, and whether to tell of it, and how.
+    pub set_mode: Option<(Mode, ModeNews)>,
+}
+
+/// Why a mode is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModeNews {
+    /// Somebody changed what the serving generation needs.
+    Broken,
+    /// The first ready worker of a reload chose another one.
+    Postponed,
+    /// It has been told often enough.
+    Known,
 }
 
 impl Scope {
@@ -41,12 +109,34 @@ impl Scope {
 impl Sockets {
     /// One shared member for each socket, in order.
     #[must_use]
-    pub fn shared(sockets: &[SocketId]) -> Sockets {
-        let members = sockets
-            .iter()
-            .map(|&socket| (MemberId(socket.0), Member { socket, scope: Scope::Shared }))
-            .collect();
-        Sockets { members }
+    pub fn shared(sockets: &[Socket]) -> Sockets {
+        let member = |socket: SocketId| Member {
+            socket,
+            scope: Scope::Shared,
+            mode: ModeRule::default(),
+            mode_set_back: 0,
+            backlog_told: None,
+        };
+        Sockets {
+            names: sockets.iter().map(|socket| (socket.id, socket.name.clone())).collect(),
+            members: sockets
+                .iter()
+                .map(|&Socket { id, .. }| (MemberId(id.0), member(id)))
+                .collect(),
+        }
+    }
+
+    /// Whether this is one of its members.
+    #[must_use]
+    pub fn has(&self, member: MemberId) -> bool {
+        self.members.contains_key(&member)
+    }
+
+    /// The socket behind which a member stands, for people.
+    #[must_use]
+    pub fn name(&self, member: MemberId) -> String {
+        let socket = self.members.get(&member).map(|member| member.socket);
+        socket.and_then(|socket| self.names.get(&socket)).cloned().unwrap_or_default()
     }
 
     /// What a worker of this generation and slot is given, in the order of the sockets.
@@ -62,8 +152,172 @@ impl Sockets {
         covering.into_iter().map(|(_, id)| id).collect()
     }
 
+    /// A member was looked at: what is to be done about it.
+    pub fn inspected(
+        &mut self,
+        member: MemberId,
+        occasion: Occasion,
+        serving: GenerationId,
+        state: SocketState,
+    ) -> Findings {
+        let Some(member) = self.members.get_mut(&member) else {
+            return Findings::default();
+        };
+        let (listen, changed) = match state.backlog {
+            Backlog::AsSet => (false, None),
+            Backlog::Changed { to, from } => (true, Some((to, from))),
+            Backlog::Unseen => (true, None),
+        };
+        let generation = match occasion {
+            Occasion::Serving(generation) | Occasion::Rolling(generation) => generation,
+            Occasion::Other => serving,
+        };
+        let tell_backlog = changed.filter(|_| member.backlog_told != Some(generation));
+        if tell_backlog.is_some() {
+            member.backlog_told = Some(generation);
+        }
+        Findings { listen, tell_backlog, set_mode: member.mode_found(occasion, state.mode) }
+    }
+
+    /// The reload's generation serves from here on: the members whose mode it needs changed.
+    pub fn commit(&mut self) -> Vec<(MemberId, Mode)> {
+        let mut changed = Vec::new();
+        for (&id, member) in &mut self.members {
+            let ModeRule { serving, rolling, .. } = member.mode;
+            // Without a choice yet, its first worker has become ready within this turn, and what it
+            // left is about to be seen.
+            member.mode = ModeRule { serving: rolling, rolling: None, before: serving };
+            member.mode_set_back = 0;
+            changed.extend(rolling.filter(|_| rolling != serving).map(|mode| (id, mode)));
+        }
+        changed
+    }
+
+    /// The reload is off: what its workers chose does not count.
+    pub fn abort(&mut self) {
+        self.members.values_mut().for_each(|member| member.mode.rolling = None);
+    }
+
     /// Takes all members out, to be closed: the service stops.
     pub fn close(&mut self) -> Vec<MemberId> {
         std::mem::take(&mut self.members).into_keys().collect()
+    }
+}
+
+impl Member {
+    fn mode_found(&mut self, occasion: Occasion, found: Mode) -> Option<(Mode, ModeNews)> {
+        let mut news = ModeNews::Broken;
+        match occasion {
+            Occasion::Serving(_) => self.mode.serving = self.mode.serving.or(Some(found)),
+            Occasion::Rolling(_) => {
+                if self.mode.rolling.is_none() {
+                    self.mode.rolling = Some(found);
+                    news = ModeNews::Postponed;
+                } else if self.mode.rolling == Some(found) {
+                    news = ModeNews::Known;
+                }
+            }
+            Occasion::Other => {}
+        }
+        if self.mode.before == Some(found) && news == ModeNews::Broken {
+            news = ModeNews::Known;
+        }
+        if self.mode.serving == Some(found) {
+            self.mode.before = None;
+        }
+        let wanted = self.mode.serving.filter(|&wanted| wanted != found)?;
+        if news == ModeNews::Broken {
+            self.mode_set_back = self.mode_set_back.saturating_add(1);
+            if !is_worth_telling(self.mode_set_back) {
+                news = ModeNews::Known;
+            }
+        }
+        Some((wanted, news))
+    }
+}
+
+/// Whether the `count`th time of the same is told of.
+fn is_worth_telling(count: u32) -> bool {
+    count <= TOLD_EACH || count.is_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Occasion = Occasion::Serving(GenerationId(1));
+    const NEW: Occasion = Occasion::Rolling(GenerationId(2));
+    const MEMBER: MemberId = MemberId(7);
+
+    fn sockets() -> Sockets {
+        Sockets::shared(&[Socket { id: SocketId(7), name: "http".to_owned() }])
+    }
+
+    fn mode(sockets: &mut Sockets, occasion: Occasion, found: Mode) -> Option<(Mode, ModeNews)> {
+        let state = SocketState { mode: found, backlog: Backlog::AsSet };
+        sockets.inspected(MEMBER, occasion, GenerationId(1), state).set_mode
+    }
+
+    #[test]
+    fn the_first_ready_worker_of_a_generation_chooses_the_mode() {
+        let mut sockets = sockets();
+        assert_eq!(mode(&mut sockets, Occasion::Other, Mode::Blocking), None);
+        assert_eq!(mode(&mut sockets, OLD, Mode::NonBlocking), None);
+        assert_eq!(mode(&mut sockets, OLD, Mode::NonBlocking), None);
+        let broken = Some((Mode::NonBlocking, ModeNews::Broken));
+        assert_eq!(mode(&mut sockets, OLD, Mode::Blocking), broken);
+        assert_eq!(mode(&mut sockets, Occasion::Other, Mode::Blocking), broken);
+    }
+
+    #[test]
+    fn what_a_reload_chooses_is_set_back_until_it_commits() {
+        let mut sockets = sockets();
+        mode(&mut sockets, OLD, Mode::NonBlocking);
+        let set_back = |news| Some((Mode::NonBlocking, news));
+        assert_eq!(mode(&mut sockets, NEW, Mode::Blocking), set_back(ModeNews::Postponed));
+        assert_eq!(mode(&mut sockets, NEW, Mode::Blocking), set_back(ModeNews::Known));
+        assert_eq!(sockets.commit(), [(MEMBER, Mode::Blocking)]);
+        let serving = Occasion::Serving(GenerationId(2));
+        assert_eq!(mode(&mut sockets, serving, Mode::Blocking), None);
+    }
+
+    #[test]
+    fn a_reload_that_chooses_the_same_or_is_off_changes_nothing() {
+        let mut sockets = sockets();
+        mode(&mut sockets, OLD, Mode::NonBlocking);
+        mode(&mut sockets, NEW, Mode::Blocking);
+        sockets.abort();
+        assert_eq!(mode(&mut sockets, NEW, Mode::NonBlocking), None);
+        assert_eq!(sockets.commit(), []);
+    }
+
+    #[test]
+    fn a_worker_that_is_seen_only_after_the_commit_it_led_to_chooses() {
+        let mut sockets = sockets();
+        mode(&mut sockets, OLD, Mode::NonBlocking);
+        assert_eq!(sockets.commit(), []);
+        assert_eq!(mode(&mut sockets, OLD, Mode::Blocking), None);
+    }
+
+    #[test]
+    fn a_backlog_is_told_of_once_a_generation_and_set_back_each_time() {
+        let mut sockets = sockets();
+        let mut found = |occasion, backlog| {
+            let state = SocketState { mode: Mode::Blocking, backlog };
+            let found = sockets.inspected(MEMBER, occasion, GenerationId(1), state);
+            (found.listen, found.tell_backlog)
+        };
+        let changed = Backlog::Changed { to: 511, from: 4096 };
+        assert_eq!(found(OLD, changed), (true, Some((511, 4096))));
+        assert_eq!(found(OLD, changed), (true, None));
+        assert_eq!(found(NEW, changed), (true, Some((511, 4096))));
+        assert_eq!(found(OLD, Backlog::AsSet), (false, None));
+        assert_eq!(found(OLD, Backlog::Unseen), (true, None));
+    }
+
+    #[test]
+    fn what_happens_again_and_again_is_told_of_ever_more_rarely() {
+        let told: Vec<u32> = (1..100).filter(|&count| is_worth_telling(count)).collect();
+        assert_eq!(told, [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64]);
     }
 }

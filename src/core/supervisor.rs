@@ -105,6 +105,13 @@ impl Supervisor {
                     service.handle_worker(now, worker, event, &mut context);
                 }
             }
+            Event::Socket(member, event) => {
+                let owner = self.services.values_mut().find(|service| service.has_member(member));
+                // Nobody has it when it is closed already: then this is late news.
+                if let Some(service) = owner {
+                    service.handle_socket(member, &event, &mut self.actions);
+                }
+            }
             Event::Prepared { service, generation } => {
                 if let Some(service) = self.services.get_mut(&service) {
                     service.handle_prepared(generation);

@@ -17,7 +17,7 @@ use crate::config::text::one_line;
 use crate::config::values::Workers;
 use crate::core::Supervisor;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
-use crate::core::policy::{Policy, ReadyWhen};
+use crate::core::policy::{Policy, ReadyWhen, Socket};
 use crate::os::definition::{self, DefinitionError};
 use crate::os::inherited::{self, InheritedError};
 use crate::os::listeners::{self, BindError, Bound, Listener};
@@ -188,7 +188,11 @@ fn policy(config: &RunConfig, workers: u32, service: ServiceId, listeners: &[Lis
         service,
         name: config.name.as_str().to_owned(),
         workers,
-        sockets: (0..).map(SocketId).take(listeners.len()).collect(),
+        sockets: (0..)
+            .map(SocketId)
+            .zip(listeners)
+            .map(|(id, listener)| Socket { id, name: listener.label() })
+            .collect(),
         ready: config.ready,
         ready_timeout: config.ready_timeout,
         stop: config.stop.ladder(config.drain_timeout),

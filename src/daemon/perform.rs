@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::core::action::{Action, Announcement, Spawn};
-use crate::core::event::{Event, Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
+use crate::core::event::{
+    Event, Exit, Mode, Sight, SocketEvent, SpawnFailure, Waiting, WorkerEvent, Wrapped,
+};
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, WorkerId};
 use crate::os::clock;
 use crate::os::definition::{self, Definition};
@@ -27,6 +29,9 @@ impl Daemon {
             Action::Prepare { service, generation } => self.prepare(service, generation),
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Probe(worker) => self.probe(worker),
+            Action::Inspect { member, by } => self.inspect(member, by),
+            Action::Listen(member) => self.listen(member),
+            Action::SetMode(member, mode) => self.set_mode(member, mode),
             Action::Signal(worker, signal) => self.processes.signal(worker, signal),
             Action::SignalTree(worker, signal) => self.processes.signal_tree(worker, signal),
             Action::KillTree(worker) => self.kill_tree(worker),
@@ -143,6 +148,35 @@ impl Daemon {
             }),
         };
         self.happened(worker, WorkerEvent::Probed(sight));
+    }
+
+    fn inspect(&mut self, member: MemberId, by: Option<WorkerId>) {
+        let Some(listener) = self.parts.listeners.get(&member) else {
+            return;
+        };
+        match listener.state() {
+            Ok(state) => {
+                let event = SocketEvent::Inspected { by, state };
+                self.events.push_back(Event::Socket(member, event));
+            }
+            Err(error) => tracing::warn!("cannot look at `{}`: {error}", listener.label()),
+        }
+    }
+
+    fn listen(&mut self, member: MemberId) {
+        if let Some(listener) = self.parts.listeners.get_mut(&member)
+            && let Err(error) = listener.listen_again()
+        {
+            tracing::warn!("cannot set the backlog of `{}`: {error}", listener.label());
+        }
+    }
+
+    fn set_mode(&mut self, member: MemberId, mode: Mode) {
+        if let Some(listener) = self.parts.listeners.get(&member)
+            && let Err(error) = listener.set_mode(mode)
+        {
+            tracing::warn!("cannot make `{}` {mode}: {error}", listener.label());
+        }
     }
 
     fn kill_tree(&mut self, worker: WorkerId) {

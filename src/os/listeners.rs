@@ -28,6 +28,7 @@ use crate::os::holder::Holder;
 use crate::os::inherited::{Endpoint, Inherited};
 use crate::os::ip_socket;
 use crate::os::local_address::LocalAddress;
+use crate::os::shared_socket;
 use crate::os::sys;
 use crate::os::unix_path::{self, UnixPath, UnixPathError};
 
@@ -50,9 +51,11 @@ pub struct Listener {
     pub inode: u64,
     /// Whether we bound it or were given it.
     pub origin: Origin,
-    /// How many connections may wait to be accepted, as it was configured; of no meaning where
-    /// datagrams are received.
-    pub backlog: u32,
+    /// How many connections may wait to be accepted, as it was configured, or as whoever handed the
+    /// socket over set it and the kernel shows that; of no meaning where datagrams are received.
+    pub backlog: Option<u32>,
+    /// The same as the kernel cut it, where it shows that.
+    pub(super) backlog_cut: Option<u32>,
     path: Option<UnixPath>,
 }
 
@@ -171,8 +174,15 @@ impl Listener {
     /// # Errors
     ///
     /// What listen(2) says: EADDRINUSE where it had ended and another socket has the address.
-    pub fn listen_again(&self) -> Result<(), Errno> {
-        if self.transport.accepts() { listen(&self.fd, self.backlog) } else { Ok(()) }
+    pub fn listen_again(&mut self) -> Result<(), Errno> {
+        if let Some(backlog) = self.backlog
+            && self.transport.accepts()
+        {
+            listen(&self.fd, backlog)?;
+            // What the kernel cuts it to is a setting that may have changed.
+            self.backlog_cut = shared_socket::backlog(&self.fd);
+        }
+        Ok(())
     }
 
     fn new(
@@ -180,11 +190,23 @@ impl Listener {
         transport: Transport,
         name: Option<String>,
         origin: Origin,
-        backlog: u32,
+        backlog: Option<u32>,
     ) -> Result<Listener, Errno> {
         let address = LocalAddress::of(&fd)?.ok_or(Errno::EAFNOSUPPORT)?;
         let inode = fstat(&fd)?.st_ino;
-        Ok(Listener { fd, name, transport, address, inode, origin, backlog, path: None })
+        let backlog_cut = shared_socket::backlog(&fd);
+        let backlog = backlog.or(backlog_cut);
+        Ok(Listener {
+            fd,
+            name,
+            transport,
+            address,
+            inode,
+            origin,
+            backlog,
+            backlog_cut,
+            path: None,
+        })
     }
 
     /// Takes a socket that was handed over, for a specification or for none. One that listens
@@ -195,24 +217,18 @@ impl Listener {
         let text = socket.to_string();
         let failed = |errno| BindError::InheritedListen { socket: text.clone(), errno };
         let asked = spec.and_then(|spec| spec.options.backlog);
-        let backlog = asked.unwrap_or(BACKLOG);
-        let transport = match socket.endpoint {
-            Endpoint::Listening(transport, _) => {
-                if asked.is_some() {
-                    listen(&socket.fd, backlog).map_err(failed)?;
-                }
-                transport
-            }
-            Endpoint::Bound(transport, _) => {
-                if transport.accepts() {
-                    listen(&socket.fd, backlog).map_err(failed)?;
-                }
-                transport
-            }
+        let (transport, backlog) = match socket.endpoint {
+            Endpoint::Listening(transport, _) => (transport, asked),
+            Endpoint::Bound(transport, _) => (transport, Some(asked.unwrap_or(BACKLOG))),
             Endpoint::Other(what) => {
                 return Err(BindError::InheritedKind { name: name.unwrap_or_default(), what });
             }
         };
+        if let Some(backlog) = backlog
+            && transport.accepts()
+        {
+            listen(&socket.fd, backlog).map_err(failed)?;
+        }
         Listener::new(socket.fd, transport, name, Origin::Inherited, backlog).map_err(failed)
     }
 }
@@ -413,7 +429,7 @@ fn bind_missing(
 fn bound(fd: OwnedFd, spec: &SocketSpec, path: Option<UnixPath>) -> Result<Listener, BindError> {
     let name = spec.name.as_ref().map(ToString::to_string);
     let backlog = spec.options.backlog();
-    match Listener::new(fd, spec.transport, name, Origin::Bound, backlog) {
+    match Listener::new(fd, spec.transport, name, Origin::Bound, Some(backlog)) {
         Ok(listener) => Ok(Listener { path, ..listener }),
         Err(errno) => {
             if let Some(path) = path {

@@ -20,6 +20,8 @@ pub mod inherited;
 
 pub mod ip_socket;
 
+pub mod shared_socket;
+
 pub mod unix_path;
 
 pub mod abstract_name;

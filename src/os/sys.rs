@@ -134,6 +134,29 @@ pub fn is_ignored(number: i32) -> bool {
     current.sa_sigaction == libc::SIG_IGN
 }
 
+/// How many connections may wait on a TCP socket that listens, see `TCP_INFO` in tcp(7); `None` for
+/// one that does not.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` or `EOPNOTSUPP` for a socket that is not TCP.
+pub fn tcp_backlog(socket: impl AsFd) -> io::Result<Option<u32>> {
+    /// `TCP_LISTEN` of the kernel's `net/tcp_states.h`.
+    const LISTEN: u8 = 10;
+    let raw = socket.as_fd().as_raw_fd();
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(0);
+    let place = info.as_mut_ptr().cast();
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: the descriptor is open while it is borrowed, and `info` has room for `length` bytes.
+    let result = unsafe { libc::getsockopt(raw, level, option, place, &raw mut length) };
+    Errno::result(result)?;
+    // SAFETY: it is all zeros, which is a valid tcp_info, or the kernel has filled a part of it.
+    let info = unsafe { info.assume_init() };
+    // Of a listener the kernel shows its queue and the queue's limit in these two fields.
+    Ok((info.tcpi_state == LISTEN).then_some(info.tcpi_sacked))
+}
+
 /// Whose exit to collect.
 #[derive(Debug, Clone, Copy)]
 pub enum Whom<'a> {

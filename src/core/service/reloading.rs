@@ -118,6 +118,7 @@ impl Service {
             draining: u32::try_from(old.len()).unwrap_or(u32::MAX),
         });
         self.recover(context);
+        self.adopt_modes(context.actions);
         for id in old {
             self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
         }
@@ -131,6 +132,7 @@ impl Service {
         let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
             return;
         };
+        self.sockets.abort();
         self.last_abort = Some(format!("reload to generation {generation} aborted: {reason}"));
         context.notice(Notice::ReloadAborted {
             service: self.policy.name.clone(),

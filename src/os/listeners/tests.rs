@@ -141,14 +141,14 @@ fn abstract_names_are_bound_and_told_apart_by_what_they_carry() {
 
 #[test]
 fn listens_again_after_a_shutdown_and_with_its_own_backlog() {
-    let [tcp] = listeners(&["127.0.0.1:0,backlog=7"]);
+    let [mut tcp] = listeners(&["127.0.0.1:0,backlog=7"]);
     let to = tcp.address.reachable().unwrap();
     shutdown(tcp.fd.as_raw_fd(), Shutdown::Both).unwrap();
     TcpStream::connect(to).expect_err("it was shut down");
     tcp.listen_again().unwrap();
     TcpStream::connect(to).unwrap();
-    assert_eq!(tcp.backlog, 7);
-    let [udp] = listeners(&["udp:127.0.0.1:0"]);
+    assert_eq!(tcp.backlog, Some(7));
+    let [mut udp] = listeners(&["udp:127.0.0.1:0"]);
     assert_eq!(udp.listen_again(), Ok(()));
 }
 
