@@ -13,6 +13,10 @@ lint:
 demo:
     cargo run --release -- run -n 4 -p 8000 -- node examples/http.js
 
+# Side by side with others that keep workers behind a port; prints tables in Markdown.
+bench:
+    cargo bench
+
 # Long versions of what the tests run shortly.
 long:
     RELOADS=20 KILL_STORM_SECONDS=10 SIMULATION_SEEDS=100000 cargo test --release

@@ -122,6 +122,13 @@ impl Builder {
         Daemon::attach(self, command)
     }
 
+    /// Runs the binary, which is no shepherd, with these arguments and nothing else.
+    pub fn start_other<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Daemon {
+        let mut command = self.marked_command();
+        command.args(arguments);
+        Daemon::attach(self, command)
+    }
+
     /// The binary with the environment that all processes of this home share.
     pub(super) fn marked_command(&self) -> Command {
         let mut command = Command::new(&self.binary);

@@ -174,6 +174,11 @@ impl Daemon {
         proc::children(self.pid())
     }
 
+    /// Pids of all that is alive below the daemon.
+    pub fn descendants(&self) -> Vec<i32> {
+        proc::descendants(self.pid()).into_iter().map(|entry| entry.pid).collect()
+    }
+
     /// Every live child that is a worker's main process, also one that drains.
     pub fn worker_processes(&self) -> Vec<WorkerProcess> {
         let mut workers: Vec<WorkerProcess> = self

@@ -1,0 +1,135 @@
+//! Those that are measured, each with the same worker under shepherd beside it.
+
+mod bare;
+mod gunicorn;
+mod node_cluster;
+mod place;
+mod shepherd;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    cost,
+    harness::{Builder, Daemon, Port},
+};
+
+pub use self::{
+    bare::PlainLoop,
+    gunicorn::Gunicorn,
+    node_cluster::NodeCluster,
+    shepherd::{Shepherd, Worker},
+};
+
+/// How long a contender may take for what it is asked: a thousand workers on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Something that keeps workers behind a port.
+pub trait Contender {
+    /// As the table names it.
+    fn name(&self) -> &'static str;
+
+    /// The programs that it takes, and what would install them.
+    fn needs(&self) -> &'static [Program];
+
+    /// Starts it with so many workers on 127.0.0.1 and a port.
+    fn start(&self, workers: usize, port: &Port) -> Running;
+
+    /// Waits until it says that so many workers are ready, if it ever does.
+    fn says_ready(&self, running: &Running, workers: usize) -> Says;
+
+    /// Whether it is meant for hundreds of workers.
+    fn takes_many(&self) -> bool {
+        false
+    }
+
+    /// Asks it to replace its workers; `None` if it has no way to do that.
+    fn reload(&self) -> Option<fn(&Running)>;
+}
+
+/// A program that is looked for in PATH.
+pub struct Program {
+    pub name: &'static str,
+    /// How it is installed.
+    pub from: &'static str,
+}
+
+/// Whether a contender says when all of its workers are ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    Ready,
+    Nothing,
+}
+
+/// A contender at work: the one that is signalled, and what else belongs to it.
+pub struct Running {
+    pub supervisor: Daemon,
+    pub behind: Vec<Daemon>,
+}
+
+impl Running {
+    /// How long all of its processes have run on processors.
+    pub fn cpu(&self) -> Duration {
+        let daemons = std::iter::once(&self.supervisor).chain(&self.behind);
+        let pids = daemons.flat_map(|daemon| {
+            let descendants = daemon.descendants();
+            std::iter::once(daemon.pid()).chain(descendants)
+        });
+        pids.map(cost::cpu).sum()
+    }
+
+    /// Ends it and everything below it.
+    pub fn stop(self) {
+        for daemon in std::iter::once(self.supervisor).chain(self.behind) {
+            daemon.stop();
+        }
+    }
+}
+
+/// A contender and shepherd with the same workers.
+pub struct Pair {
+    pub ours: Shepherd,
+    pub theirs: Box<dyn Contender>,
+}
+
+/// Everybody that is known.
+pub fn pairs() -> Vec<Pair> {
+    vec![
+        Pair { ours: Shepherd(Worker::C), theirs: Box::new(PlainLoop) },
+        Pair { ours: Shepherd(Worker::Node), theirs: Box::new(NodeCluster) },
+        Pair { ours: Shepherd(Worker::Gunicorn), theirs: Box::new(Gunicorn) },
+    ]
+}
+
+/// The programs that are not installed.
+pub fn missing(pair: &Pair) -> Vec<&'static Program> {
+    let needs = pair.ours.needs().iter().chain(pair.theirs.needs());
+    let mut missing: Vec<_> = needs.filter(|program| !is_installed(program.name)).collect();
+    missing.dedup_by_key(|program| program.name);
+    missing
+}
+
+fn is_installed(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+}
+
+/// Sends HUP, which most of them take for a wish to reload.
+fn hang_up(running: &Running) {
+    running.supervisor.signal(Signal::SIGHUP);
+}
+
+/// Waits for the line that most of them print.
+fn wait_for_line(running: &Running, workers: usize) -> Says {
+    let noun = if workers == 1 { "worker" } else { "workers" };
+    let all = format!("{workers} {noun} ready");
+    running.supervisor.wait_line(|line| line.ends_with(&all), &all);
+    Says::Ready
+}
+
+/// A world of its own for each.
+fn builder() -> Builder {
+    // A stopping worker does not wait long for clients that keep idle connections.
+    Daemon::run().deadline(PATIENCE).env("LAME_DUCK_MS", "100")
+}

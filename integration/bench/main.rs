@@ -1,0 +1,96 @@
+//! Side by side: shepherd, the bare worker, and whoever else keeps workers behind a port and is
+//! installed here. It prints tables in Markdown.
+//!
+//! ```text
+//! cargo bench                                 all of it
+//! cargo bench -- --quick                      a look at all of it
+//! cargo bench -- --only start,reload          parts of it
+//! ```
+
+#![allow(unreachable_pub, reason = "a program has nobody who could reach it")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints what it measured")]
+#![expect(clippy::disallowed_methods, reason = "it measures real time and looks for programs")]
+
+mod clock;
+mod contender;
+mod cost;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod load;
+mod measure;
+mod probe;
+mod report;
+mod stats;
+mod table;
+
+use clap::{Parser, ValueEnum};
+
+use self::{
+    contender::Pair,
+    measure::{Comparison, Effort},
+};
+
+/// Measures shepherd beside others.
+#[derive(Parser)]
+struct Options {
+    /// Measure these only.
+    #[arg(long, value_delimiter = ',', value_name = "WHAT")]
+    only: Vec<What>,
+    /// Take few turns.
+    #[arg(long)]
+    quick: bool,
+    /// What cargo adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    Request,
+    Respawn,
+    Start,
+    Reload,
+    Memory,
+    Growth,
+}
+
+/// Lets the two of a pair take turns.
+type Measure = fn(&Pair, Effort) -> Vec<Comparison>;
+
+fn main() {
+    let options = Options::parse();
+    let effort = if options.quick { Effort::Quick } else { Effort::Full };
+    let wanted = |what| options.only.is_empty() || options.only.contains(&what);
+    let measures: [(What, Measure); 5] = [
+        (What::Request, measure::request::measure),
+        (What::Respawn, measure::respawn::measure),
+        (What::Start, measure::start::measure),
+        (What::Reload, measure::reload::measure),
+        (What::Memory, measure::memory::measure),
+    ];
+
+    let mut pairs = contender::pairs();
+    let mut absent = Vec::new();
+    pairs.retain(|pair| {
+        let missing = contender::missing(pair);
+        absent.extend(missing.iter().map(|program| (pair.theirs.name(), *program)));
+        missing.is_empty()
+    });
+    let mut comparisons = Vec::new();
+    for (what, measure) in measures {
+        for pair in pairs.iter().filter(|_| wanted(what)) {
+            let name = what.to_possible_value();
+            let name = name.as_ref().map_or("", |value| value.get_name());
+            eprintln!("{name}: {} workers, {}", pair.ours.0.name(), pair.theirs.name());
+            comparisons.extend(measure(pair, effort));
+        }
+    }
+    println!("{}", report::side_by_side(&comparisons));
+    for (name, program) in absent {
+        println!("Not measured: {name}; `{}` is not installed (`{}`).", program.name, program.from);
+    }
+    if wanted(What::Growth) {
+        eprintln!("growth: C workers");
+        println!("\n{}", report::growth(&measure::growth::measure(effort)));
+    }
+}

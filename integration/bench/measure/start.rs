@@ -1,0 +1,50 @@
+//! How long a start takes: to the first answer, and until all workers are ready.
+
+use super::{Comparison, Effort, Unit};
+use crate::{
+    clock::Begin,
+    contender::{Contender, Pair, Says, Worker},
+    harness::free_port,
+    probe,
+};
+
+/// How many workers are started, of the kind that takes little.
+const MANY: [usize; 3] = [4, 200, 1000];
+
+/// And of all others.
+const FEW: [usize; 1] = [4];
+
+pub fn measure(pair: &Pair, effort: Effort) -> Vec<Comparison> {
+    let crowds =
+        if pair.theirs.takes_many() && pair.ours.0 == Worker::C { &MANY[..] } else { &FEW };
+    crowds.iter().flat_map(|&workers| start(pair, effort, workers)).collect()
+}
+
+fn start(pair: &Pair, effort: Effort, workers: usize) -> Vec<Comparison> {
+    let new = |what| Comparison::new(format!("start of {workers}, {what}"), pair, Unit::Seconds);
+    let mut first = new("first answer");
+    let mut all = new("all ready");
+    let mut says = Says::Ready;
+    for _ in 0..effort.of(5, 2) {
+        let turns: [(&dyn Contender, _, _); 2] = [
+            (&pair.ours, &mut first.ours, &mut all.ours),
+            (&*pair.theirs, &mut first.theirs, &mut all.theirs),
+        ];
+        for (contender, first, all) in turns {
+            let port = free_port();
+            let begin = Begin::now();
+            let running = contender.start(workers, &port);
+            probe::answer(&port, None);
+            first.push(begin.elapsed().as_secs_f64());
+            match contender.says_ready(&running, workers) {
+                Says::Ready => all.push(begin.elapsed().as_secs_f64()),
+                Says::Nothing => says = Says::Nothing,
+            }
+            running.stop();
+        }
+    }
+    match says {
+        Says::Ready => vec![first, all],
+        Says::Nothing => vec![first],
+    }
+}
