@@ -2,6 +2,14 @@
 
 pub mod exec_plan;
 
+pub mod lines;
+
+pub mod line_styles;
+
+pub mod last_lines;
+
+pub mod timestamp;
+
 pub mod listen_fds;
 
 pub mod notify;
