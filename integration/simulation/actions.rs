@@ -238,7 +238,7 @@ impl Ledger {
         self.saw(match response {
             Response::Done => "a request done",
             Response::Committed(_) => "a reload answered",
-            Response::Aborted(_) => "an abort answered",
+            Response::Aborted { .. } => "an abort answered",
             Response::Refused(_) if !stopping && open.request == Request::Reload => {
                 "a reload too many"
             }
@@ -250,12 +250,27 @@ impl Ledger {
                 open.generations.values().any(|last| last < generation)
                     && self.books.values().any(|book| book.serving == *generation)
             }
-            (Request::Reload, Response::Aborted(_)) => {
-                stopping
-                    || self
-                        .books
-                        .iter()
-                        .any(|(service, book)| open.generations[service] < book.last_generation)
+            (Request::Reload, Response::Aborted { worker, .. }) => {
+                let begun = self
+                    .books
+                    .iter()
+                    .any(|(service, book)| open.generations[service] < book.last_generation);
+                // Whoever is blamed belongs to what was to serve, and does not serve.
+                let blamed = worker.map(|id| self.workers.get(&id));
+                let rightly = blamed.is_none_or(|record| {
+                    record.is_some_and(|record| {
+                        let serves = match record.stage {
+                            Standing::Starting { .. } | Standing::Ready => true,
+                            Standing::Leaving { .. }
+                            | Standing::Asked { .. }
+                            | Standing::Orphans { .. }
+                            | Standing::Killed { .. }
+                            | Standing::Gone => false,
+                        };
+                        !serves && open.generations[&record.service] < record.generation
+                    })
+                });
+                (stopping || begun) && rightly
             }
             (Request::Reload, Response::Refused(_)) => stopping || open.waiting >= WAITING_MAX,
             (Request::OneMore | Request::OneFewer, Response::Done) => !open.during_stop,
@@ -269,11 +284,11 @@ impl Ledger {
             (Request::Reload, Response::Done)
             | (
                 Request::OneMore | Request::OneFewer,
-                Response::Committed(_) | Response::Aborted(_),
+                Response::Committed(_) | Response::Aborted { .. },
             )
             | (
                 Request::Stop | Request::Interrupt | Request::StopNow,
-                Response::Committed(_) | Response::Aborted(_) | Response::Refused(_),
+                Response::Committed(_) | Response::Aborted { .. } | Response::Refused(_),
             ) => false,
         };
         ensure!(right, "S6: {:?} is answered with {response:?}", open.request);

@@ -242,6 +242,42 @@ pub enum Loudness {
 }
 
 impl Notice {
+    /// The worker that failed by itself: what it wrote last may say why.
+    #[must_use]
+    pub fn blamed(&self) -> Option<&WorkerName> {
+        match self {
+            Notice::Ended { worker, cause, was_ready, .. } => match cause {
+                Cause::Exited(Exit::Code(0)) => (!was_ready).then_some(worker),
+                Cause::Exited(Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown)
+                | Cause::Late(_) => Some(worker),
+                // It never ran, or leaves as it said.
+                Cause::SpawnFailed(_) | Cause::Leaving => None,
+            },
+            Notice::Started { .. }
+            | Notice::Ready { .. }
+            | Notice::MainChanged { .. }
+            | Notice::WorkerStopping { .. }
+            | Notice::NextSignal { .. }
+            | Notice::Drained { .. }
+            | Notice::LeftBehind { .. }
+            | Notice::Killing { .. }
+            | Notice::Unkillable { .. }
+            | Notice::Wrapper { .. }
+            | Notice::Serving { .. }
+            | Notice::Failing { .. }
+            | Notice::Recovered { .. }
+            | Notice::Socket { .. }
+            | Notice::Scaled { .. }
+            | Notice::NotScaled { .. }
+            | Notice::ReloadQueued { .. }
+            | Notice::ReloadBegins { .. }
+            | Notice::ReloadCommitted { .. }
+            | Notice::ReloadAborted { .. }
+            | Notice::Stopping { .. }
+            | Notice::StoppingNow { .. } => None,
+        }
+    }
+
     /// How loud it is.
     #[must_use]
     pub fn loudness(&self) -> Loudness {
@@ -459,6 +495,21 @@ mod tests {
         ] {
             assert_eq!(Human(Duration::from_millis(millis)).to_string(), text);
         }
+    }
+
+    #[test]
+    fn who_fails_is_blamed_and_who_leaves_is_not() {
+        let blamed = |cause, was_ready| {
+            let worker = WorkerName { worker: WorkerId(3), service: "web".into(), slot: SlotId(2) };
+            let notice = Notice::Ended { worker, cause, was_ready, next: Next::RestartNow };
+            notice.blamed().is_some()
+        };
+        assert!(blamed(Cause::Exited(Exit::Code(3)), true));
+        assert!(blamed(Cause::Exited(Exit::KILLED), true));
+        assert!(blamed(Cause::Exited(Exit::Code(0)), false));
+        assert!(blamed(Cause::Late(Duration::from_secs(30)), false));
+        assert!(!blamed(Cause::Exited(Exit::Code(0)), true));
+        assert!(!blamed(Cause::Leaving, true));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Operators' requests, by signal or by a client. Each ends in exactly one response.
 
-use super::ids::GenerationId;
+use super::ids::{GenerationId, WorkerId};
 
 /// What an operator can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,14 @@ pub enum Response {
     Done,
     /// A reload is committed: this generation serves.
     Committed(GenerationId),
-    /// A reload was aborted, the old generation serves; the reason is for people.
-    Aborted(String),
+    /// A reload was aborted, the old generation serves.
+    Aborted {
+        /// Why, for people.
+        reason: String,
+        /// The worker of the generation that was to serve whose end was the reason, if one was: its
+        /// last lines of output may say more. They are kept until this response is performed.
+        worker: Option<WorkerId>,
+    },
     /// It was not begun; the reason is for people.
     Refused(&'static str),
 }
@@ -40,7 +46,7 @@ impl Response {
             Response::Done => 0,
             Response::Committed(_) => 1,
             Response::Refused(_) => 2,
-            Response::Aborted(_) => 3,
+            Response::Aborted { .. } => 3,
         }
     }
 }

@@ -346,7 +346,7 @@ impl Service {
             if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) = &mut self.reload {
                 fleet.vacate(slot);
             }
-            self.abort(now, reason, context);
+            self.abort(now, reason, Some(id), context);
         }
     }
 
@@ -422,7 +422,8 @@ impl Service {
             context.actions.push_back(Action::Close(member));
         }
         if let Some(reload) = self.reload.take() {
-            let aborted = Response::Aborted("everything is being stopped".to_owned());
+            let reason = "everything is being stopped".to_owned();
+            let aborted = Response::Aborted { reason, worker: None };
             context.respond(reload.requests, &aborted);
         }
         if let Some(requests) = self.queued.take() {

@@ -30,7 +30,7 @@ impl Service {
     ) {
         self.definitions.remove(&generation);
         if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
-            self.abort(now, reason, context);
+            self.abort(now, reason, None, context);
         }
     }
 
@@ -127,8 +127,15 @@ impl Service {
         self.begin_reload(now, context);
     }
 
-    /// Puts the world back as it was before the reload under way.
-    pub(super) fn abort(&mut self, now: Time, reason: String, context: &mut Context<'_>) {
+    /// Puts the world back as it was before the reload under way, because of `reason`, which may be
+    /// the end of a `worker`.
+    pub(super) fn abort(
+        &mut self,
+        now: Time,
+        reason: String,
+        worker: Option<WorkerId>,
+        context: &mut Context<'_>,
+    ) {
         let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
             return;
         };
@@ -145,7 +152,7 @@ impl Service {
                 self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
             }
         }
-        context.respond(requests, &Response::Aborted(reason));
+        context.respond(requests, &Response::Aborted { reason, worker });
     }
 
     pub(super) fn rolling(&self) -> Option<&Fleet> {
