@@ -9,6 +9,8 @@ mod inherited;
 mod journal;
 mod limits;
 mod load_client;
+mod logs;
+mod logs_readers;
 mod many;
 mod mistakes;
 mod output;

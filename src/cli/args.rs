@@ -8,7 +8,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::socket::SocketSpec;
-use crate::config::values::{self, StopSignals, Workers};
+use crate::config::values::{self, Logs, StopSignals, Workers};
 use crate::core::policy::ReadyWhen;
 
 const STYLES: Styles = Styles::styled()
@@ -97,6 +97,17 @@ pub(super) struct Run {
     #[arg(long = "env-file", value_name = "FILE")]
     pub(super) env_files: Vec<PathBuf>,
 
+    /// Where the workers' output leads: `inherit`, `prefix` or `json` [default: `prefix` when
+    /// shepherd's stdout and stderr are both terminals, else `inherit`].
+    ///
+    /// `inherit`: to shepherd's own stdout and stderr, untouched. `prefix`: through shepherd to the
+    /// same, each line behind `web.0 | `, service and slot; `+` instead of `|` goes on with a line
+    /// that was shown in part. `json`: each line an object on stdout, with time, service, slot,
+    /// worker, pid, generation, stream, message; `truncated` when the line goes on in the next
+    /// object, which is `continued`. See below for what passing through shepherd means.
+    #[arg(long, value_name = "WAY")]
+    pub(super) logs: Option<Logs>,
+
     /// The name of the service and of this daemon; that it is taken is an error only when it was
     /// asked for [default: the program's, with a number if that is taken].
     #[arg(long, value_parser = values::service_name)]
@@ -127,6 +138,16 @@ Signals to shepherd:
 
 Variables for each worker, besides those of the sockets:
   SHEPHERD_SERVICE, SHEPHERD_SLOT, SHEPHERD_WORKER, SHEPHERD_GENERATION
+
+Output that passes through shepherd (--logs prefix, json):
+  Workers write to pipes, so some buffer what they would show at once on a terminal (Python:
+  PYTHONUNBUFFERED=1), or leave out colours. A line longer than 16 KiB is cut; one without an end
+  is shown after a second. Lines of one stream keep their order, those of stdout and stderr may
+  change places. On a terminal colours pass, and other control characters are written out.
+  A reader that is slow holds workers up for a second at most; then lines are dropped, counted,
+  and told of. A worker that fails is shown with the last lines that it wrote.
+  If shepherd itself is killed, nobody has the other end: a worker that writes then gets EPIPE
+  and, unless it ignores that, SIGPIPE. With `inherit` it does not depend on shepherd.
 
 Exit codes:
   0  stopped as asked

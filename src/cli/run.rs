@@ -55,6 +55,7 @@ fn config(run: Run) -> Result<RunConfig, RunConfigError> {
         ready_timeout: run.ready_timeout,
         stop: run.stop_signal,
         drain_timeout: run.drain_timeout,
+        logs: run.logs,
         source: Source {
             command: run.command,
             directory: run.directory,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::socket::SocketSpec;
-use super::values::{StopSignals, ValueError, Workers};
+use super::values::{Logs, StopSignals, ValueError, Workers};
 use crate::core::policy::ReadyWhen;
 
 /// One service, and what belongs to the daemon around it.
@@ -27,6 +27,8 @@ pub struct RunConfig {
     pub stop: StopSignals,
     /// How long they may take to drain.
     pub drain_timeout: Duration,
+    /// Where their output leads; without it what is best for who reads ours.
+    pub logs: Option<Logs>,
     /// What they run.
     pub source: Source,
     /// Where our pid is written.

@@ -155,6 +155,32 @@ pub fn ready_when(text: &str) -> Result<ReadyWhen, ValueError> {
     }
 }
 
+/// Where the workers' stdout and stderr lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logs {
+    /// To ours: nothing of it passes through us.
+    Inherit,
+    /// Through us to ours, each line behind the name of its worker.
+    Prefix,
+    /// Through us to our stdout, each line as an object of JSON.
+    Json,
+}
+
+impl FromStr for Logs {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Logs, ValueError> {
+        match text {
+            "inherit" => Ok(Logs::Inherit),
+            "prefix" => Ok(Logs::Prefix),
+            "json" => Ok(Logs::Json),
+            _ => Err(ValueError(format!(
+                "`{text}` is no way for the workers' output; there are `inherit`, `prefix` and `json`"
+            ))),
+        }
+    }
+}
+
 /// How many workers are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
@@ -278,6 +304,8 @@ mod tests {
         assert_eq!(ready_when("auto"), Ok(ReadyWhen::Auto));
         assert_eq!(ready_when("alive:2s"), Ok(ReadyWhen::Alive(Duration::from_secs(2))));
         assert!(ready_when("alive").is_err() && ready_when("http:/").is_err());
+        assert_eq!("json".parse(), Ok(Logs::Json));
+        assert!("JSON".parse::<Logs>().is_err() && "".parse::<Logs>().is_err());
         assert_eq!("4".parse(), Ok(Workers::Count(4)));
         assert_eq!("max".parse(), Ok(Workers::Max));
         for text in ["0", "-1", "5000", "many", ""] {

@@ -22,7 +22,10 @@ use crate::os::service_manager::ServiceManager;
 use crate::os::signals::{Received, Signals};
 use crate::os::spawn;
 use crate::protocol::exec_plan::{Outcome, OutcomeReader};
+use crate::protocol::line_styles::Stream;
 use crate::protocol::notify;
+
+use super::output::Output;
 
 /// How many messages of one worker are read in a turn: a flood cannot starve the others.
 const MESSAGES_MAX: usize = 16;
@@ -49,6 +52,7 @@ pub(super) struct Daemon {
     pub(super) processes: Processes,
     pub(super) workers: BTreeMap<WorkerId, Handles>,
     pub(super) manager: ServiceManager,
+    pub(super) output: Output,
     /// What happened and the core has not heard of yet.
     pub(super) events: VecDeque<Event>,
     pub(super) finished: bool,
@@ -88,6 +92,10 @@ pub(super) enum Token {
     Main(WorkerId),
     Left(WorkerId),
     Signals,
+    /// What workers write to that stream of ours.
+    Lines(Stream),
+    /// That stream of ours takes more.
+    Sink(Stream),
 }
 
 impl Token {
@@ -100,31 +108,42 @@ impl Token {
             Token::Main(worker) => (2, worker.0),
             Token::Left(worker) => (3, worker.0),
             Token::Signals => (4, 0),
+            Token::Lines(Stream::Stdout) => (5, 1),
+            Token::Lines(Stream::Stderr) => (5, 2),
+            Token::Sink(Stream::Stdout) => (6, 1),
+            Token::Sink(Stream::Stderr) => (6, 2),
         };
         kind << Token::KIND_SHIFT | worker
     }
 
     fn decode(token: u64) -> Option<Token> {
         let worker = WorkerId(token & ((1 << Token::KIND_SHIFT) - 1));
+        let stream = match worker.0 {
+            1 => Stream::Stdout,
+            _ => Stream::Stderr,
+        };
         match token >> Token::KIND_SHIFT {
             0 => Some(Token::Outcome(worker)),
             1 => Some(Token::Notify(worker)),
             2 => Some(Token::Main(worker)),
             3 => Some(Token::Left(worker)),
             4 => Some(Token::Signals),
+            5 => Some(Token::Lines(stream)),
+            6 => Some(Token::Sink(stream)),
             _ => None,
         }
     }
 }
 
 impl Daemon {
-    pub(super) fn new(parts: Parts) -> Daemon {
+    pub(super) fn new(parts: Parts, output: Output) -> Daemon {
         let manager = ServiceManager::from_environment(clock::now());
         Daemon {
             parts,
             processes: Processes::default(),
             workers: BTreeMap::new(),
             manager,
+            output,
             events: VecDeque::new(),
             finished: false,
             last_request: 0,
@@ -137,8 +156,9 @@ impl Daemon {
         loop {
             self.settle();
             if self.finished {
-                return;
+                return self.output.finish();
             }
+            self.output.tend(clock::now(), &self.parts.reactor);
             let timeout = if more_children { Some(Duration::ZERO) } else { self.timeout() };
             let mut ready: Vec<Token> = match self.parts.reactor.wait(timeout) {
                 Ok(tokens) => tokens.into_iter().filter_map(Token::decode).collect(),
@@ -159,6 +179,9 @@ impl Daemon {
                     Token::Main(worker) => self.main_changed(worker),
                     Token::Left(worker) => self.look_at_left(worker),
                     Token::Signals => children_changed |= self.read_signals(),
+                    Token::Lines(way) => self.output.read(way),
+                    // That it takes more is all there is to know: it is tended in every turn.
+                    Token::Sink(_) => {}
                 }
                 self.settle();
             }
@@ -179,14 +202,15 @@ impl Daemon {
             }
             match self.events.pop_front() {
                 Some(event) => self.parts.supervisor.handle_event(clock::now(), event),
-                None => return,
+                None => return self.output.forget_closed(),
             }
         }
     }
 
     fn timeout(&self) -> Option<Duration> {
         let deadline = self.parts.supervisor.next_deadline().map(|(at, _)| at);
-        let next = [deadline, self.manager.deadline()].into_iter().flatten().min()?;
+        let others = [self.manager.deadline(), self.output.deadline()];
+        let next = others.into_iter().chain([deadline]).flatten().min()?;
         Some(clock::now().until(next))
     }
 
@@ -322,6 +346,7 @@ impl Daemon {
             tracing::warn!("worker {worker}: cannot watch process {pid}: {error}");
         }
         handles.main = Some(watch);
+        self.output.rename(worker, Pid(pid));
         self.happened(worker, WorkerEvent::MainChanged { pid: Pid(pid) });
     }
 
@@ -380,6 +405,7 @@ impl Daemon {
         // What it did and said before comes first.
         self.read_outcome(worker);
         self.read_messages(worker);
+        self.output.last_words(worker);
         self.settle();
         // Its last word may have named the one that takes over, as programs do that fork into the
         // background: then it is no end.
@@ -406,6 +432,8 @@ impl Daemon {
         self.happened(worker, WorkerEvent::Exited { how, left });
         if left == 0 {
             self.close(worker);
+        } else {
+            self.output.main_gone(worker);
         }
     }
 
@@ -452,5 +480,6 @@ impl Daemon {
         watched.for_each(|pidfd| self.parts.reactor.remove(pidfd));
         self.parts.reactor.remove(&handles.notify);
         self.processes.remove(worker);
+        self.output.close(worker);
     }
 }

@@ -1,7 +1,6 @@
 //! Our own log: what happens, a line each, to stderr. Colour on a terminal only, and never alone.
 
 use std::fmt;
-use std::io::{self, IsTerminal};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -12,26 +11,22 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::text::one_line;
 use crate::core::notice::{Loudness, Notice};
 use crate::os::listeners::{Listener, Origin};
-use crate::os::stderr::{Line, Stderr};
+use crate::os::stderr::Line;
+use crate::os::stdio::Stdio;
+use crate::protocol::line_styles::{self, Colours, Reader, Stream};
 
 /// From here on what happens goes to stderr. Without a stderr nothing is said.
-pub(super) fn begin() {
-    let Ok(stderr) = Stderr::open() else { return };
-    let stderr: &'static Stderr = Box::leak(Box::new(stderr));
+pub(super) fn begin(stdio: &'static Stdio) {
+    let Some(sink) = stdio.sink(Stream::Stderr) else { return };
+    let reader = stdio.reader(Stream::Stderr);
     let subscriber = tracing_subscriber::fmt()
-        .with_ansi(wants_colour())
+        .with_ansi(reader == Reader::Terminal { coloured: true })
         .with_max_level(Level::INFO)
-        .event_format(OneLine)
-        .with_writer(move || Line::from(stderr))
+        .event_format(OneLine(reader))
+        .with_writer(move || Line::from(sink))
         .finish();
     // It fails only when a test in this process has set one already, and then that one is meant.
     let _ = tracing::subscriber::set_global_default(subscriber);
-}
-
-/// See <https://no-color.org>.
-fn wants_colour() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !refused
 }
 
 /// The first lines: who we are and what we listen on.
@@ -61,8 +56,42 @@ pub(super) fn tell(notice: &Notice) {
     }
 }
 
-/// `2026-01-31T12:00:00.123456Z INFO  what happened`
-struct OneLine;
+/// Shows what a worker wrote last, below the notice of its failure.
+pub(super) fn quote<'a>(
+    stdio: &Stdio,
+    loudness: Loudness,
+    label: &str,
+    lines: impl Iterator<Item = &'a [u8]>,
+) {
+    let Some(sink) = stdio.sink(Stream::Stderr) else { return };
+    let priority = match (stdio.reader(Stream::Stderr), loudness) {
+        (Reader::Journal, Loudness::Info) => priority(Level::INFO),
+        (Reader::Journal, Loudness::Warning) => priority(Level::WARN),
+        (Reader::Journal, Loudness::Error) => priority(Level::ERROR),
+        (Reader::Terminal { .. } | Reader::Other, _) => "",
+    };
+    for line in lines {
+        let mut text = format!("{priority}    {label} | ").into_bytes();
+        // It stands among our own words, which are plain.
+        line_styles::visible(line, Colours::Dropped, &mut text);
+        let text = String::from_utf8_lossy(&text);
+        sink.say(format!("{text}\n").as_bytes());
+    }
+}
+
+/// How the journal takes a level, see sd-daemon(3).
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
+/// `2026-01-31T12:00:00.123456Z INFO  what happened`, or `<6>what happened` for the journal, which
+/// has the time from elsewhere.
+struct OneLine(Reader);
 
 impl<S, N> FormatEvent<S, N> for OneLine
 where
@@ -75,7 +104,13 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let (word, colour) = match *event.metadata().level() {
+        let level = *event.metadata().level();
+        if self.0 == Reader::Journal {
+            write!(writer, "{}", priority(level))?;
+            context.format_fields(writer.by_ref(), event)?;
+            return writeln!(writer);
+        }
+        let (word, colour) = match level {
             Level::ERROR => ("ERROR", "31"),
             Level::WARN => ("WARN ", "33"),
             Level::INFO => ("INFO ", "32"),

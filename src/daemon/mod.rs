@@ -6,6 +6,10 @@ mod perform;
 
 mod journal;
 
+mod output;
+
+mod capture;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -14,7 +18,7 @@ use thiserror::Error;
 
 use crate::config::run::{Name, RunConfig, RunConfigError, SOCKETS_MAX};
 use crate::config::text::one_line;
-use crate::config::values::Workers;
+use crate::config::values::{Logs, Workers};
 use crate::core::Supervisor;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
 use crate::core::policy::{Policy, ReadyWhen, Socket};
@@ -26,9 +30,11 @@ use crate::os::processes;
 use crate::os::reactor::Reactor;
 use crate::os::runtime_dir::{NameIs, RuntimeDir, RuntimeDirError};
 use crate::os::signals::Signals;
+use crate::os::stdio::{Stdio, stdio};
 use crate::os::{clock, limits};
 
 use event_loop::{Daemon, Parts, Token};
+use output::Output;
 
 /// How many workers may be on their way to their program at a time: enough to keep many processors
 /// busy, and few enough that a turn of the loop, at about a millisecond a start, stays short.
@@ -94,7 +100,8 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let system = |what| move |error: io::Error| StartError::System { what, error };
     // First of all, while the numbers of the descriptors are as the manager meant them.
     let handed_over = inherited::take()?;
-    journal::begin();
+    let stdio = stdio();
+    journal::begin(stdio);
     let workers = workers(config.workers);
     let needed = descriptors_needed(workers);
     let open_files =
@@ -103,6 +110,9 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let signals = Signals::listen().map_err(system("listen to signals"))?;
     let reactor = Reactor::new().map_err(system("watch descriptors"))?;
     reactor.add(&signals, Token::Signals.encode()).map_err(system("watch for signals"))?;
+    let logs = config.logs.unwrap_or_else(|| logs_for(stdio));
+    let output = Output::new(logs, stdio, label_width(config.name.as_str(), workers))
+        .map_err(system("watch descriptors"))?;
     let before = processes::children_before();
     processes::become_subreaper().map_err(system("become a subreaper"))?;
 
@@ -160,12 +170,24 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         sources: BTreeMap::from([(service, config.source.clone())]),
         definitions: BTreeMap::from([((service, GenerationId(1)), definition)]),
     };
-    Daemon::new(parts).run();
+    Daemon::new(parts, output).run();
     drop(pid_file);
     match processes::sweep(&before) {
         0 => Ok(Ended::Clean),
         left => Ok(Ended::LeftBehind(left)),
     }
+}
+
+/// What is best for who reads our output. A person at a terminal wants to see who speaks. When only
+/// one stream leads there, the other leads to a file or a program, which is to get what the workers
+/// write and nothing else.
+fn logs_for(stdio: &Stdio) -> Logs {
+    if stdio.are_terminals() { Logs::Prefix } else { Logs::Inherit }
+}
+
+/// As long as the longest label: `web.9` for ten workers.
+fn label_width(name: &str, workers: u32) -> usize {
+    format!("{name}.{}", workers.saturating_sub(1)).len()
 }
 
 fn workers(wanted: Workers) -> u32 {

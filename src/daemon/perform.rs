@@ -13,6 +13,7 @@ use crate::os::clock;
 use crate::os::definition::{self, Definition};
 use crate::os::limits;
 use crate::os::notify_socket::NotifySocket;
+use crate::os::output::Pipe;
 use crate::os::runtime_dir::RuntimeDir;
 use crate::os::spawn::{self, Order};
 use crate::os::waiting;
@@ -20,7 +21,6 @@ use crate::protocol::exec_plan::{ExecPlan, Outcome, OutcomeReader, Stage};
 use crate::protocol::listen_fds;
 
 use super::event_loop::{Daemon, Handles, Spawning, Token};
-use super::journal;
 
 impl Daemon {
     /// Does one thing. What goes wrong comes back as an event.
@@ -45,7 +45,7 @@ impl Daemon {
                 tracing::debug!("request {request}: {response:?}");
             }
             Action::Announce(announcement) => self.announce(&announcement),
-            Action::Notice(notice) => journal::tell(&notice),
+            Action::Notice(notice) => self.output.tell(&notice),
             Action::Finish => self.finished = true,
         }
     }
@@ -85,10 +85,12 @@ impl Daemon {
         let names: Vec<Option<String>> =
             listeners.iter().map(|listener| listener.name.clone()).collect();
         let service_name = self.parts.names.get(&service).cloned().unwrap_or_default();
+        let pipes = self.output.captures().then(|| Ok([Pipe::new()?, Pipe::new()?])).transpose();
+        let pipes = pipes.map_err(|error: io::Error| ("making pipes for its output", error))?;
         let plan = ExecPlan {
             path: definition.path.clone(),
             arguments: definition.arguments.clone(),
-            environment: environment(definition, order, &service_name, &names, &notify),
+            environment: self.environment(definition, order, &service_name, &names, &notify),
             sockets: u32::try_from(listeners.len()).unwrap_or(u32::MAX),
             open_files: limits::open_files_for_worker(self.parts.open_files),
             pinned: definition.pinned,
@@ -98,10 +100,15 @@ impl Daemon {
             sockets: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
             directory: definition.directory.as_fd(),
             program: definition.program.as_fd(),
+            output: pipes.as_ref().map(|pipes| pipes.each_ref().map(|pipe| pipe.writer.as_fd())),
         })?;
         let sockets: BTreeSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
         let pid = Pid(u32::try_from(spawned.pid.as_raw()).unwrap_or(0));
         self.processes.insert(worker, spawned.pid, spawned.pidfd, &service_name);
+        // Our copies of its ends close here: the end of a pipe is then the end of all who write.
+        if let Some(pipes) = pipes {
+            self.output.listen(order, &service_name, pid, pipes.map(|pipe| pipe.reader));
+        }
         // Without a watch its end is still seen by its exit, and its words are read then.
         for (watched, token) in [
             (spawned.outcome.as_fd(), Token::Outcome(worker)),
@@ -187,6 +194,36 @@ impl Daemon {
         }
     }
 
+    /// The whole environment of a worker, except what only its own process can know.
+    fn environment(
+        &self,
+        definition: &Definition,
+        spawn: &Spawn,
+        service_name: &str,
+        names: &[Option<String>],
+        notify: &NotifySocket,
+    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+        use std::os::unix::ffi::OsStrExt;
+        let mut environment = definition.environment.clone();
+        // Whatever the user set of these would contradict what the worker is given.
+        environment.retain(|name, value| match name.as_slice() {
+            b"JOURNAL_STREAM" => self.output.gives_journal(value),
+            name => !name.starts_with(b"LISTEN_"),
+        });
+        let mut own = listen_fds::variables(names);
+        own.extend([
+            ("SHEPHERD_SERVICE".to_owned(), service_name.to_owned()),
+            ("SHEPHERD_SLOT".to_owned(), spawn.slot.to_string()),
+            ("SHEPHERD_WORKER".to_owned(), spawn.worker.to_string()),
+            ("SHEPHERD_GENERATION".to_owned(), spawn.generation.to_string()),
+        ]);
+        environment
+            .extend(own.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())));
+        let path = notify.path().as_os_str().as_bytes().to_vec();
+        environment.insert(b"NOTIFY_SOCKET".to_vec(), path);
+        environment.into_iter().collect()
+    }
+
     fn close_member(&mut self, member: MemberId) {
         if let Some(listener) = self.parts.listeners.remove(&member) {
             listener.close();
@@ -214,32 +251,6 @@ fn bind_notify(directory: &mut RuntimeDir, worker: WorkerId) -> io::Result<Notif
         }
         bound => bound,
     }
-}
-
-/// The whole environment of a worker, except what only its own process can know.
-fn environment(
-    definition: &Definition,
-    spawn: &Spawn,
-    service_name: &str,
-    names: &[Option<String>],
-    notify: &NotifySocket,
-) -> Vec<(Vec<u8>, Vec<u8>)> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut environment = definition.environment.clone();
-    // Whatever the user set of these would contradict what the worker is given.
-    environment.retain(|name, _| !name.starts_with(b"LISTEN_"));
-    let mut own = listen_fds::variables(names);
-    own.extend([
-        ("SHEPHERD_SERVICE".to_owned(), service_name.to_owned()),
-        ("SHEPHERD_SLOT".to_owned(), spawn.slot.to_string()),
-        ("SHEPHERD_WORKER".to_owned(), spawn.worker.to_string()),
-        ("SHEPHERD_GENERATION".to_owned(), spawn.generation.to_string()),
-    ]);
-    environment
-        .extend(own.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())));
-    let path = notify.path().as_os_str().as_bytes().to_vec();
-    environment.insert(b"NOTIFY_SOCKET".to_vec(), path);
-    environment.into_iter().collect()
 }
 
 /// Why a trampoline did not become the program, for people.

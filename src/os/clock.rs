@@ -13,3 +13,10 @@ pub fn now() -> Time {
     let elapsed = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
     Time::after_origin(elapsed)
 }
+
+/// The time of day, since the first of January 1970 in UTC, for people and for what reads our lines.
+/// It can jump, so nothing is decided by it.
+#[must_use]
+pub fn since_epoch() -> Duration {
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(Duration::ZERO, Duration::from)
+}

@@ -10,6 +10,16 @@ pub mod signals;
 
 pub mod stderr;
 
+pub mod stdio;
+
+pub mod sink;
+
+pub mod queue;
+
+pub mod writer;
+
+pub mod output;
+
 pub mod limits;
 
 pub mod definition;

@@ -1,7 +1,7 @@
 //! Waits for descriptors to become readable, level-triggered. It knows tokens, never what they mean.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -36,6 +36,15 @@ impl Reactor {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
+    /// Reports `token` whenever `fd` can be written or has failed.
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_ctl(2), `EPERM` for a file, which can always be written, among them.
+    pub fn add_writable(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLOUT, token))?)
+    }
+
     /// Stops reporting `fd`. To be called before it is closed: a copy of it elsewhere would keep it
     /// in the set.
     pub fn remove(&self, fd: impl AsFd) {
@@ -49,12 +58,29 @@ impl Reactor {
     ///
     /// Those of epoll_wait(2), except `EINTR`, which counts as nothing readable.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<Vec<u64>> {
+        self.wait_for_some(timeout, EVENTS_MAX)
+    }
+
+    /// The same for at most `most` of them. Those that stay readable take turns.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reactor::wait`].
+    pub fn wait_for_some(&self, timeout: Option<Duration>, most: usize) -> io::Result<Vec<u64>> {
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
-        match self.epoll.wait(&mut events, round_up(timeout)) {
+        let (events, _) = events.split_at_mut(most.min(EVENTS_MAX));
+        match self.epoll.wait(events, round_up(timeout)) {
             Ok(count) => Ok(events.iter().take(count).map(EpollEvent::data).collect()),
             Err(Errno::EINTR) => Ok(Vec::new()),
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+/// A set is readable when one of it is, so it can be in another set.
+impl AsFd for Reactor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
     }
 }
 

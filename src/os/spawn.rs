@@ -31,6 +31,8 @@ pub struct Order<'a> {
     pub directory: BorrowedFd<'a>,
     /// Its program's file.
     pub program: BorrowedFd<'a>,
+    /// What it writes to, as descriptors 1 and 2; without it, what we do.
+    pub output: Option<[BorrowedFd<'a>; 2]>,
 }
 
 /// A process on its way to become a worker.
@@ -62,6 +64,7 @@ pub fn spawn(order: &Order<'_>) -> Result<Spawned, (&'static str, io::Error)> {
 
     let mut wanted: Vec<(BorrowedFd<'_>, u32)> =
         order.sockets.iter().copied().zip(Layout::FIRST_SOCKET..).collect();
+    wanted.extend(order.output.into_iter().flatten().zip(1..));
     wanted.push((plan.as_fd(), layout.plan()));
     wanted.push((outcome_write.as_fd(), layout.outcome()));
     wanted.push((order.directory, layout.directory()));

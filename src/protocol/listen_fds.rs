@@ -37,8 +37,8 @@ const SCRUBBED: &[&str] = &[
 /// The same for whole families.
 const SCRUBBED_PREFIXES: &[&str] = &["LISTEN_", "SHEPHERD_", "EINHORN_", "PUMA_INHERIT_"];
 
-/// Whether a worker must not inherit this variable. `JOURNAL_STREAM` is not among them: it stays
-/// true as long as the worker's output is the one that shepherd was given, and it is.
+/// Whether a worker must not inherit this variable. `JOURNAL_STREAM` is not among them: whether it
+/// is true depends on where the output of the worker leads, which is known only when it is started.
 #[must_use]
 pub fn is_scrubbed(name: &[u8]) -> bool {
     SCRUBBED.iter().any(|scrubbed| scrubbed.as_bytes() == name)
