@@ -24,6 +24,8 @@ pub mod limits;
 
 pub mod definition;
 
+pub mod rights;
+
 pub mod listeners;
 
 pub mod inherited;

@@ -1,15 +1,21 @@
 //! Reads what `/proc` says of one process. It never signals, waits for or changes a process, and
 //! never decides what the facts mean.
 //!
+//! What only the owner of a process may see is read with the owner's rights where ours do not do: the
+//! root of a container may become any user and look into no process, for want of `CAP_SYS_PTRACE`.
+//!
 //! Every answer is about a moment that has passed: the process may be gone when it is read, and its
 //! pid may be another's later. Who acts on an answer holds a pidfd, or compares the start time.
 //! A process that has gone is an ordinary answer (`None`, an empty list, `NotFound`, `ESRCH`).
 
-use nix::unistd::Pid;
+use super::rights::{self, Rights};
+use super::sys;
+use nix::unistd::{Gid, Pid, Uid, geteuid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// How many descendants of one process are listed at most: beyond any worker that was seen, and
@@ -119,7 +125,7 @@ pub fn environment_value(pid: Pid, key: &str) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// As for [`environment_value`].
 pub fn environment(pid: Pid) -> io::Result<Vec<u8>> {
-    read_bounded(format!("/proc/{pid}/environ"), ENVIRONMENT_MAX)
+    as_owner(pid, || read_bounded(format!("/proc/{pid}/environ"), ENVIRONMENT_MAX))
 }
 
 /// The first value of a variable in the bytes of an environment.
@@ -145,7 +151,7 @@ pub fn comm(pid: Pid) -> io::Result<String> {
 /// # Errors
 /// The process has gone, has no executable (a kernel thread), or we may not read it.
 pub fn exe_name(pid: Pid) -> io::Result<String> {
-    let target = fs::read_link(format!("/proc/{pid}/exe"))?;
+    let target = as_owner(pid, || fs::read_link(format!("/proc/{pid}/exe")))?;
     Ok(name_of_executable(&target))
 }
 
@@ -157,12 +163,41 @@ pub fn exe_name(pid: Pid) -> io::Result<String> {
 /// # Errors
 /// The process has gone, or we may not read it.
 pub fn auxv(pid: Pid) -> io::Result<Vec<u8>> {
-    let mut bytes = read_bounded(format!("/proc/{pid}/auxv"), SMALL_MAX)?;
+    let mut bytes = as_owner(pid, || read_bounded(format!("/proc/{pid}/auxv"), SMALL_MAX))?;
     // The kernel shows the terminating pair alone until it has written the others.
     if bytes.iter().all(|byte| *byte == 0) {
         bytes.clear();
     }
     Ok(bytes)
+}
+
+/// Reads something of a process, and once more with the rights of its owner if it is refused.
+///
+/// The owner is that of its directory in `/proc`: for a process whose memory nobody may look at, see
+/// `PR_SET_DUMPABLE` in prctl(2), it is root, and that remains refused.
+///
+/// # Errors
+/// What reading says, the first time where the second is not possible.
+pub fn as_owner<T: Send>(pid: Pid, read: impl Fn() -> io::Result<T> + Sync) -> io::Result<T> {
+    match read() {
+        Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => {
+            let Some((user, group)) = other_owner(pid) else {
+                return Err(refused);
+            };
+            rights::with(Rights { user, group, groups: None }, &read).unwrap_or(Err(refused))
+        }
+        answer => answer,
+    }
+}
+
+/// Who owns a process, if it is somebody else whom we can become.
+fn other_owner(pid: Pid) -> Option<(Uid, Gid)> {
+    /// See capabilities(7).
+    const CAP_SETUID: u32 = 7;
+    let directory = fs::metadata(format!("/proc/{pid}")).ok()?;
+    let user = Uid::from_raw(directory.uid());
+    (user != geteuid() && sys::has_capability(CAP_SETUID))
+        .then(|| (user, Gid::from_raw(directory.gid())))
 }
 
 /// At most `max` bytes of a file in `/proc`, whose length is not known beforehand.

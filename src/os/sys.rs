@@ -157,6 +157,81 @@ pub fn tcp_backlog(socket: impl AsFd) -> io::Result<Option<u32>> {
     Ok((info.tcpi_state == LISTEN).then_some(info.tcpi_sacked))
 }
 
+/// Puts this thread, and no other, into these supplementary groups, see setgroups(2).
+///
+/// The C library's own function changes all threads of the process.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SETGID`, `EINVAL` when one is not mapped into our user namespace.
+pub fn set_thread_groups(groups: &[u32]) -> io::Result<()> {
+    // On these machines the plain number is that of a call with groups of 16 bits.
+    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+    let call = libc::SYS_setgroups32;
+    #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+    let call = libc::SYS_setgroups;
+    // SAFETY: the kernel reads as many groups as there are, and a group is 32 bits wide.
+    let result = unsafe { libc::syscall(call, groups.len(), groups.as_ptr()) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Sets the niceness of this thread, and no other, see setpriority(2).
+///
+/// # Errors
+///
+/// `EACCES` when it is lower than we may have it.
+pub fn set_thread_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: it takes three integers and touches no memory; 0 is the calling thread.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// What capget(2) and capset(2) take first; version 3 has capabilities in two halves.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+const CAPABILITIES: CapabilityHeader = CapabilityHeader { version: 0x2008_0522, pid: 0 };
+
+/// One half of a thread's sets of capabilities.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapabilitySets {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Whether this thread has a capability in effect, by its number in capabilities(7).
+#[must_use]
+pub fn has_capability(number: u32) -> bool {
+    let mut header = CAPABILITIES;
+    let mut sets = [CapabilitySets::default(); 2];
+    // SAFETY: the kernel writes the version into the header, and as much as the two halves have.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
+    let [low, high] = sets.map(|half| u64::from(half.effective));
+    result == 0 && (high << 32 | low) >> number & 1 == 1
+}
+
+/// Gives up all capabilities of this thread: those in effect, those it could take, those it would
+/// hand on at exec, and with these the ambient ones, see capset(2).
+///
+/// # Errors
+///
+/// None that is known: giving up needs no privilege.
+pub fn clear_thread_capabilities() -> io::Result<()> {
+    let mut header = CAPABILITIES;
+    let none = [CapabilitySets::default(); 2];
+    // SAFETY: the kernel reads the two halves, and reads and may write the header.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, none.as_ptr()) };
+    Errno::result(result)?;
+    Ok(())
+}
+
 /// Whose exit to collect.
 #[derive(Debug, Clone, Copy)]
 pub enum Whom<'a> {

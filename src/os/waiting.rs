@@ -105,8 +105,8 @@ pub fn look(main: Pid, tree: &[Pid], sockets: &BTreeSet<u64>) -> Sight {
     let mut wrapped = None;
     let mut main_program = None;
     for pid in std::iter::once(main).chain(tree.iter().copied()) {
-        let held = match held(pid, sockets) {
-            Ok(held) => held,
+        let (held, evidence) = match proc::as_owner(pid, || examine(pid, sockets)) {
+            Ok(examined) => examined,
             Err(error) => {
                 if is_denied(&error) {
                     unreadable.get_or_insert(pid);
@@ -117,7 +117,6 @@ pub fn look(main: Pid, tree: &[Pid], sockets: &BTreeSet<u64>) -> Sight {
         if held.sockets.is_empty() {
             continue;
         }
-        let evidence = evidence(pid, &held, sockets);
         if pid != main && wrapped.is_none() {
             let main_program =
                 main_program.get_or_insert_with(|| proc::auxv(main).unwrap_or_default());
@@ -135,6 +134,14 @@ pub fn look(main: Pid, tree: &[Pid], sockets: &BTreeSet<u64>) -> Sight {
     }
     let waiting = unreadable.map_or(Waiting::NotSeen, |pid| Waiting::Unreadable { pid });
     Sight { waiting, wrapped }
+}
+
+/// What one process holds, and whether it waits.
+fn examine(pid: Pid, sockets: &BTreeSet<u64>) -> io::Result<(Held, Evidence)> {
+    let held = held(pid, sockets)?;
+    let evidence =
+        if held.sockets.is_empty() { Evidence::Nothing } else { evidence(pid, &held, sockets) };
+    Ok((held, evidence))
 }
 
 /// What one process holds that matters here.
