@@ -5,6 +5,7 @@
 mod given;
 mod harness;
 mod healing;
+mod identity;
 mod inherited;
 mod journal;
 mod limits;

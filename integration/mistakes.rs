@@ -14,8 +14,8 @@ use crate::{
     wrapped::{wrapped, write_script},
 };
 
-const USAGE: i32 = 2;
-const CONFIGURATION: i32 = 3;
+pub(crate) const USAGE: i32 = 2;
+pub(crate) const CONFIGURATION: i32 = 3;
 pub(crate) const BIND: i32 = 9;
 
 fn serving() -> Builder {

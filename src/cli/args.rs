@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
 use crate::config::values::{self, Logs, StopSignals, Workers};
 use crate::core::policy::ReadyWhen;
@@ -88,6 +89,47 @@ pub(super) struct Run {
     #[arg(long, value_name = "PATH")]
     pub(super) directory: Option<PathBuf>,
 
+    /// Run the workers as this user, with its groups and no privileges.
+    ///
+    /// HOME, USER and LOGNAME are set accordingly, and variables that lead to our own session are
+    /// left out (XDG_RUNTIME_DIR, SSH_AUTH_SOCK, ...). The directory and the program must be there
+    /// for this user; environment files are read by shepherd itself. A number need not have an entry
+    /// in the user database: then HOME is `/`, and the group, unless given, has the same number.
+    /// Names are looked up anew at each reload.
+    #[arg(long, value_name = "NAME|UID")]
+    pub(super) user: Option<Account>,
+
+    /// The group of the workers [default: the user's].
+    #[arg(long, value_name = "NAME|GID")]
+    pub(super) group: Option<Account>,
+
+    /// The supplementary groups of the workers, exactly these; `''` is none [default: those that
+    /// the user is a member of].
+    #[arg(long, value_name = "GROUP,...")]
+    pub(super) groups: Option<Groups>,
+
+    /// The mask of the permissions of files that the workers make, such as `027`.
+    #[arg(long, value_name = "OCTAL")]
+    pub(super) umask: Option<Umask>,
+
+    /// A limit for the workers, such as `nofile=65536`, `nofile=1024:65536` (soft and hard) or
+    /// `core=unlimited`. Repeatable.
+    ///
+    /// The names are those of setrlimit(2): as, core, cpu, data, fsize, locks, memlock, msgqueue,
+    /// nice, nofile, nproc, rss, rtprio, rttime, sigpending, stack. Sizes are bytes or have a unit
+    /// (64M), times have one (30s). Without it workers have the limits that shepherd was started
+    /// with; its own limit on open files is raised.
+    #[arg(long = "limit", value_name = "NAME=N|SOFT:HARD")]
+    pub(super) limits: Vec<Limit>,
+
+    /// The niceness of the workers, from -20, which is favoured most, to 19.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = identity::nice)]
+    pub(super) nice: Option<i8>,
+
+    /// Nothing that the workers run may gain privileges: set-uid programs run without theirs.
+    #[arg(long)]
+    pub(super) no_new_privs: bool,
+
     /// A variable for the workers; it wins over files and over what shepherd inherited. Repeatable.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     pub(super) variables: Vec<String>,
@@ -153,7 +195,7 @@ Exit codes:
   0  stopped as asked
   1  failed
   2  wrong usage
-  3  wrong configuration: a program, directory or file that cannot be used
+  3  wrong configuration: a program, directory, file, user or limit that cannot be used
   9  a socket could not be bound";
 
 /// Stamp LISTEN_PID with our own pid, then become COMMAND: for the end of a wrapper script.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::args::Run;
 use super::{exit_code, fail};
+use crate::config::identity::Identity;
 use crate::config::run::{Name, RunConfig, RunConfigError, Source};
 use crate::config::values;
 use crate::daemon::{self, Ended, StartError};
@@ -61,6 +62,15 @@ fn config(run: Run) -> Result<RunConfig, RunConfigError> {
             directory: run.directory,
             variables,
             env_files: run.env_files,
+            identity: Identity {
+                user: run.user,
+                group: run.group,
+                groups: run.groups,
+                umask: run.umask,
+                nice: run.nice,
+                no_new_privileges: run.no_new_privs,
+                limits: run.limits,
+            },
         },
         pid_file: run.pid_file,
     };

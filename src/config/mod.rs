@@ -10,4 +10,6 @@ pub mod values;
 
 pub mod env_file;
 
+pub mod identity;
+
 pub mod text;

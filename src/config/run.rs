@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::identity::Identity;
 use super::socket::SocketSpec;
 use super::values::{Logs, StopSignals, ValueError, Workers};
 use crate::core::policy::ReadyWhen;
@@ -65,6 +66,8 @@ pub struct Source {
     pub variables: Vec<(String, String)>,
     /// Files of variables; a later one wins over an earlier one, and all over what we inherited.
     pub env_files: Vec<PathBuf>,
+    /// As whom, and within which limits.
+    pub identity: Identity,
 }
 
 /// Values that are right alone and wrong together.

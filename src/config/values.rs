@@ -15,7 +15,7 @@ pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Why a value cannot be read: the cause and the next step, ready to follow the value.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
-pub struct ValueError(String);
+pub struct ValueError(pub(super) String);
 
 /// Reads a duration: a number with `ms`, `s`, `m`, `h` or `d`, several of them one after the other.
 ///

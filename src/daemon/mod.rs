@@ -126,7 +126,8 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         Name::Explicit(name) => (name, NameIs::Explicit),
         Name::Implicit(name) => (name, NameIs::Implicit),
     };
-    let runtime_dir = RuntimeDir::claim(name, name_is)?;
+    let runtime_dir =
+        RuntimeDir::claim(name, name_is, &|path| definition.identity.may_enter(path))?;
     let Bound { listeners, unused, warnings } = listeners::bind_all(&config.sockets, handed_over)?;
     if listeners.len() > SOCKETS_MAX {
         let count = listeners.len();

@@ -11,6 +11,7 @@ use crate::core::event::{
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, WorkerId};
 use crate::os::clock;
 use crate::os::definition::{self, Definition};
+use crate::os::identity::Identity;
 use crate::os::limits;
 use crate::os::notify_socket::NotifySocket;
 use crate::os::output::Pipe;
@@ -78,7 +79,7 @@ impl Daemon {
             .definitions
             .get(&(service, generation))
             .ok_or_else(|| ("finding its definition", io::ErrorKind::NotFound.into()))?;
-        let notify = bind_notify(&mut self.parts.runtime_dir, worker)
+        let notify = bind_notify(&mut self.parts.runtime_dir, worker, &definition.identity)
             .map_err(|error| ("making its notification socket", error))?;
         let listeners: Vec<_> =
             members.iter().filter_map(|member| self.parts.listeners.get(member)).collect();
@@ -92,7 +93,12 @@ impl Daemon {
             arguments: definition.arguments.clone(),
             environment: self.environment(definition, order, &service_name, &names, &notify),
             sockets: u32::try_from(listeners.len()).unwrap_or(u32::MAX),
-            open_files: limits::open_files_for_worker(self.parts.open_files),
+            limits: limits::for_worker(self.parts.open_files, &definition.limits),
+            nice: definition.nice,
+            umask: definition.umask,
+            credentials: definition.identity.credentials.clone(),
+            drops_capabilities: definition.identity.drops_capabilities,
+            no_new_privileges: definition.no_new_privileges,
             pinned: definition.pinned,
         };
         let spawned = spawn::spawn(&Order {
@@ -243,11 +249,16 @@ impl Daemon {
 
 /// Binds a worker's notification socket, in a directory that is made again if somebody removed it:
 /// a login manager does so when the user logs out.
-fn bind_notify(directory: &mut RuntimeDir, worker: WorkerId) -> io::Result<NotifySocket> {
-    match NotifySocket::bind(directory.notify_path(worker.0)) {
+fn bind_notify(
+    directory: &mut RuntimeDir,
+    worker: WorkerId,
+    identity: &Identity,
+) -> io::Result<NotifySocket> {
+    let owner = identity.owner();
+    match NotifySocket::bind(directory.notify_path(worker.0), owner) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            directory.restore()?;
-            NotifySocket::bind(directory.notify_path(worker.0))
+            directory.restore(&|path| identity.may_enter(path))?;
+            NotifySocket::bind(directory.notify_path(worker.0), owner)
         }
         bound => bound,
     }

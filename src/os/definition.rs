@@ -1,5 +1,7 @@
-//! Reads what a generation of a service runs: environment files, directory and program, as they are
-//! at this moment. What was read is pinned, so that a worker started a month later runs the same.
+//! Reads what a generation of a service runs: environment files, user, directory and program, as
+//! they are at this moment. What was read is pinned, so that a worker started a month later runs the
+//! same. What only the worker will use is looked for with its rights: what these do not allow is a
+//! mistake that is told before any worker is started.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -11,12 +13,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{AccessFlags, faccessat};
 use thiserror::Error;
 
+use super::identity::{Identity, IdentityError};
+use super::limits::{self, LimitError};
 use crate::config::env_file::{self, EnvFileError};
+use crate::config::identity::Limit;
 use crate::config::run::Source;
 use crate::protocol::{exec_plan, listen_fds};
 
@@ -35,6 +40,16 @@ pub struct Definition {
     pub arguments: Vec<Vec<u8>>,
     /// Its environment, less what belongs to a single worker.
     pub environment: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Who runs it.
+    pub identity: Identity,
+    /// Its limits, as far as they are not ours.
+    pub limits: Vec<Limit>,
+    /// Its niceness, where it is not ours.
+    pub nice: Option<i8>,
+    /// Its mask of permissions, where it is not ours.
+    pub umask: Option<u32>,
+    /// Whether nothing that it runs may gain privileges.
+    pub no_new_privileges: bool,
 }
 
 /// Why a definition cannot be used. It names the thing, the cause and, where it helps, a next step.
@@ -55,6 +70,24 @@ pub enum DefinitionError {
         path: PathBuf,
         /// Where and why.
         error: EnvFileError,
+    },
+    /// Who the workers are to be.
+    #[error("{0}")]
+    Identity(#[from] IdentityError),
+    /// What they may use.
+    #[error("{0}")]
+    Limit(#[from] LimitError),
+    /// Something that is there is closed to the workers' user.
+    #[error("cannot {verb} `{path}`: {whom} may not {what}; {}", forbidden_hint(verb))]
+    Forbidden {
+        /// What was to be done with it.
+        verb: &'static str,
+        /// What it is.
+        path: String,
+        /// Whom it is closed to.
+        whom: String,
+        /// What stands in the way.
+        what: String,
     },
     /// The directory.
     #[error("cannot use directory `{path}`: {error}")]
@@ -99,6 +132,14 @@ pub enum DefinitionError {
         /// Which one.
         program: String,
     },
+    /// A script whose interpreter cannot be run.
+    #[error("cannot run `{program}`: {what}")]
+    Unsound {
+        /// Which one.
+        program: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A script whose interpreter is not there.
     #[error(
         "cannot run `{program}`: its interpreter `{}` does not exist; {}",
@@ -125,21 +166,35 @@ const HEAD_MAX: usize = 256;
 ///
 /// See [`DefinitionError`]; nothing has happened then.
 pub fn read(source: &Source) -> Result<Definition, DefinitionError> {
+    let wanted = &source.identity;
+    let identity = Identity::look_up(wanted)?;
+    limits::try_all(&wanted.limits)?;
     let mut environment = inherited();
+    for (name, value) in identity.variables() {
+        match value {
+            Some(value) => environment.insert(name.as_bytes().to_vec(), value),
+            None => environment.remove(name.as_bytes()),
+        };
+    }
     for path in &source.env_files {
         environment.extend(read_env_file(path)?);
     }
     for (name, value) in &source.variables {
         environment.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec());
     }
-    let directory = open_directory(source.directory.as_deref())?;
-    if let Some(path) = &source.directory {
-        let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-        environment.insert(b"PWD".to_vec(), resolved.into_os_string().into_vec());
-    }
     let name = source.command.first().map(OsString::as_os_str).unwrap_or_default();
     let path_variable = environment.get(b"PATH".as_slice()).map(Vec::as_slice);
-    let found = find(name, &directory, path_variable)?;
+    let (directory, resolved, found) = identity.try_on(wanted.nice, || {
+        let directory = open_directory(source.directory.as_deref(), identity.whom())?;
+        let resolve = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let resolved = source.directory.as_ref().map(resolve);
+        let found =
+            Search { directory: &directory, whom: identity.whom() }.find(name, path_variable)?;
+        Ok::<_, DefinitionError>((directory, resolved, found))
+    })??;
+    if let Some(path) = resolved {
+        environment.insert(b"PWD".to_vec(), path.into_os_string().into_vec());
+    }
     Ok(Definition {
         directory,
         program: found.program,
@@ -147,6 +202,11 @@ pub fn read(source: &Source) -> Result<Definition, DefinitionError> {
         pinned: found.pinned,
         arguments: source.command.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
         environment,
+        identity,
+        limits: wanted.limits.clone(),
+        nice: wanted.nice,
+        umask: wanted.umask.map(|umask| umask.0),
+        no_new_privileges: wanted.no_new_privileges,
     })
 }
 
@@ -181,14 +241,44 @@ fn read_env_file(path: &Path) -> Result<Vec<Variable>, DefinitionError> {
     Ok(variables.into_iter().map(bytes).collect())
 }
 
-fn open_directory(path: Option<&Path>) -> Result<OwnedFd, DefinitionError> {
+fn open_directory(path: Option<&Path>, whom: Option<&str>) -> Result<OwnedFd, DefinitionError> {
     let path = path.unwrap_or(Path::new("."));
-    let failed = |error| DefinitionError::Directory { path: path.to_owned(), error };
+    let failed = |errno: Errno| match (errno, whom) {
+        (Errno::EACCES, Some(whom)) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            DefinitionError::Forbidden {
+                verb: "use directory",
+                whom: whom.to_owned(),
+                what: format!("enter {}", in_the_way(&path)),
+                path: path.display().to_string(),
+            }
+        }
+        (errno, _) => DefinitionError::Directory { path: path.to_owned(), error: errno.into() },
+    };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let directory = open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-    faccessat(&directory, ".", AccessFlags::X_OK, AtFlags::AT_EACCESS)
-        .map_err(|errno| failed(errno.into()))?;
+    let directory = open(path, flags, Mode::empty()).map_err(failed)?;
+    faccessat(&directory, ".", AccessFlags::X_OK, AtFlags::AT_EACCESS).map_err(failed)?;
     Ok(directory)
+}
+
+/// The first directory on the way to `path` that may not be entered, for a message; else the last.
+fn in_the_way(path: &Path) -> String {
+    let ways: Vec<&Path> = path.ancestors().collect();
+    let is_closed = |way: &&&Path| {
+        faccessat(AT_FDCWD, **way, AccessFlags::X_OK, AtFlags::AT_EACCESS) == Err(Errno::EACCES)
+    };
+    match ways.iter().rev().find(is_closed) {
+        Some(&closed) if closed != path => format!("`{}`", closed.display()),
+        Some(_) | None => "it".to_owned(),
+    }
+}
+
+fn forbidden_hint(verb: &str) -> &'static str {
+    if verb == "use directory" {
+        "give it the permission, or choose another with --directory"
+    } else {
+        "give it the permission, or move what it runs to where it may"
+    }
 }
 
 /// Why a program that was found could not be run after all, for people.
@@ -197,8 +287,10 @@ pub fn explain_exec(definition: &Definition, errno: i32) -> String {
     let path = Path::new(OsStr::from_bytes(&definition.path));
     let shown = path.display();
     let errno = Errno::from_raw(errno);
+    let whom = definition.identity.whom();
+    let search = Search { directory: &definition.directory, whom: None };
     match errno {
-        Errno::ENOENT => match look_at(path, &shown.to_string(), &definition.directory) {
+        Errno::ENOENT => match search.look_at(path, &shown.to_string()) {
             // It is there, and so is a script's interpreter: what is missing is its loader.
             Ok(_) => format!(
                 "cannot run `{shown}`: the loader that it asks for does not exist; \
@@ -213,6 +305,16 @@ pub fn explain_exec(definition: &Definition, errno: i32) -> String {
         Errno::E2BIG => {
             format!("cannot run `{shown}`: its arguments and environment are too large")
         }
+        // A change of user succeeds beyond the limit, and the exec after it fails.
+        Errno::EAGAIN => format!(
+            "cannot run `{shown}`: {} has as many processes as it may have; raise its limit \
+             (`--limit nproc=N`, `ulimit -u`)",
+            whom.unwrap_or("its user")
+        ),
+        Errno::EACCES if whom.is_some() => {
+            let whom = whom.unwrap_or_default();
+            format!("cannot run `{shown}`: {whom} may not run it any more; give it the permission")
+        }
         errno => format!("cannot run `{shown}`: {}", io::Error::from(errno)),
     }
 }
@@ -223,62 +325,106 @@ struct Found {
     pinned: bool,
 }
 
-/// Finds the program as execvp(3) would in that directory and with that `PATH`.
-fn find(
-    name: &OsStr,
-    directory: &OwnedFd,
-    path_variable: Option<&[u8]>,
-) -> Result<Found, DefinitionError> {
-    let shown = name.to_string_lossy().into_owned();
-    if name.is_empty() {
-        return Err(DefinitionError::NameEmpty);
-    }
-    if name.as_bytes().contains(&b'/') {
-        return look_at(Path::new(name), &shown, directory);
-    }
-    let default = b"/usr/local/bin:/usr/bin:/bin".as_slice();
-    let mut worst = None;
-    for entry in path_variable.unwrap_or(default).split(|&byte| byte == b':') {
-        let entry = if entry.is_empty() { b".".as_slice() } else { entry };
-        let candidate = Path::new(OsStr::from_bytes(entry)).join(name);
-        match look_at(&candidate, &shown, directory) {
-            Ok(found) => return Ok(found),
-            // As execvp(3): what is not there is passed over, what cannot be run is told in the
-            // end, and what kept us from looking is told at once.
-            Err(DefinitionError::Program { error, .. }) if is_passed_over(&error) => {}
-            Err(error @ DefinitionError::Program { .. }) => return Err(error),
-            Err(error) => worst = worst.or(Some(error)),
-        }
-    }
-    Err(worst.unwrap_or(DefinitionError::NotInPath { program: shown }))
+/// Where a program is looked for, and with whose rights; those of the thread that looks are meant.
+struct Search<'a> {
+    directory: &'a OwnedFd,
+    /// The workers' user, where it is another.
+    whom: Option<&'a str>,
 }
 
-fn look_at(path: &Path, shown: &str, directory: &OwnedFd) -> Result<Found, DefinitionError> {
-    let program = || shown.to_owned();
-    let failed = |error| DefinitionError::Program { program: program(), error };
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let file = openat(directory, path, flags, Mode::empty())
-        .map_err(|errno| failed(explain(errno, path, directory)))?;
-    let kind = fstat(&file).map_err(|errno| failed(errno.into()))?.st_mode;
-    let kind = SFlag::from_bits_truncate(kind) & SFlag::S_IFMT;
-    if kind != SFlag::S_IFREG {
-        let kind = if kind == SFlag::S_IFDIR { "a directory" } else { "not a regular file" };
-        return Err(DefinitionError::NotAFile { program: program(), kind });
+impl Search<'_> {
+    /// Finds the program as execvp(3) would in that directory and with that `PATH`.
+    fn find(&self, name: &OsStr, path_variable: Option<&[u8]>) -> Result<Found, DefinitionError> {
+        let shown = name.to_string_lossy().into_owned();
+        if name.is_empty() {
+            return Err(DefinitionError::NameEmpty);
+        }
+        if name.as_bytes().contains(&b'/') {
+            return self.look_at(Path::new(name), &shown);
+        }
+        let default = b"/usr/local/bin:/usr/bin:/bin".as_slice();
+        let mut worst = None;
+        for entry in path_variable.unwrap_or(default).split(|&byte| byte == b':') {
+            let entry = if entry.is_empty() { b".".as_slice() } else { entry };
+            let candidate = Path::new(OsStr::from_bytes(entry)).join(name);
+            match self.look_at(&candidate, &shown) {
+                Ok(found) => return Ok(found),
+                // As execvp(3): what is not there is passed over, what cannot be run is told in the
+                // end, and what kept us from looking is told at once.
+                Err(DefinitionError::Program { error, .. }) if is_passed_over(&error) => {}
+                Err(error @ DefinitionError::Program { .. }) => return Err(error),
+                Err(error) => worst = worst.or(Some(error)),
+            }
+        }
+        Err(worst.unwrap_or(DefinitionError::NotInPath { program: shown }))
     }
-    if faccessat(directory, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_err() {
-        return Err(DefinitionError::NotExecutable { program: program() });
+
+    fn look_at(&self, path: &Path, shown: &str) -> Result<Found, DefinitionError> {
+        let program = || shown.to_owned();
+        let failed = |error| DefinitionError::Program { program: program(), error };
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let file = match openat(self.directory, path, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::EACCES) if self.whom.is_some() => {
+                return Err(
+                    self.forbidden(shown, &format!("enter {}", in_the_way(&self.full(path))))
+                );
+            }
+            Err(errno) => return Err(failed(explain(errno, path, self.directory))),
+        };
+        let kind = fstat(&file).map_err(|errno| failed(errno.into()))?.st_mode;
+        let mode = Mode::from_bits_truncate(kind);
+        let kind = SFlag::from_bits_truncate(kind) & SFlag::S_IFMT;
+        if kind != SFlag::S_IFREG {
+            let kind = if kind == SFlag::S_IFDIR { "a directory" } else { "not a regular file" };
+            return Err(DefinitionError::NotAFile { program: program(), kind });
+        }
+        if faccessat(self.directory, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_err() {
+            let by_others = mode.intersects(Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH);
+            return Err(if self.whom.is_some() && by_others {
+                self.forbidden(shown, "run it")
+            } else {
+                DefinitionError::NotExecutable { program: program() }
+            });
+        }
+        let head = read_head(path, self.directory);
+        let Some(interpreter) = exec_plan::interpreter(&head) else {
+            let path = path.as_os_str().as_bytes().to_vec();
+            return Ok(Found { program: file, path, pinned: true });
+        };
+        let interpreter_path = Path::new(OsStr::from_bytes(interpreter));
+        let interpreter = || String::from_utf8_lossy(interpreter).into_owned();
+        match faccessat(self.directory, interpreter_path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+            Ok(()) => Ok(Found { program: file, path: pin_path(path), pinned: false }),
+            Err(Errno::EACCES) if self.whom.is_some() => {
+                Err(self.forbidden(shown, &format!("run its interpreter `{}`", interpreter())))
+            }
+            Err(Errno::EACCES) => {
+                let what = format!("its interpreter `{}` is not executable", interpreter());
+                Err(DefinitionError::Unsound { program: program(), what })
+            }
+            Err(_) => Err(DefinitionError::NoInterpreter {
+                program: program(),
+                interpreter: interpreter(),
+            }),
+        }
     }
-    let head = read_head(path, directory);
-    let Some(interpreter) = exec_plan::interpreter(&head) else {
-        let path = path.as_os_str().as_bytes().to_vec();
-        return Ok(Found { program: file, path, pinned: true });
-    };
-    let interpreter_path = Path::new(OsStr::from_bytes(interpreter));
-    if openat(directory, interpreter_path, flags, Mode::empty()).is_err() {
-        let interpreter = String::from_utf8_lossy(interpreter).into_owned();
-        return Err(DefinitionError::NoInterpreter { program: program(), interpreter });
+
+    fn forbidden(&self, program: &str, what: &str) -> DefinitionError {
+        DefinitionError::Forbidden {
+            verb: "run",
+            path: program.to_owned(),
+            whom: self.whom.unwrap_or_default().to_owned(),
+            what: what.to_owned(),
+        }
     }
-    Ok(Found { program: file, path: pin_path(path), pinned: false })
+
+    /// The path from the root on, for a message.
+    fn full(&self, path: &Path) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        let directory = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        std::fs::read_link(directory).unwrap_or_default().join(path)
+    }
 }
 
 /// Whether execvp(3) would look at the next entry of `PATH` after this: it says only that the file
@@ -367,6 +513,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::config::identity::Identity as Wanted;
 
     fn source(directory: &Path, program: &str) -> Source {
         Source {
@@ -374,6 +521,7 @@ mod tests {
             directory: Some(directory.to_owned()),
             variables: Vec::new(),
             env_files: Vec::new(),
+            identity: Wanted::default(),
         }
     }
 
@@ -415,8 +563,10 @@ mod tests {
 
     #[test]
     fn a_search_passes_over_what_is_not_there_and_stops_at_what_it_cannot_look_at() {
-        let directory = open_directory(None).expect("a directory");
-        let search = |path: &[u8]| find(OsStr::new("sh"), &directory, Some(path));
+        let directory = open_directory(None, None).expect("a directory");
+        let search = |path: &[u8]| {
+            Search { directory: &directory, whom: None }.find(OsStr::new("sh"), Some(path))
+        };
         let long = [b"/", "x".repeat(300).as_bytes(), b":/etc/passwd:/no/such:/bin"].concat();
         assert_eq!(search(&long).expect("found").path, b"/bin/sh");
         // As no descriptor left would, a zero in a path keeps it from being opened at all.

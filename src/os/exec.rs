@@ -8,14 +8,17 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, FdFlag, fcntl};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
 use nix::sys::signal::SigSet;
-use nix::sys::stat::{fstat, stat};
+use nix::sys::stat::{Mode, fstat, stat, umask};
 use nix::sys::statfs::fstatfs;
-use nix::unistd::{Pid, execve, execveat, fchdir, setsid, write};
+use nix::unistd::{
+    Gid, Pid, Uid, execve, execveat, fchdir, setgroups, setresgid, setresuid, setsid, write,
+};
 
-use super::sys;
-use crate::protocol::exec_plan::{ExecPlan, Layout, Stage, entering, failed};
+use super::{limits, sys};
+use crate::config::identity::Resource;
+use crate::protocol::exec_plan::{Credentials, ExecPlan, Layout, Stage, entering, failed};
 use crate::protocol::listen_fds;
 
 /// The exit code of a trampoline that failed; whoever started it learns more from the outcome pipe.
@@ -63,6 +66,7 @@ fn set_up(
 ) -> Result<std::convert::Infallible, Errno> {
     enter(Stage::Plan);
     let plan = read_plan(plan)?;
+    let command = Command::of(&plan)?;
 
     enter(Stage::Descriptors);
     sys::close_from(layout.end()).map_err(errno)?;
@@ -71,8 +75,32 @@ fn set_up(
     setsid()?;
 
     enter(Stage::Limits);
-    let (soft, hard) = plan.open_files;
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+    for &(resource, soft, hard) in &plan.limits {
+        let resource = Resource::from_number(resource).ok_or(Errno::EBADMSG)?;
+        limits::set(resource, soft, hard)?;
+    }
+    if let Some(nice) = plan.nice {
+        sys::set_thread_nice(nice.into()).map_err(errno)?;
+    }
+    if let Some(mask) = plan.umask {
+        umask(Mode::from_bits_truncate(mask));
+    }
+
+    enter(Stage::Identity);
+    if let Some(credentials) = &plan.credentials {
+        become_user(credentials)?;
+    }
+
+    enter(Stage::Privileges);
+    if plan.drops_capabilities {
+        // Becoming another user than root takes away what is in effect, but not what is handed on
+        // at exec; and somebody may have set us up to keep all of them, see capabilities(7).
+        set_keepcaps(false)?;
+        sys::clear_thread_capabilities().map_err(errno)?;
+    }
+    if plan.no_new_privileges {
+        set_no_new_privs()?;
+    }
 
     enter(Stage::Directory);
     fchdir(directory)?;
@@ -81,7 +109,17 @@ fn set_up(
     reset_signals()?;
 
     enter(Stage::Exec);
-    exec(&plan, program)
+    command.exec(&plan, program)
+}
+
+/// The groups first: another user may change none.
+fn become_user(credentials: &Credentials) -> Result<(), Errno> {
+    let groups: Vec<Gid> = credentials.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups)?;
+    let group = Gid::from_raw(credentials.group);
+    setresgid(group, group, group)?;
+    let user = Uid::from_raw(credentials.user);
+    setresuid(user, user, user)
 }
 
 fn read_plan(plan: OwnedFd) -> Result<ExecPlan, Errno> {
@@ -109,16 +147,30 @@ fn reset_signals() -> Result<(), Errno> {
     Ok(())
 }
 
-fn exec(plan: &ExecPlan, program: &OwnedFd) -> Result<std::convert::Infallible, Errno> {
-    let path = cstring(&plan.path)?;
-    let arguments =
-        plan.arguments.iter().map(|argument| cstring(argument)).collect::<Result<Vec<_>, _>>()?;
-    let environment = environment(plan)?;
-    if plan.pinned && !names(&path, program) {
-        let flags = AtFlags::AT_EMPTY_PATH;
-        return execveat(program, c"", &arguments, &environment, flags);
+/// What execve(2) takes. It is made before the limits hold: they may leave us no memory.
+struct Command {
+    path: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Command {
+    fn of(plan: &ExecPlan) -> Result<Command, Errno> {
+        let arguments = plan.arguments.iter().map(|argument| cstring(argument));
+        Ok(Command {
+            path: cstring(&plan.path)?,
+            arguments: arguments.collect::<Result<_, _>>()?,
+            environment: environment(plan)?,
+        })
     }
-    execve(&path, &arguments, &environment)
+
+    fn exec(&self, plan: &ExecPlan, program: &OwnedFd) -> Result<std::convert::Infallible, Errno> {
+        if plan.pinned && !names(&self.path, program) {
+            let flags = AtFlags::AT_EMPTY_PATH;
+            return execveat(program, c"", &self.arguments, &self.environment, flags);
+        }
+        execve(&self.path, &self.arguments, &self.environment)
+    }
 }
 
 /// Whether `path` still leads to this very file.

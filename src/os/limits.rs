@@ -1,9 +1,13 @@
-//! What the machine lets us have: open files and processors.
+//! What the machine lets us have, and what of it workers get: limits and processors.
 
 use std::io;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource as Kernels, getrlimit, setrlimit};
 use nix::unistd::{SysconfVar, sysconf};
+use thiserror::Error;
+
+use crate::config::identity::{Limit, Resource};
 
 /// A soft and a hard limit on open files.
 pub type OpenFiles = (u64, u64);
@@ -25,22 +29,97 @@ pub struct Raised {
 ///
 /// Those of getrlimit(2).
 pub fn raise_open_files(needed: u64) -> io::Result<Raised> {
-    let before @ (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let before @ (soft, hard) = getrlimit(Kernels::RLIMIT_NOFILE)?;
     for ours in [hard.max(needed), hard] {
-        if soft >= ours || setrlimit(Resource::RLIMIT_NOFILE, ours, ours).is_ok() {
+        if soft >= ours || setrlimit(Kernels::RLIMIT_NOFILE, ours, ours).is_ok() {
             return Ok(Raised { before, ours: soft.max(ours) });
         }
     }
     Ok(Raised { before, ours: soft })
 }
 
-/// The limits that a worker gets: those that we were started with, as far as ours still allow them.
-/// Somebody may have lowered ours since, and nobody can raise a hard limit again without privilege.
+/// The limits that a worker gets, for its plan: on open files those that we were started with, as far
+/// as ours still allow them, and then what is `wanted`. Somebody may have lowered ours since, and
+/// nobody can raise a hard limit again without privilege.
 #[must_use]
-pub fn open_files_for_worker((soft, hard): OpenFiles) -> OpenFiles {
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((_, ours)) => (soft.min(ours), hard.min(ours)),
-        Err(_) => (soft, hard),
+pub fn for_worker((soft, hard): OpenFiles, wanted: &[Limit]) -> Vec<(u8, u64, u64)> {
+    let ours = getrlimit(Kernels::RLIMIT_NOFILE).map_or(hard, |(_, ours)| ours);
+    let open_files = (Resource::Nofile as u8, soft.min(ours), hard.min(ours));
+    let mut limits: Vec<(u8, u64, u64)> = Vec::new();
+    for limit in wanted {
+        limits.retain(|&(resource, _, _)| resource != limit.resource as u8);
+        limits.push((limit.resource as u8, limit.soft, limit.hard));
+    }
+    if !wanted.iter().any(|limit| limit.resource == Resource::Nofile) {
+        limits.push(open_files);
+    }
+    limits
+}
+
+/// A limit that a worker could not be given.
+#[derive(Debug, Error)]
+#[error(
+    "cannot use `--limit {limit}`: {}; choose a lower one{}",
+    if *.error == Errno::EPERM {
+        format!("the hard limit is {ours}, and only root, or a process with CAP_SYS_RESOURCE, may raise it")
+    } else {
+        io::Error::from(*.error).to_string()
+    },
+    if limit.resource == Resource::Nofile { " (the kernel allows none above `fs.nr_open`)" } else { "" }
+)]
+pub struct LimitError {
+    limit: Limit,
+    ours: u64,
+    error: Errno,
+}
+
+/// Whether a process that we start could be given these limits. It is tried: our own hard limit is
+/// raised and put back, for capabilities alone do not tell (they may hold in a user namespace only).
+///
+/// # Errors
+///
+/// For the first that could not.
+pub fn try_all(limits: &[Limit]) -> Result<(), LimitError> {
+    for &limit in limits {
+        let resource = kernels(limit.resource);
+        let Ok((soft, ours)) = getrlimit(resource) else { continue };
+        if limit.hard <= ours {
+            continue;
+        }
+        setrlimit(resource, soft, limit.hard).map_err(|error| LimitError { limit, ours, error })?;
+        // What was ours is never refused.
+        let _ = setrlimit(resource, soft, ours);
+    }
+    Ok(())
+}
+
+/// Sets a limit of this process.
+///
+/// # Errors
+///
+/// Those of setrlimit(2).
+pub fn set(resource: Resource, soft: u64, hard: u64) -> nix::Result<()> {
+    setrlimit(kernels(resource), soft, hard)
+}
+
+fn kernels(resource: Resource) -> Kernels {
+    match resource {
+        Resource::As => Kernels::RLIMIT_AS,
+        Resource::Core => Kernels::RLIMIT_CORE,
+        Resource::Cpu => Kernels::RLIMIT_CPU,
+        Resource::Data => Kernels::RLIMIT_DATA,
+        Resource::Fsize => Kernels::RLIMIT_FSIZE,
+        Resource::Locks => Kernels::RLIMIT_LOCKS,
+        Resource::Memlock => Kernels::RLIMIT_MEMLOCK,
+        Resource::Msgqueue => Kernels::RLIMIT_MSGQUEUE,
+        Resource::Nice => Kernels::RLIMIT_NICE,
+        Resource::Nofile => Kernels::RLIMIT_NOFILE,
+        Resource::Nproc => Kernels::RLIMIT_NPROC,
+        Resource::Rss => Kernels::RLIMIT_RSS,
+        Resource::Rtprio => Kernels::RLIMIT_RTPRIO,
+        Resource::Rttime => Kernels::RLIMIT_RTTIME,
+        Resource::Sigpending => Kernels::RLIMIT_SIGPENDING,
+        Resource::Stack => Kernels::RLIMIT_STACK,
     }
 }
 

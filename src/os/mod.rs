@@ -24,6 +24,8 @@ pub mod limits;
 
 pub mod definition;
 
+pub mod identity;
+
 pub mod rights;
 
 pub mod listeners;

@@ -4,7 +4,7 @@
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -39,15 +39,25 @@ pub struct Received {
 }
 
 impl NotifySocket {
-    /// Binds a socket at `path` that only our own user may write to.
+    /// Binds a socket at `path` that only its owner may write to: a user and a group, or ourselves.
     ///
     /// # Errors
     ///
     /// Those of bind(2); a path that is too long is among them.
-    pub fn bind(path: PathBuf) -> io::Result<NotifySocket> {
+    pub fn bind(path: PathBuf, owner: Option<(u32, u32)>) -> io::Result<NotifySocket> {
         let socket = UnixDatagram::bind(&path)?;
         let bound = NotifySocket { socket, path };
         std::fs::set_permissions(&bound.path, Permissions::from_mode(0o600))?;
+        if let Some((user, group)) = owner {
+            match chown(&bound.path, Some(user), Some(group)) {
+                // A container's root may lack CAP_CHOWN. Who else writes here is not listened to:
+                // the kernel says of each message which process it is from.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    std::fs::set_permissions(&bound.path, Permissions::from_mode(0o622))?;
+                }
+                chowned => chowned?,
+            }
+        }
         bound.socket.set_nonblocking(true)?;
         setsockopt(&bound.socket, sockopt::PassCred, &true)?;
         Ok(bound)
@@ -112,7 +122,7 @@ mod tests {
     fn datagrams_come_whole_with_their_sender_and_the_path_goes() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("notify");
-        let socket = NotifySocket::bind(path.clone()).expect("binds");
+        let socket = NotifySocket::bind(path.clone(), None).expect("binds");
         assert!(socket.receive().expect("readable").is_none());
         let sender = UnixDatagram::unbound().expect("a socket");
         sender.send_to(b"READY=1", &path).expect("sends");
@@ -128,7 +138,7 @@ mod tests {
     #[test]
     fn descriptors_come_with_the_sender() {
         let directory = tempfile::tempdir().expect("a directory");
-        let socket = NotifySocket::bind(directory.path().join("notify")).expect("binds");
+        let socket = NotifySocket::bind(directory.path().join("notify"), None).expect("binds");
         let reader = send_writer(&socket, 3);
         let received = socket.receive().expect("readable").expect("a datagram");
         assert!(!received.cut);
@@ -140,7 +150,7 @@ mod tests {
     #[test]
     fn what_came_of_descriptors_that_were_cut_is_closed() {
         let directory = tempfile::tempdir().expect("a directory");
-        let socket = NotifySocket::bind(directory.path().join("notify")).expect("binds");
+        let socket = NotifySocket::bind(directory.path().join("notify"), None).expect("binds");
         let reader = send_writer(&socket, 5);
         let received = socket.receive_with(1).expect("readable").expect("a datagram");
         assert!(received.cut);

@@ -8,7 +8,7 @@
 //! pid may be another's later. Who acts on an answer holds a pidfd, or compares the start time.
 //! A process that has gone is an ordinary answer (`None`, an empty list, `NotFound`, `ESRCH`).
 
-use super::rights::{self, Rights};
+use super::rights::{self, Capabilities, Rights};
 use super::sys;
 use nix::unistd::{Gid, Pid, Uid, geteuid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -184,7 +184,9 @@ pub fn as_owner<T: Send>(pid: Pid, read: impl Fn() -> io::Result<T> + Sync) -> i
             let Some((user, group)) = other_owner(pid) else {
                 return Err(refused);
             };
-            rights::with(Rights { user, group, groups: None }, &read).unwrap_or(Err(refused))
+            let capabilities = Capabilities::None;
+            let rights = Rights { user, group, groups: None, capabilities };
+            rights::with(rights, &read).unwrap_or(Err(refused))
         }
         answer => answer,
     }

@@ -26,9 +26,20 @@ pub struct Rights<'a> {
     pub group: Gid,
     /// The supplementary groups; ours without them.
     pub groups: Option<&'a [u32]>,
+    /// What stands above the permissions of files.
+    pub capabilities: Capabilities,
 }
 
-/// Does `work` with these rights, without any capability.
+/// Which capabilities come with the rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capabilities {
+    /// None at all.
+    None,
+    /// Ours, as far as the user may have them: those over files go with root's rights.
+    Ours,
+}
+
+/// Does `work` with these rights.
 ///
 /// # Errors
 ///
@@ -79,7 +90,10 @@ fn take(rights: Rights<'_>) -> io::Result<()> {
     if setfsuid(Uid::from_raw(u32::MAX)) != rights.user {
         return Err(Errno::EPERM.into());
     }
-    sys::clear_thread_capabilities()
+    match rights.capabilities {
+        Capabilities::None => sys::clear_thread_capabilities(),
+        Capabilities::Ours => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +107,12 @@ mod tests {
 
     #[test]
     fn our_own_rights_are_always_to_be_had() {
-        let rights = Rights { user: geteuid(), group: getegid(), groups: None };
+        let rights = Rights {
+            user: geteuid(),
+            group: getegid(),
+            groups: None,
+            capabilities: Capabilities::Ours,
+        };
         assert_eq!(with(rights, || 7).expect("ours"), 7);
         assert_eq!(prctl::get_dumpable(), Ok(true));
     }
@@ -105,8 +124,12 @@ mod tests {
         fs::write(&secret, "x").expect("written");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).expect("ours");
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("ours");
-        let nobody =
-            Rights { user: Uid::from_raw(65_534), group: Gid::from_raw(65_534), groups: Some(&[]) };
+        let nobody = Rights {
+            user: Uid::from_raw(65_534),
+            group: Gid::from_raw(65_534),
+            groups: Some(&[]),
+            capabilities: Capabilities::None,
+        };
         let made = directory.path().join("made");
         let look = || (fs::read(&secret).is_ok(), fs::write(&made, "").is_ok());
         if !geteuid().is_root() {

@@ -76,18 +76,27 @@ pub enum NameIs {
     Implicit,
 }
 
+/// Whether those who have to can pass a directory: workers may be another user's.
+pub type Passes<'a> = &'a dyn Fn(&Path) -> bool;
+
 impl RuntimeDir {
-    /// Takes `name` below the user's runtime directory.
+    /// Takes `name` below the user's runtime directory, or below the next place that `passes`: a
+    /// user's own runtime directory is closed to others.
     ///
     /// # Errors
     ///
     /// See [`RuntimeDirError`].
-    pub fn claim(name: &str, name_is: NameIs) -> Result<RuntimeDir, RuntimeDirError> {
+    pub fn claim(
+        name: &str,
+        name_is: NameIs,
+        passes: Passes<'_>,
+    ) -> Result<RuntimeDir, RuntimeDirError> {
         // Each try is lost only to a daemon that ends at this very moment and takes the directory
         // above with it.
         let mut result = Err(RuntimeDirError::Taken(name.to_owned()));
         for _ in 0..TRIES_MAX {
-            let base = base().map_err(|(path, error)| RuntimeDirError::Unusable { path, error })?;
+            let base = base(&candidates(), passes)
+                .map_err(|(path, error)| RuntimeDirError::Unusable { path, error })?;
             result = RuntimeDir::claim_in(&base, name, name_is);
             match &result {
                 Err(RuntimeDirError::Unusable { error, .. })
@@ -132,11 +141,11 @@ impl RuntimeDir {
     /// # Errors
     ///
     /// Why the last place could not be used.
-    pub fn restore(&mut self) -> io::Result<()> {
-        self.restore_in(&candidates())
+    pub fn restore(&mut self, passes: Passes<'_>) -> io::Result<()> {
+        self.restore_in(&candidates(), passes)
     }
 
-    fn restore_in(&mut self, others: &[PathBuf]) -> io::Result<()> {
+    fn restore_in(&mut self, others: &[PathBuf], passes: Passes<'_>) -> io::Result<()> {
         if leads_to(&self.path, &self.lock) {
             return Ok(());
         }
@@ -148,7 +157,7 @@ impl RuntimeDir {
         }
         for base in old.iter().chain(others) {
             let path = base.join(&self.name);
-            result = retake(base, &path).map(|lock| {
+            result = retake(base, &path, passes).map(|lock| {
                 self.lock = lock;
                 self.path = path;
             });
@@ -221,11 +230,11 @@ fn take(path: &Path) -> io::Result<Option<Flock<OwnedFd>>> {
 }
 
 /// Takes `path` for a name that we have.
-fn retake(base: &Path, path: &Path) -> io::Result<Flock<OwnedFd>> {
+fn retake(base: &Path, path: &Path, passes: Passes<'_>) -> io::Result<Flock<OwnedFd>> {
     if path.as_os_str().len() > PATH_MAX {
         return Err(Errno::ENAMETOOLONG.into());
     }
-    make_own(base)?;
+    make_passable(base, passes)?;
     let in_use = || io::Error::new(io::ErrorKind::AddrInUse, "another shepherd has taken its name");
     take(path)?.ok_or_else(in_use)
 }
@@ -251,12 +260,12 @@ fn clean(path: &Path) {
 }
 
 /// The directory that holds one directory for each daemon of this user.
-fn base() -> Result<PathBuf, (PathBuf, io::Error)> {
+fn base(candidates: &[PathBuf], passes: Passes<'_>) -> Result<PathBuf, (PathBuf, io::Error)> {
     let mut failure = None;
-    for path in candidates() {
-        match make_own(&path) {
-            Ok(()) => return Ok(path),
-            Err(error) => failure = Some((path, error)),
+    for path in candidates {
+        match make_passable(path, passes) {
+            Ok(()) => return Ok(path.clone()),
+            Err(error) => failure = Some((path.clone(), error)),
         }
     }
     Err(failure.unwrap_or_else(|| (PathBuf::new(), io::ErrorKind::NotFound.into())))
@@ -269,12 +278,30 @@ fn candidates() -> Vec<PathBuf> {
 
 fn candidates_of(runtime: Option<OsString>, user: Uid, temporary: &Path) -> Vec<PathBuf> {
     // The XDG base directory specification: a relative path is invalid and is to be ignored.
-    let first = match runtime.map(PathBuf::from).filter(|path| path.is_absolute()) {
-        Some(directory) => directory.join("shepherd"),
-        None if user.is_root() => PathBuf::from("/run/shepherd"),
-        None => PathBuf::from(format!("/run/user/{user}/shepherd")),
-    };
-    vec![first, temporary.join(format!("shepherd-{user}"))]
+    let runtime = runtime.map(PathBuf::from).filter(|path| path.is_absolute());
+    let is_set = runtime.is_some();
+    let mut places = Vec::from_iter(runtime.map(|directory| directory.join("shepherd")));
+    if user.is_root() {
+        // Also after one that is set: that of root's own session is closed to other users.
+        places.push(PathBuf::from("/run/shepherd"));
+    } else if !is_set {
+        places.push(PathBuf::from(format!("/run/user/{user}/shepherd")));
+    }
+    places.push(temporary.join(format!("shepherd-{user}")));
+    places
+}
+
+/// Makes the directory unless it is there, and refuses one that cannot be passed by those who have
+/// to.
+fn make_passable(path: &Path, passes: Passes<'_>) -> io::Result<()> {
+    make_own(path)?;
+    if passes(path) {
+        return Ok(());
+    }
+    // It goes if nobody uses it.
+    let _ = fs::remove_dir(path);
+    let message = "the workers' user may not enter it";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 /// Makes the directory unless it is there, and refuses one that somebody else could have prepared.
@@ -296,6 +323,8 @@ fn make_own(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL_PASS: Passes<'static> = &|_| true;
 
     #[test]
     fn a_name_is_varied_or_refused_and_free_again_after() {
@@ -347,11 +376,11 @@ mod tests {
         let mut claimed = claim().expect("free");
         let path = claimed.notify_path(1);
         fs::remove_dir_all(root.path().join("run")).expect("removed");
-        claimed.restore_in(&[]).expect("restored");
+        claimed.restore_in(&[], ALL_PASS).expect("restored");
         assert_eq!((claimed.name(), claimed.notify_path(1)), ("web", path.clone()));
         assert!(matches!(claim(), Err(RuntimeDirError::Taken(_))));
         fs::write(&path, "").expect("room for a socket");
-        claimed.restore_in(&[]).expect("nothing to do");
+        claimed.restore_in(&[], ALL_PASS).expect("nothing to do");
         assert!(path.exists());
         drop(claimed);
         assert_eq!(fs::read_dir(&base).expect("readable").count(), 0);
@@ -367,8 +396,8 @@ mod tests {
         fs::remove_dir_all(root.path().join("user")).expect("removed");
         // Not even root makes a directory below a file.
         fs::write(root.path().join("user"), "").expect("written");
-        claimed.restore_in(&[]).expect_err("no place");
-        claimed.restore_in(&[base.clone(), next.clone()]).expect("restored");
+        claimed.restore_in(&[], ALL_PASS).expect_err("no place");
+        claimed.restore_in(&[base.clone(), next.clone()], ALL_PASS).expect("restored");
         assert_eq!(claimed.notify_path(1), next.join("web/notify.1"));
     }
 
@@ -380,10 +409,29 @@ mod tests {
         fs::remove_dir_all(base.path().join("web")).expect("removed");
         let second = claim().expect("free");
         fs::write(second.notify_path(1), "").expect("written");
-        let error = first.restore_in(&[]).expect_err("taken");
+        let error = first.restore_in(&[], ALL_PASS).expect_err("taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(first);
         assert!(second.notify_path(1).exists());
+    }
+
+    #[test]
+    fn a_place_that_workers_cannot_pass_is_passed_over_and_left_as_it_was() {
+        let root = tempfile::tempdir().expect("a directory");
+        let places = [root.path().join("closed"), root.path().join("open")];
+        let passes = |path: &Path| path.ends_with("open");
+        assert_eq!(base(&places, &passes).expect("the second"), places[1]);
+        assert!(!places[0].exists());
+        let (path, error) = base(&places[..1], &passes).expect_err("closed");
+        assert_eq!((path, error.kind()), (places[0].clone(), io::ErrorKind::PermissionDenied));
+    }
+
+    #[test]
+    fn root_has_a_place_besides_that_of_its_session() {
+        let candidates =
+            candidates_of(Some("/run/user/0".into()), Uid::from_raw(0), Path::new("/tmp"));
+        let expected = ["/run/user/0/shepherd", "/run/shepherd", "/tmp/shepherd-0"];
+        assert_eq!(candidates, expected.map(PathBuf::from));
     }
 
     #[test]

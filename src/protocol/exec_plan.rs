@@ -21,11 +21,33 @@ pub struct ExecPlan {
     pub environment: Vec<(Vec<u8>, Vec<u8>)>,
     /// How many sockets it gets, from descriptor 3 on.
     pub sockets: u32,
-    /// The soft and hard limit on open files.
-    pub open_files: (u64, u64),
+    /// Its limits, each with the number of its resource, which is the reader's to understand, and
+    /// its soft and hard value.
+    pub limits: Vec<(u8, u64, u64)>,
+    /// Its niceness, where it is not ours.
+    pub nice: Option<i8>,
+    /// Its mask of permissions, where it is not ours.
+    pub umask: Option<u32>,
+    /// Who it is, where it is not us.
+    pub credentials: Option<Credentials>,
+    /// Whether it has no capabilities.
+    pub drops_capabilities: bool,
+    /// Whether nothing that it runs may gain privileges.
+    pub no_new_privileges: bool,
     /// Whether to run the file that was found even when `path` names another one by now. Scripts
     /// are always run by path: their interpreter opens them by it.
     pub pinned: bool,
+}
+
+/// Whose rights a worker has, as numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The user.
+    pub user: u32,
+    /// The group.
+    pub group: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 impl ExecPlan {
@@ -105,22 +127,28 @@ pub enum Stage {
     Descriptors = 2,
     /// Becoming the leader of a session of its own.
     Session = 3,
-    /// Setting the limits.
+    /// Setting limits, niceness and mask, some of which only we may.
     Limits = 4,
-    /// Entering the working directory.
-    Directory = 5,
+    /// Becoming the user.
+    Identity = 5,
+    /// Giving up capabilities, and the ways to get them back.
+    Privileges = 6,
+    /// Entering the working directory, as who we are by then.
+    Directory = 7,
     /// Setting signals back to their defaults.
-    Signals = 6,
+    Signals = 8,
     /// Becoming the program.
-    Exec = 7,
+    Exec = 9,
 }
 
 impl Stage {
-    const ALL: [Stage; 7] = [
+    const ALL: [Stage; 9] = [
         Stage::Plan,
         Stage::Descriptors,
         Stage::Session,
         Stage::Limits,
+        Stage::Identity,
+        Stage::Privileges,
         Stage::Directory,
         Stage::Signals,
         Stage::Exec,
@@ -138,6 +166,8 @@ impl fmt::Display for Stage {
             Stage::Descriptors => "closing descriptors",
             Stage::Session => "making a session",
             Stage::Limits => "setting limits",
+            Stage::Identity => "becoming the user",
+            Stage::Privileges => "giving up privileges",
             Stage::Directory => "entering the directory",
             Stage::Signals => "resetting signals",
             Stage::Exec => "running the program",
@@ -281,11 +311,27 @@ mod tests {
             arguments in proptest::collection::vec(
                 proptest::collection::vec(any::<u8>(), 0..20), 0..5),
             sockets in any::<u32>(),
-            open_files in any::<(u64, u64)>(),
-            pinned in any::<bool>(),
+            limits in proptest::collection::vec(any::<(u8, u64, u64)>(), 0..5),
+            identity in any::<(u32, u32)>(),
+            (nice, umask) in any::<(Option<i8>, Option<u32>)>(),
+            (pinned, drops_capabilities, no_new_privileges) in any::<(bool, bool, bool)>(),
         ) {
             let environment = arguments.iter().map(|a| (a.clone(), path.clone())).collect();
-            let plan = ExecPlan { path, arguments, environment, sockets, open_files, pinned };
+            let (user, group) = identity;
+            let credentials = pinned.then(|| Credentials { user, group, groups: vec![sockets] });
+            let plan = ExecPlan {
+                path,
+                arguments,
+                environment,
+                sockets,
+                limits,
+                nice,
+                umask,
+                credentials,
+                drops_capabilities,
+                no_new_privileges,
+                pinned,
+            };
             prop_assert_eq!(ExecPlan::decode(&plan.encode().unwrap()).unwrap(), plan);
         }
 
