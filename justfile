@@ -4,6 +4,10 @@
 test:
     cargo test --release --no-fail-fast
 
+# Servers that others wrote, reloaded under load; as root. It installs what is missing.
+servers:
+    integration/servers/run
+
 # Format and lints; no warning is let through.
 lint:
     cargo fmt --check
