@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{DEADLINE, Daemon, Home, home::MARKER};
+use super::{DEADLINE, Daemon, Home, cgroup::Kept, home::MARKER};
 
 /// Variables of whoever runs the tests that would change what the daemon does.
 const SCRUBBED: [&str; 7] = [
@@ -23,6 +23,9 @@ const SCRUBBED: [&str; 7] = [
     "JOURNAL_STREAM",
 ];
 
+/// Enters the cgroup and becomes the program.
+const ENTER: &str = r#"echo 0 > "$0" && exec "$@""#;
+
 /// Says how to start a daemon; `start` does it.
 #[derive(Clone)]
 pub struct Builder {
@@ -34,6 +37,7 @@ pub struct Builder {
     command: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
+    kept: Kept,
     pub(super) deadline: Duration,
 }
 
@@ -48,6 +52,7 @@ impl Builder {
             command: Vec::new(),
             environment: Vec::new(),
             directory: None,
+            kept: Kept::InCgroups,
             deadline: DEADLINE,
         }
     }
@@ -100,6 +105,12 @@ impl Builder {
         self
     }
 
+    /// Whether it may make cgroups, where the tests themselves may: by default it may.
+    pub fn kept(mut self, kept: Kept) -> Self {
+        self.kept = kept;
+        self
+    }
+
     /// How long this daemon's `wait_*` and `stop` wait.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -107,7 +118,7 @@ impl Builder {
     }
 
     pub fn start(self) -> Daemon {
-        let mut command = self.marked_command();
+        let mut command = self.marked(self.entering());
         command.arg("run");
         if let Some(workers) = &self.workers {
             command.arg("-n").arg(workers);
@@ -131,7 +142,20 @@ impl Builder {
 
     /// The binary with the environment that all processes of this home share.
     pub(super) fn marked_command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+        self.marked(Command::new(&self.binary))
+    }
+
+    /// The binary, which enters the cgroup of its home first and keeps its pid.
+    fn entering(&self) -> Command {
+        let Some(cgroup) = self.home.cgroup(self.kept) else {
+            return Command::new(&self.binary);
+        };
+        let mut command = Command::new("sh");
+        command.args(["-c", ENTER]).arg(cgroup.join("cgroup.procs")).arg(&self.binary);
+        command
+    }
+
+    fn marked(&self, mut command: Command) -> Command {
         for (key, _) in std::env::vars_os() {
             if SCRUBBED.iter().any(|start| key.as_bytes().starts_with(start.as_bytes())) {
                 command.env_remove(key);

@@ -20,7 +20,11 @@ use std::{
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::{pidfd::Process, proc};
+use super::{
+    cgroup::{Cgroup, Kept},
+    pidfd::Process,
+    proc,
+};
 
 /// The variable that marks the processes of a test.
 pub const MARKER: &str = "HARNESS_ID";
@@ -43,6 +47,8 @@ pub struct Home {
     marker: String,
     /// Descendants of daemons that were dropped.
     strays: Mutex<Vec<Process>>,
+    /// Where its daemons begin; dropped after this has killed what it knows.
+    cgroup: Option<Cgroup>,
 }
 
 impl Home {
@@ -58,7 +64,8 @@ impl Home {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let marker = format!("{}-{count}-{}", process::id(), since_epoch.as_nanos());
-        Arc::new(Home { directory, marker, strays: Mutex::default() })
+        let cgroup = Cgroup::new(&format!("shepherd-test-{marker}"));
+        Arc::new(Home { directory, marker, strays: Mutex::default(), cgroup })
     }
 
     /// For the files of a test; goes with the last daemon.
@@ -69,6 +76,11 @@ impl Home {
     /// The daemon's XDG_RUNTIME_DIR.
     pub fn runtime_directory(&self) -> PathBuf {
         self.directory.path().join("run")
+    }
+
+    /// The cgroup in which daemons of one kind begin; none where we cannot make any.
+    pub fn cgroup(&self, kept: Kept) -> Option<PathBuf> {
+        self.cgroup.as_ref().map(|cgroup| cgroup.part(kept))
     }
 
     pub fn marker(&self) -> &str {

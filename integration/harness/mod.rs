@@ -20,6 +20,7 @@
 
 mod address;
 mod builder;
+mod cgroup;
 mod connection;
 mod daemon;
 mod eventually;
@@ -34,6 +35,7 @@ mod proc;
 
 pub use address::Address;
 pub use builder::Builder;
+pub use cgroup::{Kept, groups, members};
 pub use connection::{Connection, Idle};
 pub use daemon::{ClientOutput, Daemon, WorkerProcess};
 pub use eventually::{DEADLINE, eventually, eventually_within};
