@@ -29,7 +29,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, exit};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, iter, process, thread};
 
 use listenfd::ListenFd;
@@ -57,6 +57,8 @@ fn main() {
         ["fork-and-die"] => fork_and_die(),
         ["escape"] => escape(),
         ["escape-clean"] => escape_clean(),
+        ["fork-storm"] => fork_storm(),
+        ["close-if-slot", slot] => close_if_slot(slot),
         ["garbage"] => garbage(),
         ["liar"] => liar(),
         ["status", text] => status(text),
@@ -150,6 +152,43 @@ fn escape_clean() {
     });
     ready();
     serve_until(&stop_signal(), &listeners, poll_for);
+}
+
+/// Serves beside processes that fork and exit, one after the other in a session of its own without
+/// end (but for a minute at most), and does not care for SIGTERM as they do not.
+fn fork_storm() {
+    let listeners = listeners();
+    ignore(&[Signal::SIGTERM]);
+    for _ in 0..2 {
+        if is_child() {
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_secs(60) {
+                if !is_child() {
+                    exit(0);
+                }
+                setsid().expect("setsid");
+                sleep_ms(1);
+            }
+            exit(0);
+        }
+    }
+    ready();
+    let (never_readable, _open) = UnixStream::pair().expect("socketpair");
+    serve_until(&never_readable, &listeners, poll_for);
+}
+
+/// Closes its sockets once it is ready and lives on, in one slot; serves in the others.
+fn close_if_slot(slot: &str) {
+    let listeners = listeners();
+    ready();
+    let closes = env::var("SHEPHERD_SLOT").as_deref() == Ok(slot);
+    let kept = if closes {
+        drop(listeners);
+        Vec::new()
+    } else {
+        listeners
+    };
+    serve_until(&stop_signal(), &kept, poll_for);
 }
 
 /// Sends what no notification looks like, then a right one, and serves.

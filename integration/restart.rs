@@ -11,7 +11,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use crate::{
-    harness::{Daemon, Kind, Process, http_rust, odd},
+    harness::{Daemon, Kept, Kind, Process, http_rust, odd},
     journal::{Entry, journal},
     site::{RUN, Site, copy_program, reload_well, stop_well, wait_only_generation, wait_serving},
 };
@@ -47,7 +47,7 @@ fn a_worker_that_never_gets_ready_is_retried_with_growing_delays() {
     let mut told = Duration::ZERO;
     for (index, end) in ends.iter().take(5).enumerate() {
         let attempt = format!("(attempt {})", index + 2);
-        assert!(end.text.ends_with(&attempt), "{end:?}");
+        assert!(end.text.contains(&attempt), "{end:?}");
         let delay = end.duration_after("restarting in ").expect("a delay");
         let nominal = Duration::from_millis(100 << index);
         // What is told is rounded down: to a millisecond, from a second on to a tenth.
@@ -218,11 +218,25 @@ fn no_more_than_ten_ready_workers_are_replaced_in_a_second() {
 
 #[test]
 fn what_a_main_process_leaves_behind_is_stopped_then_killed_while_its_slot_goes_on() {
+    what_is_left_ends(Kept::InTree);
+}
+
+#[test]
+fn what_a_main_process_leaves_in_its_cgroup_is_stopped_then_killed_while_its_slot_goes_on() {
+    what_is_left_ends(Kept::InCgroups);
+}
+
+#[track_caller]
+fn what_is_left_ends(kept: Kept) {
     let site = Site::new();
     let deaf = "(trap '' TERM; exec sleep 1111) & exec setsid sleep 2222 & ";
     let script = format!("{deaf} exec {}", http_rust()[0].to_string_lossy());
-    let daemon =
-        site.run(1).args(["--drain-timeout", "1s"]).command(["sh", "-c", script.as_str()]).start();
+    let daemon = site
+        .run(1)
+        .kept(kept)
+        .args(["--drain-timeout", "1s"])
+        .command(["sh", "-c", script.as_str()])
+        .start();
     let main = wait_serving(&daemon, 1)[0];
     let deaf = find(&daemon, "sleep 1111");
     let polite = find(&daemon, "sleep 2222");

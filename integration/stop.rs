@@ -5,7 +5,7 @@ use std::{ffi::OsString, fs, io::ErrorKind, time::Duration};
 use nix::sys::signal::Signal;
 
 use crate::{
-    harness::{Daemon, Process, get, http_rust, odd},
+    harness::{Daemon, Kept, Process, get, http_rust, odd},
     journal::journal,
     site::{
         Conversation, Site, reload_well, stop_well, wait_only_generation, wait_serving, wrapper,
@@ -112,26 +112,32 @@ fn a_worker_that_is_stopped_by_a_signal_still_stops_in_good_order() {
 
 #[test]
 fn what_left_its_worker_s_session_is_gone_after_a_stop() {
-    escapes_end("escape", |daemon, _| stop_well(daemon));
+    for kept in [Kept::InTree, Kept::InCgroups] {
+        escapes_end("escape", kept, |daemon, _| stop_well(daemon));
+    }
 }
 
 #[test]
 fn what_left_session_and_environment_is_gone_after_a_stop() {
-    escapes_end("escape-clean", |daemon, _| stop_well(daemon));
+    for kept in [Kept::InTree, Kept::InCgroups] {
+        escapes_end("escape-clean", kept, |daemon, _| stop_well(daemon));
+    }
 }
 
 #[test]
 fn what_left_its_worker_s_session_is_gone_after_the_worker_was_killed() {
-    escapes_end("escape", |_, worker| {
-        worker.signal(Signal::SIGKILL).expect("a worker");
-    });
+    for kept in [Kept::InTree, Kept::InCgroups] {
+        escapes_end("escape", kept, |_, worker| {
+            worker.signal(Signal::SIGKILL).expect("a worker");
+        });
+    }
 }
 
-/// Nothing leads from such a process to its worker unless it was seen in the worker's tree, so it
-/// may outlive that; the daemon's end it never does.
+/// Without cgroups nothing leads from such a process to its worker unless it was seen in the
+/// worker's tree, so it may outlive that; the daemon's end it never does.
 #[test]
 fn what_left_session_and_environment_of_a_killed_worker_is_gone_after_a_stop() {
-    escapes_end("escape-clean", |daemon, worker| {
+    escapes_end("escape-clean", Kept::InTree, |daemon, worker| {
         worker.signal(Signal::SIGKILL).expect("a worker");
         daemon.wait_line(|line| line.contains("worker 2 (odd.0) is ready"), "a replacement");
         stop_well(daemon);
@@ -145,8 +151,12 @@ fn a_stranger_that_was_left_to_the_daemon_is_gone_after_the_stop() {
     let script =
         format!("sh -c 'env -i setsid sleep 3333 &'; exec {}", http_rust()[0].to_string_lossy());
     // Without a look at its tree the daemon has nothing to know it by.
-    let daemon =
-        site.run(1).args(["--ready", "notify"]).command(["sh", "-c", script.as_str()]).start();
+    let daemon = site
+        .run(1)
+        .kept(Kept::InTree)
+        .args(["--ready", "notify"])
+        .command(["sh", "-c", script.as_str()])
+        .start();
     let worker = wait_serving(&daemon, 1)[0];
     let stranger = escaped(&daemon, &[worker]);
     stop_well(&daemon);
@@ -263,9 +273,10 @@ fn drains_on(signal: Signal) {
 
 /// `end` ends the worker in one way or another; what escaped from it must end as well.
 #[track_caller]
-fn escapes_end(mode: &str, end: impl FnOnce(&Daemon, &Process)) {
+fn escapes_end(mode: &str, kept: Kept, end: impl FnOnce(&Daemon, &Process)) {
     let site = Site::new();
-    let daemon = site.run(1).args(["--drain-timeout", "2s"]).command(odd_mode(&[mode])).start();
+    let daemon =
+        site.run(1).kept(kept).args(["--drain-timeout", "2s"]).command(odd_mode(&[mode])).start();
     // What escaped with the worker's environment looks like the worker, so the log is asked.
     let started = daemon.wait_line(|line| line.contains(" started: pid "), "the worker");
     let pid = started

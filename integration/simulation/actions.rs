@@ -2,7 +2,7 @@
 
 use shepherd::core::Action;
 use shepherd::core::action::{Announcement, Spawn};
-use shepherd::core::event::{Event, WorkerEvent};
+use shepherd::core::event::{Event, Used, WorkerEvent};
 use shepherd::core::ids::{RequestId, WorkerId};
 use shepherd::core::notice::{Next, Notice};
 use shepherd::core::policy::Signal;
@@ -359,7 +359,8 @@ impl Ledger {
                     }
                 }
             }
-            Notice::Ended { worker, next, was_ready, .. } => {
+            Notice::Ended { worker, next, was_ready, used, .. } => {
+                self.check_used(turn, worker.worker, *used)?;
                 self.check_ended(turn, worker.worker, *next, *was_ready)?;
             }
             Notice::Unkillable { worker } => {
@@ -375,7 +376,10 @@ impl Ledger {
             Notice::MainChanged { .. } => self.saw("another main process"),
             Notice::WorkerStopping { .. } => self.saw("a stop signal"),
             Notice::NextSignal { .. } => self.saw("a second signal"),
-            Notice::Drained { .. } => self.saw("a drained worker"),
+            Notice::Drained { worker, used, .. } => {
+                self.check_used(turn, worker.worker, *used)?;
+                self.saw("a drained worker");
+            }
             Notice::LeftBehind { .. } => self.saw("processes left behind"),
             Notice::Killing { .. } => self.saw("a kill"),
             Notice::Wrapper { .. } => self.saw("a wrapper"),
@@ -389,6 +393,24 @@ impl Ledger {
             Notice::Socket { what, .. } => self.check_socket_notice(what),
             Notice::Stopping { .. } => self.saw("a stop"),
             Notice::StoppingNow { .. } => self.saw("a stop at once"),
+        }
+        Ok(())
+    }
+
+    /// What a worker has used is told in the turn in which that was heard, as it was.
+    fn check_used(
+        &mut self,
+        turn: &Turn<'_>,
+        id: WorkerId,
+        told: Option<Used>,
+    ) -> Result<(), Violation> {
+        let heard = match turn.input {
+            Input::Event(Event::Worker(of, WorkerEvent::Exited { used, .. })) if *of == id => *used,
+            Input::Start | Input::Event(_) | Input::Timeout => None,
+        };
+        ensure!(told == heard, "S17: worker {id} used {heard:?}, and {told:?} is told");
+        if told.is_some() {
+            self.saw("what a worker used");
         }
         Ok(())
     }

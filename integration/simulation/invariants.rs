@@ -47,6 +47,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a backlog set back",
     "a backoff",
     "a commit",
+    "what a worker used",
     "a drained worker",
     "a failing service",
     "a first fleet",

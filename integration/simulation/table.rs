@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use shepherd::core::Action;
-use shepherd::core::event::{Exit, Sight, SpawnFailure, Waiting, WorkerEvent};
+use shepherd::core::event::{Exit, Sight, SpawnFailure, Used, Waiting, WorkerEvent};
 use shepherd::core::ids::{GenerationId, Pid, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::Notice;
 use shepherd::core::policy::{Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
@@ -77,7 +77,7 @@ fn states() -> Vec<(&'static str, Worker)> {
     let ordered = Worker::spawned(start(), WorkerId(1), SlotId(0), GenerationId(1), &policy());
     let runs = after(&ordered, [Deed::Event(WorkerEvent::Started { pid: Pid(7) })]);
     let ready = after(&runs, [Deed::Event(WorkerEvent::SaidReady)]);
-    let exited = || Deed::Event(WorkerEvent::Exited { how: Exit::Code(0), left: 1 });
+    let exited = || Deed::Event(WorkerEvent::Exited { how: Exit::Code(0), left: 1, used: None });
     vec![
         ("Starting, before its program runs", ordered),
         ("Starting, its program runs", runs),
@@ -93,12 +93,14 @@ fn states() -> Vec<(&'static str, Worker)> {
 
 fn deeds() -> Vec<(&'static str, Deed)> {
     let failure = SpawnFailure { reason: "exec: ENOENT".to_owned() };
+    let exited =
+        |left| Deed::Event(WorkerEvent::Exited { how: Exit::Code(1), left, used: Some(used()) });
     let sight = |waiting| Deed::Event(WorkerEvent::Probed(Sight { waiting, wrapped: None }));
     vec![
         ("Started", Deed::Event(WorkerEvent::Started { pid: Pid(7) })),
         ("SpawnFailed", Deed::Event(WorkerEvent::SpawnFailed(failure))),
-        ("Exited, nothing left", Deed::Event(WorkerEvent::Exited { how: Exit::Code(1), left: 0 })),
-        ("Exited, 2 left", Deed::Event(WorkerEvent::Exited { how: Exit::Code(1), left: 2 })),
+        ("Exited, nothing left", exited(0)),
+        ("Exited, 2 left", exited(2)),
         ("TreeGone", Deed::Event(WorkerEvent::TreeGone)),
         ("SaidReady", Deed::Event(WorkerEvent::SaidReady)),
         ("SaidStopping", Deed::Event(WorkerEvent::SaidStopping)),
@@ -112,6 +114,10 @@ fn deeds() -> Vec<(&'static str, Deed)> {
         ("kill", Deed::Kill),
         ("timeout", Deed::Timeout),
     ]
+}
+
+fn used() -> Used {
+    Used { processor: ms(1500), memory_most: Some(45 << 20) }
 }
 
 fn after<const N: usize>(worker: &Worker, deeds: [Deed; N]) -> Worker {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shepherd::core::action::Spawn;
 use shepherd::core::event::{
-    Exit, Sight, SocketEvent, SpawnFailure, Waiting, WorkerEvent, Wrapped,
+    Exit, Sight, SocketEvent, SpawnFailure, Used, Waiting, WorkerEvent, Wrapped,
 };
 use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
 use shepherd::core::notice::Notice;
@@ -513,7 +513,10 @@ impl World<'_> {
         } else if let LeftUntil::Later(after) = process.fate.left_until {
             self.plan(after, Happening::LeftGone(worker));
         }
-        self.tell(worker, WorkerEvent::Exited { how, left })
+        // Nothing is decided by it, so that it is there or not by turns.
+        let processor = self.now.since(Time::ZERO);
+        let used = worker.0.is_multiple_of(2).then_some(Used { processor, memory_most: None });
+        self.tell(worker, WorkerEvent::Exited { how, left, used })
     }
 
     fn goes(&mut self, worker: WorkerId) {

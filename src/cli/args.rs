@@ -191,6 +191,10 @@ Output that passes through shepherd (--logs prefix, json):
   If shepherd itself is killed, nobody has the other end: a worker that writes then gets EPIPE
   and, unless it ignores that, SIGPIPE. With `inherit` it does not depend on shepherd.
 
+Where a cgroup v2 is delegated to shepherd (Delegate=yes in a unit, the top of a container) each
+worker is kept in a cgroup of its own: whatever its processes do, they are known for its own and end
+with it. Elsewhere they are told by parent, session and environment. The log says which at start.
+
 Exit codes:
   0  stopped as asked
   1  failed

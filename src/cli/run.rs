@@ -32,6 +32,7 @@ pub(super) fn main(run: Run) -> ExitCode {
                 StartError::Inherited(_)
                 | StartError::RuntimeDir(_)
                 | StartError::PidFile { .. }
+                | StartError::NoProc
                 | StartError::System { .. } => exit_code::FAILED,
             }
         }

@@ -50,6 +50,8 @@ pub enum WorkerEvent {
         how: Exit,
         /// How many other processes of its tree live on. When it is not 0, `TreeGone` follows.
         left: u32,
+        /// What its tree has used, where that is counted.
+        used: Option<Used>,
     },
     /// After `Exited` with processes left: the last of them is gone.
     TreeGone,
@@ -188,6 +190,15 @@ impl fmt::Display for Exit {
             Exit::Unknown => write!(f, "exited, its status known to its parent only"),
         }
     }
+}
+
+/// What a worker's tree has used from its start on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// Processor time, of all processors together.
+    pub processor: Duration,
+    /// The most memory at a time, in bytes, where that is counted.
+    pub memory_most: Option<u64>,
 }
 
 /// Why a program could not be run, ready to follow "cannot start `web`: ".

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::event::{Exit, Wrapped};
+use super::event::{Exit, Used, Wrapped};
 use super::ids::{GenerationId, Pid, SlotId, WorkerId};
 use super::policy::Signal;
 use super::readiness::Evidence;
@@ -56,6 +56,8 @@ pub enum Notice {
         was_ready: bool,
         /// What happens with its slot.
         next: Next,
+        /// What it has used, where it exited and that is counted.
+        used: Option<Used>,
     },
     /// A worker named another process as its main one.
     MainChanged {
@@ -90,6 +92,8 @@ pub enum Notice {
         how: Exit,
         /// How long that took.
         after: Duration,
+        /// What it has used, where that is counted.
+        used: Option<Used>,
     },
     /// A main process has gone and left others of its tree behind.
     LeftBehind {
@@ -318,9 +322,9 @@ impl fmt::Display for Notice {
             Notice::Ready { worker, evidence, after } => {
                 write!(f, "{worker} is ready after {}: {evidence}", Human(*after))
             }
-            Notice::Ended { worker, cause, was_ready, next } => {
+            Notice::Ended { worker, cause, was_ready, next, used } => {
                 write!(f, "{worker} {}", Told { cause, was_ready: *was_ready })?;
-                write!(f, "; {next}")
+                write!(f, "; {next}{}", Also(*used))
             }
             Notice::MainChanged { worker, pid } => {
                 write!(f, "{worker} names process {pid} as its main process")
@@ -331,8 +335,8 @@ impl fmt::Display for Notice {
             Notice::NextSignal { worker, signal, after } => {
                 write!(f, "{worker} has not stopped after {}; sending {signal}", Human(*after))
             }
-            Notice::Drained { worker, how, after } => {
-                write!(f, "{worker} {how}, after {} of draining", Human(*after))
+            Notice::Drained { worker, how, after, used } => {
+                write!(f, "{worker} {how}, after {} of draining{}", Human(*after), Also(*used))
             }
             Notice::LeftBehind { worker, left, signal, kill_after } => {
                 let processes = Count(*left, "process", "processes");
@@ -466,6 +470,36 @@ impl fmt::Display for Human {
     }
 }
 
+/// What was used, at the end of a sentence.
+struct Also(Option<Used>);
+
+impl fmt::Display for Also {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Used { processor, memory_most }) = self.0 else {
+            return Ok(());
+        };
+        write!(f, "; it used {} of processor time", Human(processor))?;
+        match memory_most {
+            Some(bytes) => write!(f, " and {} of memory at most", Bytes(bytes)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An amount of memory as people say it: `812 KiB`, `45 MiB`, `1.5 GiB`.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kib = self.0 >> 10;
+        match kib {
+            0..1024 => write!(f, "{kib} KiB"),
+            1024..1_048_576 => write!(f, "{} MiB", kib >> 10),
+            _ => write!(f, "{}.{} GiB", kib >> 20, ((kib & 0xf_ffff) * 10) >> 20),
+        }
+    }
+}
+
 /// A number with its noun.
 struct Count(u32, &'static str, &'static str);
 
@@ -501,7 +535,8 @@ mod tests {
     fn who_fails_is_blamed_and_who_leaves_is_not() {
         let blamed = |cause, was_ready| {
             let worker = WorkerName { worker: WorkerId(3), service: "web".into(), slot: SlotId(2) };
-            let notice = Notice::Ended { worker, cause, was_ready, next: Next::RestartNow };
+            let next = Next::RestartNow;
+            let notice = Notice::Ended { worker, cause, was_ready, next, used: None };
             notice.blamed().is_some()
         };
         assert!(blamed(Cause::Exited(Exit::Code(3)), true));
@@ -520,11 +555,37 @@ mod tests {
             cause: Cause::Exited(Exit::Code(1)),
             was_ready: false,
             next: Next::Backoff { delay: Duration::from_secs(2), attempt: 2 },
+            used: None,
         };
         assert_eq!(
             notice.to_string(),
             "worker 3 (web.2) exited with code 1 before it was ready; \
              restarting in 2 s (attempt 3)"
         );
+    }
+
+    #[test]
+    fn an_ending_says_what_was_used_as_far_as_it_is_known() {
+        let notice = |memory_most| Notice::Drained {
+            worker: WorkerName { worker: WorkerId(3), service: "web".into(), slot: SlotId(0) },
+            how: Exit::Code(0),
+            after: Duration::from_millis(12),
+            used: Some(Used { processor: Duration::from_millis(1312), memory_most }),
+        };
+        for (memory, said) in [
+            (None, ""),
+            (Some(812 << 10), " and 812 KiB of memory at most"),
+            (Some((45 << 20) + 7), " and 45 MiB of memory at most"),
+            (Some(3 << 29), " and 1.5 GiB of memory at most"),
+            (Some(u64::MAX), " and 17179869183.9 GiB of memory at most"),
+        ] {
+            assert_eq!(
+                notice(memory).to_string(),
+                format!(
+                    "worker 3 (web.0) exited with code 0, after 12 ms of draining; \
+                     it used 1.3 s of processor time{said}"
+                )
+            );
+        }
     }
 }

@@ -331,17 +331,17 @@ impl Service {
         let name = WorkerName { worker: id, service: self.policy.name.clone(), slot };
         if self.serving.holds(slot, id) {
             let next = self.next_in_slot(now, slot, ending.was_ready, context.random);
-            let Ending { cause, was_ready } = ending;
-            context.notice(Notice::Ended { worker: name, cause, was_ready, next });
+            let Ending { cause, was_ready, used } = ending;
+            context.notice(Notice::Ended { worker: name, cause, was_ready, next, used });
             if self.failures == FAILING_AFTER && !self.failing {
                 self.failing = true;
                 context.notice(Notice::Failing { service: self.policy.name.clone() });
             }
         } else if self.rolling().is_some_and(|fleet| fleet.holds(slot, id)) {
-            let Ending { cause, was_ready } = ending;
+            let Ending { cause, was_ready, used } = ending;
             let reason = format!("{name} {}", Told { cause: &cause, was_ready });
             let next = Next::AbortReload;
-            context.notice(Notice::Ended { worker: name, cause, was_ready, next });
+            context.notice(Notice::Ended { worker: name, cause, was_ready, next, used });
             // It is as good as gone, or leaves by itself: the abort stops the others.
             if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) = &mut self.reload {
                 fleet.vacate(slot);

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::action::Action;
-use super::event::{Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
+use super::event::{Exit, Sight, SpawnFailure, Used, Waiting, WorkerEvent, Wrapped};
 use super::ids::{GenerationId, Pid, SlotId, WorkerId};
 use super::notice::{Notice, WorkerName};
 use super::policy::{Policy, Signal};
@@ -119,6 +119,8 @@ pub struct Ending {
     pub cause: Cause,
     /// Whether it had been ready.
     pub was_ready: bool,
+    /// What it has used, where it exited and that is counted.
+    pub used: Option<Used>,
 }
 
 /// Why a worker that was not asked to stop no longer serves.
@@ -237,7 +239,9 @@ impl Worker {
         match event {
             WorkerEvent::Started { pid } => self.handle_started(now, pid, scene),
             WorkerEvent::SpawnFailed(failure) => self.handle_spawn_failed(failure),
-            WorkerEvent::Exited { how, left } => self.handle_exited(now, how, left, scene),
+            WorkerEvent::Exited { how, left, used } => {
+                self.handle_exited(now, Exited { how, left, used }, scene)
+            }
             WorkerEvent::TreeGone => self.handle_tree_gone(),
             WorkerEvent::SaidReady => self.handle_said_ready(now, scene),
             WorkerEvent::SaidStopping => self.handle_said_stopping(now, scene),
@@ -383,17 +387,21 @@ impl Worker {
         }
     }
 
-    fn handle_exited(&mut self, now: Time, how: Exit, left: u32, scene: &mut Scene<'_>) -> Change {
+    fn handle_exited(&mut self, now: Time, exited: Exited, scene: &mut Scene<'_>) -> Change {
+        let Exited { how, left, used } = exited;
         let mut change = match self.state {
             WorkerState::Starting { .. } => Change::ended(Cause::Exited(how), WasReady::No),
             WorkerState::Ready { .. } => Change::ended(Cause::Exited(how), WasReady::Yes),
             WorkerState::Draining { since, .. } | WorkerState::Orphaned { since, .. } => {
                 let after = now.since(since);
-                scene.notice(Notice::Drained { worker: self.name(scene), how, after });
+                scene.notice(Notice::Drained { worker: self.name(scene), how, after, used });
                 Change::default()
             }
             WorkerState::Killed { .. } => Change::default(),
         };
+        if let Some(ending) = &mut change.ended {
+            ending.used = used;
+        }
         if left == 0 {
             change.gone = true;
             return change;
@@ -561,6 +569,14 @@ impl Scene<'_> {
     }
 }
 
+/// The end of a main process, as the event of that name tells it.
+#[derive(Debug, Clone, Copy)]
+struct Exited {
+    how: Exit,
+    left: u32,
+    used: Option<Used>,
+}
+
 /// Whether a worker had been ready when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WasReady {
@@ -574,6 +590,6 @@ impl Change {
             WasReady::Yes => true,
             WasReady::No => false,
         };
-        Change { ended: Some(Ending { cause, was_ready }), ..Change::default() }
+        Change { ended: Some(Ending { cause, was_ready, used: None }), ..Change::default() }
     }
 }

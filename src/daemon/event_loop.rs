@@ -10,6 +10,7 @@ use crate::core::Supervisor;
 use crate::core::event::{Event, Exit, SpawnFailure, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, WorkerId};
 use crate::core::request::Request;
+use crate::os::cgroup::{Cgroups, Events};
 use crate::os::clock;
 use crate::os::definition::Definition;
 use crate::os::limits::OpenFiles;
@@ -21,7 +22,7 @@ use crate::os::runtime_dir::RuntimeDir;
 use crate::os::service_manager::ServiceManager;
 use crate::os::signals::{Received, Signals};
 use crate::os::spawn;
-use crate::protocol::exec_plan::{Outcome, OutcomeReader};
+use crate::protocol::exec_plan::{Outcome, OutcomeReader, Stage};
 use crate::protocol::line_styles::Stream;
 use crate::protocol::notify;
 
@@ -40,6 +41,7 @@ pub(super) struct Parts {
     pub(super) signals: Signals,
     pub(super) runtime_dir: RuntimeDir,
     pub(super) open_files: OpenFiles,
+    pub(super) cgroups: Option<Cgroups>,
     pub(super) listeners: BTreeMap<MemberId, Listener>,
     pub(super) names: BTreeMap<ServiceId, String>,
     pub(super) sources: BTreeMap<ServiceId, Source>,
@@ -71,6 +73,8 @@ pub(super) struct Handles {
     /// process left behind.
     pub(super) main: Option<OwnedFd>,
     pub(super) left: Vec<OwnedFd>,
+    /// Tells when its cgroup has become empty; from the time on that its main process has exited.
+    pub(super) cgroup: Option<Events>,
     /// Whether its main process has exited and others have not.
     pub(super) orphaned: bool,
     pub(super) complaints: u32,
@@ -136,11 +140,12 @@ impl Token {
 }
 
 impl Daemon {
-    pub(super) fn new(parts: Parts, output: Output) -> Daemon {
+    pub(super) fn new(mut parts: Parts, output: Output) -> Daemon {
+        let processes = Processes::new(parts.cgroups.take());
         let manager = ServiceManager::from_environment(clock::now());
         Daemon {
             parts,
-            processes: Processes::default(),
+            processes,
             workers: BTreeMap::new(),
             manager,
             output,
@@ -150,13 +155,14 @@ impl Daemon {
         }
     }
 
-    /// Runs until the core has finished.
-    pub(super) fn run(mut self) {
+    /// Runs until the core has finished. Gives what is left: the cgroups that workers were kept in.
+    pub(super) fn run(mut self) -> Option<Cgroups> {
         let mut more_children = false;
         loop {
             self.settle();
             if self.finished {
-                return self.output.finish();
+                self.output.finish();
+                return self.processes.into_cgroups();
             }
             self.output.tend(clock::now(), &self.parts.reactor);
             let timeout = if more_children { Some(Duration::ZERO) } else { self.timeout() };
@@ -424,16 +430,50 @@ impl Daemon {
             self.parts.reactor.remove(&spawning.outcome);
             let definition = self.parts.definitions.get(&key);
             let reason = super::perform::explain(outcome, how, definition);
+            if matches!(outcome, Outcome::Failed(Stage::Cgroup, _)) {
+                self.give_up_cgroups(&reason);
+            }
             self.happened(worker, WorkerEvent::SpawnFailed(SpawnFailure { reason }));
             return self.close(worker);
         }
         handles.orphaned = true;
+        self.watch_cgroup(worker);
         let left = self.watch_left(worker);
-        self.happened(worker, WorkerEvent::Exited { how, left });
+        let used = self.processes.usage(worker);
+        self.happened(worker, WorkerEvent::Exited { how, left, used });
         if left == 0 {
             self.close(worker);
         } else {
             self.output.main_gone(worker);
+        }
+    }
+
+    /// From here on it is told when the worker's cgroup becomes empty.
+    fn watch_cgroup(&mut self, worker: WorkerId) {
+        let watched = self.processes.events(worker).map(|events| {
+            let events = events?;
+            // It is ready from birth, and nothing has been looked at that could be missed.
+            events.rearm();
+            self.parts.reactor.add_urgent(&events, Token::Left(worker).encode())?;
+            Ok::<_, std::io::Error>(events)
+        });
+        match (watched, self.workers.get_mut(&worker)) {
+            (Some(Ok(events)), Some(handles)) => handles.cgroup = Some(events),
+            // Those that come to us as orphans are still seen by their exit.
+            (Some(Err(error)), _) => {
+                tracing::warn!("worker {worker}: cannot watch its cgroup: {error}");
+            }
+            (None | Some(Ok(_)), _) => {}
+        }
+    }
+
+    /// Cgroups that cannot be used must not keep a service down.
+    pub(super) fn give_up_cgroups(&mut self, why: &str) {
+        if self.processes.give_up_cgroups() {
+            tracing::warn!(
+                "cannot keep workers in cgroups: {why}; from here on their processes are told by \
+                 parent, session and environment"
+            );
         }
     }
 
@@ -450,6 +490,11 @@ impl Daemon {
 
     /// Watches everything that the main process has left behind, and says how many there are.
     pub(super) fn watch_left(&mut self, worker: WorkerId) -> u32 {
+        // Before the look, so that what comes after it is told.
+        if let Some(events) = self.workers.get(&worker).and_then(|handles| handles.cgroup.as_ref())
+        {
+            events.rearm();
+        }
         let left = self.processes.left_behind(worker);
         let Some(handles) = self.workers.get_mut(&worker) else {
             return 0;
@@ -478,6 +523,9 @@ impl Daemon {
         };
         let watched = handles.left.iter().chain(&handles.main);
         watched.for_each(|pidfd| self.parts.reactor.remove(pidfd));
+        if let Some(events) = &handles.cgroup {
+            self.parts.reactor.remove(events);
+        }
         self.parts.reactor.remove(&handles.notify);
         self.processes.remove(worker);
         self.output.close(worker);

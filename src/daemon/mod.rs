@@ -22,10 +22,12 @@ use crate::config::values::{Logs, Workers};
 use crate::core::Supervisor;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
 use crate::core::policy::{Policy, ReadyWhen, Socket};
+use crate::os::cgroup::Cgroups;
 use crate::os::definition::{self, DefinitionError};
 use crate::os::inherited::{self, InheritedError};
 use crate::os::listeners::{self, BindError, Bound, Listener};
 use crate::os::pid_file::PidFile;
+use crate::os::proc::{self, View};
 use crate::os::processes;
 use crate::os::reactor::Reactor;
 use crate::os::runtime_dir::{NameIs, RuntimeDir, RuntimeDirError};
@@ -72,6 +74,11 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+    /// Nothing is known of any process.
+    #[error(
+        "cannot find ourselves in `/proc`: it is not mounted; mount it (`mount -t proc proc /proc`)"
+    )]
+    NoProc,
     /// Something that every process can do was refused.
     #[error("cannot {what}: {error}")]
     System {
@@ -113,6 +120,9 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let logs = config.logs.unwrap_or_else(|| logs_for(stdio));
     let output = Output::new(logs, stdio, label_width(config.name.as_str(), workers))
         .map_err(system("watch descriptors"))?;
+    if proc::view() == View::Missing {
+        return Err(StartError::NoProc);
+    }
     let before = processes::children_before();
     processes::become_subreaper().map_err(system("become a subreaper"))?;
 
@@ -159,6 +169,8 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
             open_files.ours
         );
     }
+    // Last, since it moves us and what comes before can fail.
+    let cgroups = claim_cgroups(runtime_dir.name());
     let policy = policy(config, workers, service, &listeners);
     let parts = Parts {
         supervisor: Supervisor::new(clock::now(), vec![policy], seed()),
@@ -166,14 +178,18 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         signals,
         runtime_dir,
         open_files: open_files.before,
+        cgroups,
         listeners: (0..).map(MemberId).zip(listeners).collect(),
         names: BTreeMap::from([(service, name.clone())]),
         sources: BTreeMap::from([(service, config.source.clone())]),
         definitions: BTreeMap::from([((service, GenerationId(1)), definition)]),
     };
-    Daemon::new(parts, output).run();
+    let cgroups = Daemon::new(parts, output).run();
     drop(pid_file);
-    match processes::sweep(&before) {
+    let left = processes::sweep(&before);
+    // Only now is nobody in them for certain.
+    drop(cgroups);
+    match left {
         0 => Ok(Ended::Clean),
         left => Ok(Ended::LeftBehind(left)),
     }
@@ -189,6 +205,36 @@ fn logs_for(stdio: &Stdio) -> Logs {
 /// As long as the longest label: `web.9` for ten workers.
 fn label_width(name: &str, workers: u32) -> usize {
     format!("{name}.{}", workers.saturating_sub(1)).len()
+}
+
+/// Says how processes are told to be a worker's, and what cannot be told.
+fn claim_cgroups(name: &str) -> Option<Cgroups> {
+    let claimed = Cgroups::claim(name);
+    // Cgroups above ours have names that others chose.
+    let why = claimed.as_ref().map_err(|why| one_line(&why.to_string()));
+    match (why, proc::view()) {
+        (Ok(cgroups), _) => {
+            let directory = one_line(&cgroups.directory().to_string_lossy());
+            tracing::info!("workers are kept in cgroups below `{directory}`");
+        }
+        (Err(why), View::Ours) => tracing::info!(
+            "no writable cgroup v2 ({why}): workers' processes are told by parent, session and \
+             environment"
+        ),
+        (Err(why), View::Foreign | View::Missing) => {
+            tracing::warn!(
+                "no writable cgroup v2 ({why}), and no `/proc` that shows our processes: what a \
+                 worker leaves behind is not seen"
+            );
+        }
+    }
+    if proc::view() == View::Foreign {
+        tracing::warn!(
+            "`/proc` shows another pid namespace, so workers are not seen waiting on their \
+             sockets; mount ours (`unshare --mount-proc`, `mount -t proc proc /proc`)"
+        );
+    }
+    claimed.ok()
 }
 
 fn workers(wanted: Workers) -> u32 {

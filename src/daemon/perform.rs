@@ -9,12 +9,14 @@ use crate::core::event::{
     Event, Exit, Mode, Sight, SocketEvent, SpawnFailure, Waiting, WorkerEvent, Wrapped,
 };
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, WorkerId};
+use crate::os::cgroup::Leaf;
 use crate::os::clock;
 use crate::os::definition::{self, Definition};
 use crate::os::identity::Identity;
 use crate::os::limits;
 use crate::os::notify_socket::NotifySocket;
 use crate::os::output::Pipe;
+use crate::os::processes::Child;
 use crate::os::runtime_dir::RuntimeDir;
 use crate::os::spawn::{self, Order};
 use crate::os::waiting;
@@ -66,13 +68,22 @@ impl Daemon {
     }
 
     fn spawn(&mut self, order: &Spawn) {
-        if let Err((step, error)) = self.try_spawn(order) {
+        let leaf = self.processes.new_leaf(order.worker).unwrap_or_else(|error| {
+            self.give_up_cgroups(&format!("cannot make one: {error}"));
+            None
+        });
+        if let Err((step, error)) = self.try_spawn(order, leaf.as_ref()) {
+            self.processes.discard_leaf(leaf);
             let reason = format!("{step}: {error}{}", spawn::remedy(&error));
             self.happened(order.worker, WorkerEvent::SpawnFailed(SpawnFailure { reason }));
         }
     }
 
-    fn try_spawn(&mut self, order: &Spawn) -> Result<(), (&'static str, io::Error)> {
+    fn try_spawn(
+        &mut self,
+        order: &Spawn,
+        leaf: Option<&Leaf>,
+    ) -> Result<(), (&'static str, io::Error)> {
         let Spawn { worker, service, generation, ref members, .. } = *order;
         let definition = self
             .parts
@@ -101,16 +112,20 @@ impl Daemon {
             no_new_privileges: definition.no_new_privileges,
             pinned: definition.pinned,
         };
+        let entrance = leaf.map(Leaf::entrance).transpose();
+        let entrance = entrance.map_err(|error| ("opening its cgroup", error))?;
         let spawned = spawn::spawn(&Order {
             plan: &plan,
             sockets: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
             directory: definition.directory.as_fd(),
             program: definition.program.as_fd(),
             output: pipes.as_ref().map(|pipes| pipes.each_ref().map(|pipe| pipe.writer.as_fd())),
+            cgroup: entrance.as_ref().map(AsFd::as_fd),
         })?;
         let sockets: BTreeSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
         let pid = Pid(u32::try_from(spawned.pid.as_raw()).unwrap_or(0));
-        self.processes.insert(worker, spawned.pid, spawned.pidfd, &service_name);
+        let child = Child { pid: spawned.pid, pidfd: spawned.pidfd, leaf: leaf.cloned() };
+        self.processes.insert(worker, child, &service_name);
         // Our copies of its ends close here: the end of a pipe is then the end of all who write.
         if let Some(pipes) = pipes {
             self.output.listen(order, &service_name, pid, pipes.map(|pipe| pipe.reader));
@@ -135,6 +150,7 @@ impl Daemon {
                 notify,
                 main: None,
                 left: Vec::new(),
+                cgroup: None,
                 orphaned: false,
                 complaints: 0,
             },

@@ -36,9 +36,13 @@ pub fn become_worker(sockets: u32) -> u8 {
         fcntl(&file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
         Some(file)
     };
-    let (Some(outcome), Some(plan), Some(directory), Some(program)) =
-        (own(layout.outcome()), own(layout.plan()), own(layout.directory()), own(layout.program()))
-    else {
+    let (Some(outcome), Some(plan), Some(directory), Some(program), Some(cgroup)) = (
+        own(layout.outcome()),
+        own(layout.plan()),
+        own(layout.directory()),
+        own(layout.program()),
+        own(layout.cgroup()),
+    ) else {
         use std::io::Write;
         let _ = writeln!(io::stderr(), "shepherd: this option is for shepherd's own use");
         return FAILED;
@@ -52,24 +56,35 @@ pub fn become_worker(sockets: u32) -> u8 {
         stage = next;
         report(&entering(next));
     };
-    let Err(errno) = set_up(layout, plan, &directory, &program, &mut enter);
+    let given = Given { plan, directory, program, cgroup };
+    let Err(errno) = set_up(layout, given, &mut enter);
     report(&failed(stage, errno as i32));
     FAILED
 }
 
+/// What it was given besides its sockets and the outcome pipe.
+struct Given {
+    plan: OwnedFd,
+    directory: OwnedFd,
+    program: OwnedFd,
+    cgroup: OwnedFd,
+}
+
 fn set_up(
     layout: Layout,
-    plan: OwnedFd,
-    directory: &OwnedFd,
-    program: &OwnedFd,
+    given: Given,
     enter: &mut impl FnMut(Stage),
 ) -> Result<std::convert::Infallible, Errno> {
+    let Given { plan, directory, program, cgroup } = given;
     enter(Stage::Plan);
     let plan = read_plan(plan)?;
     let command = Command::of(&plan)?;
 
     enter(Stage::Descriptors);
     sys::close_from(layout.end()).map_err(errno)?;
+
+    enter(Stage::Cgroup);
+    write(&cgroup, b"0")?;
 
     enter(Stage::Session);
     setsid()?;
@@ -103,13 +118,13 @@ fn set_up(
     }
 
     enter(Stage::Directory);
-    fchdir(directory)?;
+    fchdir(&directory)?;
 
     enter(Stage::Signals);
     reset_signals()?;
 
     enter(Stage::Exec);
-    command.exec(&plan, program)
+    command.exec(&plan, &program)
 }
 
 /// The groups first: another user may change none.

@@ -50,6 +50,8 @@ pub mod exec;
 
 pub mod processes;
 
+pub mod cgroup;
+
 pub mod tree;
 
 pub mod waiting;

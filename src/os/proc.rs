@@ -7,6 +7,10 @@
 //! Every answer is about a moment that has passed: the process may be gone when it is read, and its
 //! pid may be another's later. Who acts on an answer holds a pidfd, or compares the start time.
 //! A process that has gone is an ordinary answer (`None`, an empty list, `NotFound`, `ESRCH`).
+//!
+//! The numbers in `/proc` are those of the namespace that it was mounted in, see
+//! pid_namespaces(7). Where that is not ours they name other processes, or none, so nothing is read
+//! of any: all of them have gone, as far as this tells. [`view`] says how it is.
 
 use super::rights::{self, Capabilities, Rights};
 use super::sys;
@@ -17,6 +21,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// How many descendants of one process are listed at most: beyond any worker that was seen, and
 /// cheap enough (about 4 us each) that a fork bomb cannot stop the loop for long.
@@ -32,9 +37,45 @@ const ENVIRONMENT_MAX: u64 = 1 << 20;
 /// How much of a small file is read at most. `stat` is the longest that is read whole, below 1 KiB.
 const SMALL_MAX: u64 = 4096;
 
+/// How much of the list of a process's cgroups is read at most: a path of the greatest length for
+/// each of a dozen hierarchies.
+const CGROUPS_MAX: u64 = 1 << 16;
+
 /// How much of one thread's list of children is read at most: the longest that
 /// [`DESCENDANTS_MAX`] pids of 10 digits can make.
 const CHILDREN_MAX: u64 = 11 * DESCENDANTS_MAX as u64;
+
+/// Whose processes `/proc` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// Those of our namespace.
+    Ours,
+    /// Those of another namespace.
+    Foreign,
+    /// None: it is not mounted.
+    Missing,
+}
+
+/// Whose processes `/proc` shows, as found at the first call.
+#[must_use]
+pub fn view() -> View {
+    static VIEW: OnceLock<View> = OnceLock::new();
+    *VIEW.get_or_init(|| view_by(fs::read_link("/proc/self").ok().as_deref(), Pid::this()))
+}
+
+/// Whether `/proc` shows the processes of our namespace.
+#[must_use]
+pub fn shows_us() -> bool {
+    view() == View::Ours
+}
+
+fn view_by(own_link: Option<&Path>, own: Pid) -> View {
+    match own_link {
+        Some(link) if link.as_os_str() == own.to_string().as_str() => View::Ours,
+        Some(_) => View::Foreign,
+        None => View::Missing,
+    }
+}
 
 /// What `/proc/PID/stat` says, as far as it matters here; see `proc_pid_stat(5)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +106,7 @@ impl Stat {
 /// What `/proc/PID/stat` says of the process, or nothing when it has gone.
 #[must_use]
 pub fn stat(pid: Pid) -> Option<Stat> {
-    parse_stat(&read_bounded(format!("/proc/{pid}/stat"), SMALL_MAX).ok()?)
+    parse_stat(&read_of(pid, "stat", SMALL_MAX).ok()?)
 }
 
 /// The direct children of all threads of a process, zombies included.
@@ -102,6 +143,9 @@ pub fn descendants(root: Pid) -> Vec<Pid> {
 /// # Errors
 /// The process has gone, or `/proc` does not show it to us.
 pub fn threads(pid: Pid) -> io::Result<Vec<Pid>> {
+    if !shows_us() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     numbered_entries(format!("/proc/{pid}/task"), THREADS_MAX)
 }
 
@@ -125,7 +169,7 @@ pub fn environment_value(pid: Pid, key: &str) -> io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// As for [`environment_value`].
 pub fn environment(pid: Pid) -> io::Result<Vec<u8>> {
-    as_owner(pid, || read_bounded(format!("/proc/{pid}/environ"), ENVIRONMENT_MAX))
+    as_owner(pid, || read_of(pid, "environ", ENVIRONMENT_MAX))
 }
 
 /// The first value of a variable in the bytes of an environment.
@@ -141,7 +185,7 @@ pub fn value_in_environment<'a>(environment: &'a [u8], key: &str) -> Option<&'a 
 /// # Errors
 /// The process has gone.
 pub fn comm(pid: Pid) -> io::Result<String> {
-    let name = read_bounded(format!("/proc/{pid}/comm"), SMALL_MAX)?;
+    let name = read_of(pid, "comm", SMALL_MAX)?;
     Ok(String::from_utf8_lossy(name.trim_ascii_end()).into_owned())
 }
 
@@ -151,6 +195,9 @@ pub fn comm(pid: Pid) -> io::Result<String> {
 /// # Errors
 /// The process has gone, has no executable (a kernel thread), or we may not read it.
 pub fn exe_name(pid: Pid) -> io::Result<String> {
+    if !shows_us() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let target = as_owner(pid, || fs::read_link(format!("/proc/{pid}/exe")))?;
     Ok(name_of_executable(&target))
 }
@@ -163,7 +210,7 @@ pub fn exe_name(pid: Pid) -> io::Result<String> {
 /// # Errors
 /// The process has gone, or we may not read it.
 pub fn auxv(pid: Pid) -> io::Result<Vec<u8>> {
-    let mut bytes = as_owner(pid, || read_bounded(format!("/proc/{pid}/auxv"), SMALL_MAX))?;
+    let mut bytes = as_owner(pid, || read_of(pid, "auxv", SMALL_MAX))?;
     // The kernel shows the terminating pair alone until it has written the others.
     if bytes.iter().all(|byte| *byte == 0) {
         bytes.clear();
@@ -200,6 +247,14 @@ fn other_owner(pid: Pid) -> Option<(Uid, Gid)> {
     let user = Uid::from_raw(directory.uid());
     (user != geteuid() && sys::has_capability(CAP_SETUID))
         .then(|| (user, Gid::from_raw(directory.gid())))
+}
+
+/// The cgroups of the process, a line each hierarchy, see cgroups(7). A zombie's are still shown.
+///
+/// # Errors
+/// The process has gone.
+pub fn cgroups(pid: Pid) -> io::Result<Vec<u8>> {
+    read_of(pid, "cgroup", CGROUPS_MAX)
 }
 
 /// At most `max` bytes of a file in `/proc`, whose length is not known beforehand.
@@ -260,6 +315,14 @@ pub fn parse_children(text: &[u8]) -> Vec<Pid> {
         .collect()
 }
 
+/// A file of one process.
+fn read_of(pid: Pid, file: &str, max: u64) -> io::Result<Vec<u8>> {
+    if !shows_us() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    read_bounded(format!("/proc/{pid}/{file}"), max)
+}
+
 /// What the kernel's own lists of children gave.
 enum Listed {
     /// The children; none also when the process has gone.
@@ -294,6 +357,9 @@ fn listed_children(pid: Pid) -> Listed {
 
 fn children_by_parent() -> BTreeMap<Pid, Vec<Pid>> {
     let mut map: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
+    if !shows_us() {
+        return map;
+    }
     // The kernel's own limit of pids, PID_MAX_LIMIT.
     for pid in numbered_entries("/proc", 1 << 22).unwrap_or_default() {
         if let Some(stat) = stat(pid) {
@@ -337,6 +403,15 @@ mod tests {
     use std::process::{Child, Command, Stdio};
     use std::thread;
     use std::time::{Duration, Instant};
+
+    #[test]
+    fn proc_is_ours_when_it_has_our_number() {
+        let own = Pid::from_raw(12);
+        assert_eq!(view_by(Some(Path::new("12")), own), View::Ours);
+        assert_eq!(view_by(Some(Path::new("123")), own), View::Foreign);
+        assert_eq!(view_by(None, own), View::Missing);
+        assert_eq!(view(), View::Ours);
+    }
 
     #[test]
     fn stat_is_read_whatever_the_name_is() {

@@ -1,5 +1,8 @@
 //! The workers' processes: which there are, how they end, and signals to them. Every signal goes
-//! through a pidfd; nothing here decides when one is sent.
+//! through a pidfd, but for the end of a whole cgroup; nothing here decides when one is sent.
+//!
+//! A worker's processes are all in its cgroup, where it has one, and those that its tree shows
+//! besides: a worker that may write to cgroups can move a process elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,11 +13,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::Pid;
 
+use super::cgroup::{Cgroups, Events, Leaf};
 use super::sys::Whom;
 use super::tree::{self, Main, Mark, Owner, Process, Root};
-use super::waiting::{self, Sight};
+use super::waiting::{self, Sight, Waiting};
 use super::{clock, proc, sys};
-use crate::core::event::Exit;
+use crate::core::event::{Exit, Used};
 use crate::core::ids::WorkerId;
 use crate::core::policy::Signal;
 
@@ -33,6 +37,9 @@ const ANCESTORS_MAX: usize = 64;
 /// All workers that are not quite gone.
 #[derive(Debug, Default)]
 pub struct Processes {
+    /// Where workers are kept. Those that there are stay in theirs when this is given up.
+    cgroups: Option<Cgroups>,
+    keeps_next: bool,
     workers: BTreeMap<WorkerId, Entry>,
     /// Main processes that are alive, to find their worker when they are reaped.
     mains: BTreeMap<Pid, WorkerId>,
@@ -46,6 +53,16 @@ struct Entry {
     main: Option<OwnedFd>,
     /// What the main process has left behind and is watched.
     left: BTreeSet<Process>,
+    leaf: Option<Leaf>,
+}
+
+/// The processes of a worker besides its main one.
+#[derive(Debug, Default)]
+struct Members {
+    /// Those in its cgroup.
+    kept: Vec<Pid>,
+    /// Those that its tree shows and its cgroup does not, nearest first.
+    seen: Vec<Process>,
 }
 
 /// A child whose exit was collected.
@@ -55,6 +72,17 @@ pub enum Reaped {
     Main(WorkerId, Exit),
     /// Anything else that was handed to us.
     Other,
+}
+
+/// A process that was spawned to become a worker.
+#[derive(Debug)]
+pub struct Child {
+    /// Its number, which is its own until we reap it.
+    pub pid: Pid,
+    /// Its descriptor.
+    pub pidfd: OwnedFd,
+    /// The cgroup that it enters, where workers have one.
+    pub leaf: Option<Leaf>,
 }
 
 /// What came of naming another main process.
@@ -74,7 +102,7 @@ pub enum NewMain {
 pub struct LeftBehind {
     /// How many there are.
     pub count: u32,
-    /// Pidfds of those that were not there before, to be watched.
+    /// Pidfds of those outside of its cgroup that were not there before, to be watched.
     pub appeared: Vec<OwnedFd>,
 }
 
@@ -89,25 +117,63 @@ pub fn become_subreaper() -> io::Result<()> {
 }
 
 impl Processes {
-    /// A worker was spawned: `pid` is our child and leads, or is about to lead, its own session.
-    pub fn insert(&mut self, worker: WorkerId, pid: Pid, pidfd: OwnedFd, service: &str) {
+    /// No workers yet; each is kept in a cgroup of its own where there are any.
+    #[must_use]
+    pub fn new(cgroups: Option<Cgroups>) -> Processes {
+        Processes { keeps_next: cgroups.is_some(), cgroups, ..Processes::default() }
+    }
+
+    /// Makes the cgroup of a worker that is about to be spawned, where workers have one.
+    ///
+    /// # Errors
+    ///
+    /// Those of mkdir(2).
+    pub fn new_leaf(&mut self, worker: WorkerId) -> io::Result<Option<Leaf>> {
+        let cgroups = self.cgroups.as_mut().filter(|_| self.keeps_next);
+        cgroups.map(|cgroups| cgroups.leaf(worker.0)).transpose()
+    }
+
+    /// Its process was not spawned.
+    pub fn discard_leaf(&mut self, leaf: Option<Leaf>) {
+        if let Some((cgroups, leaf)) = self.cgroups.as_mut().zip(leaf) {
+            cgroups.remove(leaf);
+        }
+    }
+
+    /// No further worker gets a cgroup. Returns whether the next one would have got one.
+    pub fn give_up_cgroups(&mut self) -> bool {
+        std::mem::take(&mut self.keeps_next)
+    }
+
+    /// Where workers were kept; it goes when this is dropped.
+    #[must_use]
+    pub fn into_cgroups(self) -> Option<Cgroups> {
+        self.cgroups
+    }
+
+    /// A worker was spawned: `pid` is our child and leads, or is about to lead, its own session,
+    /// and is, or is about to be, in the cgroup.
+    pub fn insert(&mut self, worker: WorkerId, Child { pid, pidfd, leaf }: Child, service: &str) {
         let marks = vec![
             Mark { name: "SHEPHERD_WORKER", value: worker.to_string().into_bytes() },
             Mark { name: "SHEPHERD_SERVICE", value: service.as_bytes().to_vec() },
         ];
         let root = Root::new(worker.0, pid, pid, marks);
-        self.workers.insert(worker, Entry { root, main: Some(pidfd), left: BTreeSet::new() });
+        let entry = Entry { root, main: Some(pidfd), left: BTreeSet::new(), leaf };
+        self.workers.insert(worker, entry);
         self.mains.insert(pid, worker);
     }
 
     /// Nothing of the worker is left.
     pub fn remove(&mut self, worker: WorkerId) {
         // A main process that was reaped has given its number back, maybe to another worker.
-        if let Some(entry) = self.workers.remove(&worker)
-            && entry.main.is_some()
-        {
+        let Some(entry) = self.workers.remove(&worker) else {
+            return;
+        };
+        if entry.main.is_some() {
             self.mains.remove(&entry.root.main);
         }
+        self.discard_leaf(entry.leaf);
     }
 
     /// The main process of a worker, while it lives.
@@ -165,10 +231,25 @@ impl Processes {
         proc::stat(pid).is_none() || self.belongs(worker, pid)
     }
 
+    /// What the worker's tree has used so far, where it is in a cgroup.
+    #[must_use]
+    pub fn usage(&self, worker: WorkerId) -> Option<Used> {
+        self.workers.get(&worker)?.leaf.as_ref()?.usage()
+    }
+
+    /// What becomes urgent when all that is in the worker's cgroup has gone, where it has one.
+    #[must_use]
+    pub fn events(&self, worker: WorkerId) -> Option<io::Result<Events>> {
+        Some(self.workers.get(&worker)?.leaf.as_ref()?.events())
+    }
+
     fn belongs(&self, worker: WorkerId, pid: Pid) -> bool {
         let Some(entry) = self.workers.get(&worker) else {
             return false;
         };
+        if let Some(keeper) = self.keeper(pid) {
+            return keeper == worker;
+        }
         let ourselves = Pid::this();
         let mut current = pid;
         for _ in 0..ANCESTORS_MAX {
@@ -188,7 +269,22 @@ impl Processes {
         false
     }
 
+    /// In whose cgroup a process is, also one that has exited and was not reaped.
+    fn keeper(&self, pid: Pid) -> Option<WorkerId> {
+        let cgroups = self.cgroups.as_ref()?;
+        if proc::shows_us() {
+            return cgroups.worker_of(pid).map(WorkerId);
+        }
+        let holds =
+            |entry: &Entry| entry.leaf.as_ref().is_some_and(|leaf| leaf.members().contains(&pid));
+        self.workers.iter().find(|(_, entry)| holds(entry)).map(|(&worker, _)| worker)
+    }
+
     fn owner(&self, orphan: Pid) -> Option<WorkerId> {
+        // Whoever is in one of ours was put there by us, and by being forked: nothing goes before.
+        if let Some(keeper) = self.keeper(orphan) {
+            return Some(keeper);
+        }
         let roots: Vec<&Root> = self.workers.values().map(|entry| &entry.root).collect();
         match tree::owner(orphan, &roots) {
             Owner::Worker(worker) => Some(WorkerId(worker)),
@@ -232,10 +328,20 @@ impl Processes {
     pub fn look(&mut self, worker: WorkerId, sockets: &BTreeSet<u64>) -> Option<Sight> {
         let entry = self.workers.get_mut(&worker)?;
         entry.main.as_ref()?;
+        let main = entry.root.main;
+        if !proc::shows_us() {
+            let waiting = Waiting::Unreadable { pid: main };
+            return Some(Sight { waiting, wrapped: None });
+        }
         let members = tree::members(&entry.root, Main::Alive, &[]);
         entry.root.remember(&members);
-        let pids: Vec<Pid> = members.iter().map(|process| process.pid).collect();
-        Some(waiting::look(entry.root.main, &pids, sockets))
+        let mut pids: Vec<Pid> = members.iter().map(|process| process.pid).collect();
+        // Those that have left the tree wait as well as others.
+        let kept = entry.leaf.as_ref().map(Leaf::members).unwrap_or_default();
+        let others: Vec<Pid> =
+            kept.into_iter().filter(|pid| *pid != main && !pids.contains(pid)).collect();
+        pids.extend(others);
+        Some(waiting::look(main, &pids, sockets))
     }
 
     /// Reads which processes the worker's main process has left behind.
@@ -244,18 +350,18 @@ impl Processes {
         let lives = |&pid: &Pid| proc::stat(pid).is_some_and(|stat| stat.is_live());
         let before = self.orphans.take().filter(|orphans| orphans.iter().all(lives));
         let orphans = before.unwrap_or_else(|| self.read_orphans());
-        let members = self.members(worker, &orphans);
+        let Members { kept, seen } = self.members(worker, &orphans);
         self.orphans = Some(orphans);
         let Some(entry) = self.workers.get_mut(&worker) else {
             return LeftBehind::default();
         };
-        entry.root.remember(&members);
+        entry.root.remember(&seen);
         // One that cannot be opened for want of descriptors counts all the same: its exit is told
         // by its parent's end or by the signal for our own children.
-        let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(kept.len() + seen.len()).unwrap_or(u32::MAX);
         let before = std::mem::take(&mut entry.left);
         let mut appeared = Vec::new();
-        for process in members {
+        for process in seen {
             if before.contains(&process) {
                 entry.left.insert(process);
             } else if let Some(pidfd) = open(process) {
@@ -277,19 +383,43 @@ impl Processes {
     /// Sends a signal to every process of the worker's tree.
     pub fn signal_tree(&mut self, worker: WorkerId, signal: Signal) {
         self.signal(worker, signal);
-        for pidfd in self.members(worker, &self.read_orphans()).into_iter().filter_map(open) {
+        let Members { kept, seen } = self.members(worker, &self.read_orphans());
+        let kept = self.open_kept(worker, &kept);
+        for pidfd in kept.into_iter().chain(seen.into_iter().filter_map(open)) {
             let _ = sys::pidfd_send_signal(&pidfd, number(signal));
         }
+    }
+
+    /// Pidfds of processes that are in a worker's cgroup: they still are after these were opened.
+    fn open_kept(&self, worker: WorkerId, pids: &[Pid]) -> Vec<OwnedFd> {
+        let Some(leaf) = self.workers.get(&worker).and_then(|entry| entry.leaf.as_ref()) else {
+            return Vec::new();
+        };
+        let opened: Vec<(Pid, OwnedFd)> =
+            pids.iter().filter_map(|&pid| Some((pid, sys::pidfd_open(pid).ok()?))).collect();
+        let members = if opened.is_empty() { Vec::new() } else { leaf.members() };
+        let still = |(pid, pidfd)| members.contains(&pid).then_some(pidfd);
+        opened.into_iter().filter_map(still).collect()
     }
 
     /// Sends KILL to every process of the worker's tree, until no further one is found.
     pub fn kill_tree(&mut self, worker: WorkerId) {
         self.may_have_changed();
+        // It may not have entered its cgroup yet.
         self.signal(worker, Signal::Kill);
+        if let Some(leaf) = self.workers.get(&worker).and_then(|entry| entry.leaf.as_ref()) {
+            // An older kernel cannot; the rounds below do what they can.
+            let _ = leaf.kill();
+        }
         let mut killed = BTreeSet::new();
         for _ in 0..KILL_ROUNDS {
             let mut found = false;
-            for process in self.members(worker, &self.read_orphans()) {
+            let Members { kept, seen } = self.members(worker, &self.read_orphans());
+            for pidfd in self.open_kept(worker, &kept) {
+                found = true;
+                let _ = sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
+            }
+            for process in seen {
                 if killed.insert(process)
                     && let Some(pidfd) = open(process)
                 {
@@ -309,14 +439,20 @@ impl Processes {
     }
 
     /// The worker's processes besides its main one.
-    fn members(&self, worker: WorkerId, orphans: &[Pid]) -> Vec<Process> {
+    fn members(&self, worker: WorkerId, orphans: &[Pid]) -> Members {
         let Some(entry) = self.workers.get(&worker) else {
-            return Vec::new();
+            return Members::default();
         };
+        let mut kept = entry.leaf.as_ref().map(Leaf::members).unwrap_or_default();
         let orphans: Vec<Pid> =
             orphans.iter().copied().filter(|&orphan| self.owner(orphan) == Some(worker)).collect();
         let main = if entry.main.is_some() { Main::Alive } else { Main::Gone };
-        tree::members(&entry.root, main, &orphans)
+        let mut seen = tree::members(&entry.root, main, &orphans);
+        seen.retain(|process| kept.binary_search(&process.pid).is_err());
+        if main == Main::Alive {
+            kept.retain(|&pid| pid != entry.root.main);
+        }
+        Members { kept, seen }
     }
 }
 
@@ -407,13 +543,16 @@ mod tests {
 
     #[test]
     fn a_pid_that_is_given_to_another_worker_is_that_workers_own() {
-        let own_pidfd = || sys::pidfd_open(Pid::this()).expect("a pidfd");
+        let child = |pid| {
+            let pidfd = sys::pidfd_open(Pid::this()).expect("a pidfd");
+            Child { pid, pidfd, leaf: None }
+        };
         let (first, second) = (WorkerId(1), WorkerId(2));
         let pid = Pid::from_raw(i32::MAX);
         let mut processes = Processes::default();
-        processes.insert(first, pid, own_pidfd(), "web");
+        processes.insert(first, child(pid), "web");
         assert_eq!(processes.main_has_gone(pid), Some(first));
-        processes.insert(second, pid, own_pidfd(), "web");
+        processes.insert(second, child(pid), "web");
         // What the first one left behind has ended only now.
         processes.remove(first);
         assert_eq!(processes.main_has_gone(pid), Some(second));

@@ -45,6 +45,16 @@ impl Reactor {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLOUT, token))?)
     }
 
+    /// Reports `token` whenever `fd` has something urgent, as files of the kernel do that change,
+    /// see cgroups(7).
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_ctl(2).
+    pub fn add_urgent(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLPRI, token))?)
+    }
+
     /// Stops reporting `fd`. To be called before it is closed: a copy of it elsewhere would keep it
     /// in the set.
     pub fn remove(&self, fd: impl AsFd) {

@@ -33,6 +33,8 @@ pub struct Order<'a> {
     pub program: BorrowedFd<'a>,
     /// What it writes to, as descriptors 1 and 2; without it, what we do.
     pub output: Option<[BorrowedFd<'a>; 2]>,
+    /// Where it enters its cgroup; without one it stays in ours.
+    pub cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// A process on its way to become a worker.
@@ -70,8 +72,16 @@ pub fn spawn(order: &Order<'_>) -> Result<Spawned, (&'static str, io::Error)> {
     wanted.push((order.directory, layout.directory()));
     wanted.push((order.program, layout.program()));
 
+    wanted.extend(order.cgroup.map(|cgroup| (cgroup, layout.cgroup())));
+
     let mut actions = PosixSpawnFileActions::init().map_err(step("preparing"))?;
     actions.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty()).map_err(step("preparing"))?;
+    if order.cgroup.is_none() {
+        let target = RawFd::try_from(layout.cgroup()).unwrap_or(RawFd::MAX);
+        actions
+            .add_open(target, "/dev/null", OFlag::O_WRONLY, Mode::empty())
+            .map_err(step("preparing"))?;
+    }
     // A source inside the range of the targets would be overwritten before it is used.
     let mut lifted = Vec::new();
     for (source, target) in wanted {

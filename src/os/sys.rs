@@ -3,8 +3,11 @@
 //! It never decides anything and never retries.
 #![expect(unsafe_code, reason = "the one place for it")]
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -82,6 +85,23 @@ pub fn take_descriptor(raw: RawFd) -> Option<OwnedFd> {
     // SAFETY: it is open, and each caller takes each number once, right after it was given, as the
     // trampoline does at its start.
     Some(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// The value of an extended attribute, at most 256 bytes, see getxattr(2).
+///
+/// # Errors
+///
+/// `ENODATA` when there is none, or none that we may see; `ERANGE` when it is longer.
+pub fn attribute(path: &Path, name: &CStr) -> io::Result<Vec<u8>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut value = vec![0u8; 256];
+    // SAFETY: both names end in NUL, and the kernel writes no more than `value` has.
+    let result = unsafe {
+        libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    let length = usize::try_from(Errno::result(result)?).map_err(io::Error::other)?;
+    value.truncate(length);
+    Ok(value)
 }
 
 /// Ignores signal `number`, see sigaction(2).

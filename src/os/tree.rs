@@ -17,7 +17,8 @@
 //!
 //! A daemon that makes a session, replaces its environment and loses its parent between two looks
 //! is a stranger: nothing of it leads back. Looking often enough, with [`Root::remember`] after
-//! every look, makes that window small; only a cgroup closes it.
+//! every look, makes that window small; only a cgroup closes it, and goes before all of these where
+//! workers have one, see [`super::cgroup`].
 
 use super::proc;
 use nix::unistd::Pid;

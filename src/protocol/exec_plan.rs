@@ -70,7 +70,7 @@ impl ExecPlan {
     }
 }
 
-/// Where the trampoline finds its descriptors: the sockets from 3 on, then its own four.
+/// Where the trampoline finds its descriptors: the sockets from 3 on, then its own five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     sockets: u32,
@@ -110,10 +110,16 @@ impl Layout {
         self.plan() + 3
     }
 
+    /// Where it writes `0` to enter its cgroup; `/dev/null` where it stays in ours.
+    #[must_use]
+    pub fn cgroup(self) -> u32 {
+        self.plan() + 4
+    }
+
     /// The first descriptor that the trampoline was not given.
     #[must_use]
     pub fn end(self) -> u32 {
-        self.plan() + 4
+        self.plan() + 5
     }
 }
 
@@ -125,26 +131,29 @@ pub enum Stage {
     Plan = 1,
     /// Closing what is not meant for the worker.
     Descriptors = 2,
+    /// Entering a cgroup of its own, before there is anything that could stay outside.
+    Cgroup = 3,
     /// Becoming the leader of a session of its own.
-    Session = 3,
+    Session = 4,
     /// Setting limits, niceness and mask, some of which only we may.
-    Limits = 4,
+    Limits = 5,
     /// Becoming the user.
-    Identity = 5,
+    Identity = 6,
     /// Giving up capabilities, and the ways to get them back.
-    Privileges = 6,
+    Privileges = 7,
     /// Entering the working directory, as who we are by then.
-    Directory = 7,
+    Directory = 8,
     /// Setting signals back to their defaults.
-    Signals = 8,
+    Signals = 9,
     /// Becoming the program.
-    Exec = 9,
+    Exec = 10,
 }
 
 impl Stage {
-    const ALL: [Stage; 9] = [
+    const ALL: [Stage; 10] = [
         Stage::Plan,
         Stage::Descriptors,
+        Stage::Cgroup,
         Stage::Session,
         Stage::Limits,
         Stage::Identity,
@@ -164,6 +173,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Stage::Plan => "reading the plan",
             Stage::Descriptors => "closing descriptors",
+            Stage::Cgroup => "entering its cgroup",
             Stage::Session => "making a session",
             Stage::Limits => "setting limits",
             Stage::Identity => "becoming the user",
