@@ -8,6 +8,7 @@ mod harness;
 mod healing;
 mod identity;
 mod inherited;
+mod init;
 mod journal;
 mod limits;
 mod load_client;
