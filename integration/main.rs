@@ -10,6 +10,7 @@ mod identity;
 mod inherited;
 mod init;
 mod journal;
+mod left_behind;
 mod limits;
 mod load_client;
 mod logs;
