@@ -14,7 +14,8 @@
 
 use super::rights::{self, Capabilities, Rights};
 use super::sys;
-use nix::unistd::{Gid, Pid, Uid, geteuid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Gid, Pid, Uid, geteuid, getpgid, getsid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -103,10 +104,36 @@ impl Stat {
     }
 }
 
-/// What `/proc/PID/stat` says of the process, or nothing when it has gone.
+/// What `/proc/PID/stat` says of the process, or nothing when it has gone. Of a child that is hidden
+/// from us it is what system calls say, the number of its threads and its start apart.
 #[must_use]
 pub fn stat(pid: Pid) -> Option<Stat> {
-    parse_stat(&read_of(pid, "stat", SMALL_MAX).ok()?)
+    match read_of(pid, "stat", SMALL_MAX) {
+        Ok(text) => parse_stat(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => stat_of_hidden(pid),
+        Err(_) => None,
+    }
+}
+
+/// Whether a process is a live child of ours that `/proc` does not show: mounted with `hidepid`,
+/// proc(5), it shows those only that we could look into.
+#[must_use]
+pub fn is_hidden(pid: Pid) -> bool {
+    shows_us() && !Path::new(&format!("/proc/{pid}")).exists() && is_running_child(pid)
+}
+
+/// A child keeps its number until we reap it, so that alone names it: its start is left at 0.
+fn stat_of_hidden(pid: Pid) -> Option<Stat> {
+    if !is_hidden(pid) {
+        return None;
+    }
+    let (pgrp, session) = (getpgid(Some(pid)).ok()?, getsid(Some(pid)).ok()?);
+    Some(Stat { state: 'S', ppid: Pid::this(), pgrp, session, threads: 1, start_time: 0 })
+}
+
+fn is_running_child(pid: Pid) -> bool {
+    let only_look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(pid), only_look) == Ok(WaitStatus::StillAlive)
 }
 
 /// The direct children of all threads of a process, zombies included.

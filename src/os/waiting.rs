@@ -108,7 +108,7 @@ pub fn look(main: Pid, tree: &[Pid], sockets: &BTreeSet<u64>) -> Sight {
         let (held, evidence) = match proc::as_owner(pid, || examine(pid, sockets)) {
             Ok(examined) => examined,
             Err(error) => {
-                if is_denied(&error) {
+                if is_denied(&error) || proc::is_hidden(pid) {
                     unreadable.get_or_insert(pid);
                 }
                 continue;
