@@ -359,25 +359,6 @@ fn as_nobody() -> Builder {
 }
 
 #[test]
-fn a_low_port_without_privilege_is_refused_and_the_limit_named() {
-    let limit = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-        .expect("a limit")
-        .trim()
-        .to_owned();
-    assert!(limit.parse::<u16>().expect("a number") > 80, "port 80 is free for all here");
-    let builder = if nix::unistd::geteuid().is_root() { as_nobody() } else { alive() };
-    refused(
-        builder.listen("127.0.0.1:80").command(["sleep", "1000"]),
-        BIND,
-        &[
-            "cannot bind `127.0.0.1:80`: permission denied",
-            &format!("ports below {limit} need CAP_NET_BIND_SERVICE"),
-            "choose a higher one",
-        ],
-    );
-}
-
-#[test]
 fn without_privilege_it_serves_like_anybody() {
     if !nix::unistd::geteuid().is_root() {
         // Then all the other tests have shown it.
