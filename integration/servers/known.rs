@@ -59,10 +59,12 @@ fn words(line: &str) -> Vec<String> {
 }
 
 impl Server {
-    /// Whether it closes connections that it has accepted and read nothing from when it is asked to
-    /// stop. No supervisor can help this while all workers accept from one socket.
+    /// Whether it can close a connection that it has just accepted and read nothing from, when it is
+    /// asked to stop: uvicorn and puma take it for an idle one, and in Go an accepted connection is
+    /// not known to the server yet (golang/go#34163). No supervisor can help this while the workers
+    /// of all generations accept from one socket.
     pub fn closes_unread(&self) -> bool {
-        ["uvicorn", "puma"].contains(&self.name.as_str())
+        ["uvicorn", "puma", "caddy"].contains(&self.name.as_str())
     }
 
     /// As the server itself says it.

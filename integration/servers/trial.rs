@@ -95,7 +95,8 @@ pub fn run(server: &Server) -> Outcome {
     Outcome { evidence: evidence.join(", "), new, kept, reloads }
 }
 
-/// Fails if a new connection failed by anything but the server's own fault.
+/// Fails if a new connection failed otherwise than by a close without an answer, and for most servers
+/// then as well. Those that are known for it are forgiven one for each worker that stopped.
 fn judge(server: &Server, daemon: &Daemon, new: &Report, reloads: u32) {
     let own: u64 = [Class::EofBeforeResponse, Class::ResetBeforeResponse]
         .map(|class| new.failed(class(Exchange::First)))
