@@ -29,6 +29,7 @@ mod restart;
 mod scale;
 mod service_manager;
 mod site;
+mod socket_options;
 mod sockets;
 mod start;
 mod stop;

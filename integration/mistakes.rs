@@ -347,7 +347,7 @@ fn a_pid_file_that_cannot_be_written_fails_and_frees_the_sockets() {
 
 /// Everything that this user may not see is between the binary and the root of the file system, so
 /// it runs a copy.
-fn as_nobody() -> Builder {
+pub(crate) fn as_nobody() -> Builder {
     let builder = wrapped(
         "copy=$(dirname \"$0\")/shepherd-copy\n\
          cp \"$1\" \"$copy\" && shift\n\

@@ -170,6 +170,9 @@ Durations are numbers with a unit: 500ms, 30s, 1m30s, 2h.
 Options of sockets, as in `-p 8000,backlog=1024`:
   backlog=N  how many connections may wait to be accepted; the kernel cuts it to net.core.somaxconn
              [default: 4096]
+  mode=MODE, user=USER, group=GROUP
+             of the file of a unix path: who may connect [default: 0660, ours]
+  unlink=no  the file of a unix path stays when shepherd stops
 
 Signals to shepherd:
   HUP        reload: read the environment files, the directory and the program again, start a new

@@ -27,7 +27,7 @@ pub(super) fn main(run: Run) -> ExitCode {
             fail(&error);
             match error {
                 StartError::Usage(_) => exit_code::USAGE,
-                StartError::Definition(_) => exit_code::CONFIGURATION,
+                StartError::Definition(_) | StartError::SocketAccess(_) => exit_code::CONFIGURATION,
                 StartError::Bind(_) => exit_code::BIND,
                 StartError::Inherited(_)
                 | StartError::RuntimeDir(_)

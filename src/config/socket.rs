@@ -282,7 +282,8 @@ fn parts(text: &str) -> Vec<String> {
 
 fn kind(transport: Transport, address: &Address) -> Kind {
     match (transport, address) {
-        (_, Address::Unix(_) | Address::Abstract(_)) => Kind::Unix,
+        (_, Address::Unix(_)) => Kind::UnixPath,
+        (_, Address::Abstract(_)) => Kind::Abstract,
         (Transport::Datagram, _) => Kind::Udp,
         (Transport::Stream | Transport::Seqpacket, _) => Kind::Tcp,
     }

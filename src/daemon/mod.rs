@@ -62,7 +62,10 @@ pub enum StartError {
     Inherited(#[from] InheritedError),
     /// A socket.
     #[error("{0}")]
-    Bind(#[from] BindError),
+    Bind(BindError),
+    /// A user or group that a socket's file is to belong to.
+    #[error("{0}")]
+    SocketAccess(BindError),
     /// Its name and its directory.
     #[error("{0}")]
     RuntimeDir(#[from] RuntimeDirError),
@@ -87,6 +90,15 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
+}
+
+impl From<BindError> for StartError {
+    fn from(error: BindError) -> StartError {
+        match error {
+            BindError::Access { .. } => StartError::SocketAccess(error),
+            error => StartError::Bind(error),
+        }
+    }
 }
 
 /// How a daemon that was asked to stop ended.
@@ -141,13 +153,13 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let Bound { listeners, unused, warnings } = listeners::bind_all(&config.sockets, handed_over)?;
     if listeners.len() > SOCKETS_MAX {
         let count = listeners.len();
-        listeners.into_iter().for_each(Listener::close);
+        listeners.into_iter().for_each(Listener::discard);
         return Err(RunConfigError::TooManySockets(count).into());
     }
     let pid_file = match config.pid_file.as_deref().map(PidFile::write).transpose() {
         Ok(pid_file) => pid_file,
         Err(error) => {
-            listeners.into_iter().for_each(Listener::close);
+            listeners.into_iter().for_each(Listener::discard);
             let path = config.pid_file.clone().unwrap_or_default();
             return Err(StartError::PidFile { path, error });
         }

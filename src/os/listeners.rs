@@ -10,63 +10,31 @@
 //! are one file because all or none has to be read in one place.
 
 mod error;
+mod listener;
+mod warning;
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::SockType;
-use nix::sys::stat::fstat;
 
 pub use self::error::BindError;
+pub use self::listener::{Listener, Origin};
+pub use self::warning::Warning;
 
 use crate::config::socket::{Address, SocketSpec, Transport};
-use crate::config::socket_options::BACKLOG;
 use crate::os::abstract_name::{self, AbstractNameError};
 use crate::os::holder::Holder;
-use crate::os::inherited::{Endpoint, Inherited};
+use crate::os::inherited::Inherited;
 use crate::os::ip_socket;
 use crate::os::local_address::LocalAddress;
-use crate::os::shared_socket;
 use crate::os::sys;
-use crate::os::unix_path::{self, UnixPath, UnixPathError};
+use crate::os::unix_path::{self, Access, UnixPathError};
 
 /// How often another port is tried until both addresses of `localhost` have it free. One try fails
 /// only where somebody holds the port on the other address alone.
 const LOCALHOST_TRIES_MAX: u32 = 16;
-
-/// A socket that accepts connections or receives datagrams, and what is known of it.
-#[derive(Debug)]
-pub struct Listener {
-    /// Close-on-exec.
-    pub fd: OwnedFd,
-    /// What workers find it under in `LISTEN_FDNAMES`; `None` where it has no name.
-    pub name: Option<String>,
-    /// What it carries.
-    pub transport: Transport,
-    /// Where it is to be reached, as the kernel tells it: port 0 is not seen here.
-    pub address: LocalAddress,
-    /// What `/proc/PID/fd` and sock_diag(7) know the socket by.
-    pub inode: u64,
-    /// Whether we bound it or were given it.
-    pub origin: Origin,
-    /// How many connections may wait to be accepted, as it was configured, or as whoever handed the
-    /// socket over set it and the kernel shows that; of no meaning where datagrams are received.
-    pub backlog: Option<u32>,
-    /// The same as the kernel cut it, where it shows that.
-    pub(super) backlog_cut: Option<u32>,
-    path: Option<UnixPath>,
-}
-
-/// Where a listener comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// We bound it.
-    Bound,
-    /// Whoever started us handed it over.
-    Inherited,
-}
 
 /// What [`bind_all`] made of the specifications.
 #[derive(Debug)]
@@ -77,32 +45,6 @@ pub struct Bound {
     pub unused: Vec<Inherited>,
     /// What is not as it was asked for, though everything works.
     pub warnings: Vec<Warning>,
-}
-
-/// What is not as it was asked for, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// The kernel cuts a backlog without a word (listen(2)).
-    BacklogCut {
-        /// The socket, as it was asked for.
-        socket: String,
-        /// What was asked for.
-        asked: u32,
-        /// What it is cut to.
-        limit: u32,
-    },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Warning::BacklogCut { socket, asked, limit } => write!(
-                formatter,
-                "the backlog {asked} of {socket} is cut to {limit}, the kernel's \
-                 net.core.somaxconn; raise that, or ask for less"
-            ),
-        }
-    }
 }
 
 /// Whether this process has bound others already, so that it may stand in its own way.
@@ -135,101 +77,35 @@ impl Others {
 ///
 /// If any of the sockets cannot be had.
 pub fn bind_all(specs: &[SocketSpec], inherited: Vec<Inherited>) -> Result<Bound, BindError> {
+    // Before anything is bound.
+    let wanted = specs.iter().map(Wanted::new).collect::<Result<Vec<_>, _>>()?;
     let mut listeners = Vec::new();
-    let result = if specs.is_empty() {
+    let mut warnings = warning::of_backlogs(specs, warning::somaxconn());
+    let result = if wanted.is_empty() {
         use_all(inherited, &mut listeners)
     } else {
-        fill(specs, inherited, &mut listeners)
+        fill(&wanted, inherited, &mut listeners, &mut warnings)
     };
     match result {
-        Ok(unused) => Ok(Bound { listeners, unused, warnings: warnings(specs, somaxconn()) }),
+        Ok(unused) => Ok(Bound { listeners, unused, warnings }),
         Err(error) => {
-            for listener in listeners {
-                listener.close();
-            }
+            listeners.into_iter().for_each(Listener::discard);
             Err(error)
         }
     }
 }
 
-impl Listener {
-    /// Closes our copy of the socket. The file of a unix socket that we bound is removed first, if
-    /// it is still ours.
-    pub fn close(self) {
-        if let Some(path) = self.path {
-            path.remove();
-        }
-    }
+/// What is asked for, with what had to be looked up for it.
+struct Wanted<'a> {
+    spec: &'a SocketSpec,
+    access: Access,
+}
 
-    /// Where it is to be reached, as it is asked for: `udp:[::1]:53`.
-    #[must_use]
-    pub fn place(&self) -> String {
-        self.address.place(self.transport)
-    }
-
-    /// Listens once more with the configured backlog. Whoever has the socket can lower the backlog
-    /// for all, as a worker does that calls listen(2) itself, or end the listening of a TCP socket
-    /// by shutdown(2); this undoes both. Connections that wait stay. A datagram socket is left alone.
-    ///
-    /// # Errors
-    ///
-    /// What listen(2) says: EADDRINUSE where it had ended and another socket has the address.
-    pub fn listen_again(&mut self) -> Result<(), Errno> {
-        if let Some(backlog) = self.backlog
-            && self.transport.accepts()
-        {
-            listen(&self.fd, backlog)?;
-            // What the kernel cuts it to is a setting that may have changed.
-            self.backlog_cut = shared_socket::backlog(&self.fd);
-        }
-        Ok(())
-    }
-
-    fn new(
-        fd: OwnedFd,
-        transport: Transport,
-        name: Option<String>,
-        origin: Origin,
-        backlog: Option<u32>,
-    ) -> Result<Listener, Errno> {
-        let address = LocalAddress::of(&fd)?.ok_or(Errno::EAFNOSUPPORT)?;
-        let inode = fstat(&fd)?.st_ino;
-        let backlog_cut = shared_socket::backlog(&fd);
-        let backlog = backlog.or(backlog_cut);
-        Ok(Listener {
-            fd,
-            name,
-            transport,
-            address,
-            inode,
-            origin,
-            backlog,
-            backlog_cut,
-            path: None,
-        })
-    }
-
-    /// Takes a socket that was handed over, for a specification or for none. One that listens
-    /// already keeps its backlog, unless another is asked for.
-    fn inherited(socket: Inherited, spec: Option<&SocketSpec>) -> Result<Listener, BindError> {
-        let name = spec.and_then(|spec| spec.name.as_ref()).map(ToString::to_string);
-        let name = name.or_else(|| socket.name.clone());
-        let text = socket.to_string();
-        let failed = |errno| BindError::InheritedListen { socket: text.clone(), errno };
-        let asked = spec.and_then(|spec| spec.options.backlog);
-        let (transport, backlog) = match socket.endpoint {
-            Endpoint::Listening(transport, _) => (transport, asked),
-            Endpoint::Bound(transport, _) => (transport, Some(asked.unwrap_or(BACKLOG))),
-            Endpoint::Other(what) => {
-                return Err(BindError::InheritedKind { name: name.unwrap_or_default(), what });
-            }
-        };
-        if let Some(backlog) = backlog
-            && transport.accepts()
-        {
-            listen(&socket.fd, backlog).map_err(failed)?;
-        }
-        Listener::new(socket.fd, transport, name, Origin::Inherited, backlog).map_err(failed)
+impl<'a> Wanted<'a> {
+    fn new(spec: &'a SocketSpec) -> Result<Wanted<'a>, BindError> {
+        let access = Access::of(&spec.options)
+            .map_err(|cause| BindError::Access { socket: spec.place(), cause })?;
+        Ok(Wanted { spec, access })
     }
 }
 
@@ -252,22 +128,6 @@ pub(super) fn socket_type(transport: Transport) -> SockType {
     }
 }
 
-/// What of the specifications the machine does not give. The default backlog is cut without a word:
-/// nobody has asked for that number.
-fn warnings(specs: &[SocketSpec], somaxconn: Option<u32>) -> Vec<Warning> {
-    let cut = |spec: &SocketSpec| {
-        let (asked, limit) = (spec.options.backlog?, somaxconn?);
-        let socket = spec.place();
-        (asked > limit).then_some(Warning::BacklogCut { socket, asked, limit })
-    };
-    specs.iter().filter_map(cut).collect()
-}
-
-/// The most connections that may wait on any socket (listen(2)).
-fn somaxconn() -> Option<u32> {
-    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
-}
-
 fn use_all(
     inherited: Vec<Inherited>,
     listeners: &mut Vec<Listener>,
@@ -281,9 +141,10 @@ fn use_all(
 }
 
 fn fill(
-    specs: &[SocketSpec],
+    wanted: &[Wanted<'_>],
     mut unused: Vec<Inherited>,
     listeners: &mut Vec<Listener>,
+    warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Inherited>, BindError> {
     let handed_names: Vec<String> =
         unused.iter().filter_map(|socket| socket.name.clone()).collect();
@@ -293,12 +154,12 @@ fn fill(
         let name = spec.name.as_ref()?.to_string();
         handed_names.contains(&name).then_some(name)
     };
-    let mut taken: Vec<Vec<Inherited>> = Vec::with_capacity(specs.len());
-    for spec in specs {
+    let mut taken: Vec<Vec<Inherited>> = Vec::with_capacity(wanted.len());
+    for Wanted { spec, .. } in wanted {
         let name = by_name(spec);
         taken.push(extract(&mut unused, |socket| name.is_some() && socket.name == name));
     }
-    for (spec, taken) in specs.iter().zip(&mut taken) {
+    for (Wanted { spec, .. }, taken) in wanted.iter().zip(&mut taken) {
         if by_name(spec).is_none() {
             taken.extend(extract(&mut unused, |socket| {
                 socket.place().is_some_and(|(transport, address)| serves(transport, address, spec))
@@ -310,14 +171,19 @@ fn fill(
             });
         }
     }
-    for (spec, taken) in specs.iter().zip(taken) {
+    for (wanted, taken) in wanted.iter().zip(taken) {
+        let spec = wanted.spec;
+        let options: Vec<_> = spec.options.before_bind().collect();
+        if !taken.is_empty() && !options.is_empty() {
+            warnings.push(Warning::HandedOver { socket: spec.place(), options });
+        }
         let whole = by_name(spec).is_some();
         let first = listeners.len();
         for socket in taken {
             listeners.push(Listener::inherited(socket, Some(spec))?);
         }
         if !whole {
-            bind_missing(spec, first, listeners)?;
+            bind_missing(wanted, first, listeners)?;
         }
     }
     Ok(unused)
@@ -373,10 +239,11 @@ fn serves(transport: Transport, held: &LocalAddress, spec: &SocketSpec) -> bool 
 
 /// Binds what the specification asks for and `listeners[first..]` do not serve.
 fn bind_missing(
-    spec: &SocketSpec,
+    wanted: &Wanted<'_>,
     first: usize,
     listeners: &mut Vec<Listener>,
 ) -> Result<(), BindError> {
+    let Wanted { spec, access } = *wanted;
     let served = listeners.len() > first;
     let others = Others::of(listeners);
     match &spec.address {
@@ -389,7 +256,7 @@ fn bind_missing(
                 })
                 .collect();
             for fd in localhost(*port, &missing, spec, others)? {
-                listeners.push(bound(fd, spec, None)?);
+                listeners.push(Listener::bound(fd, spec, None)?);
             }
             if listeners.len() == first {
                 return Err(BindError::NoLoopback { socket: spec.place() });
@@ -406,38 +273,29 @@ fn bind_missing(
                 Err(refusal) if refusal.family_missing() => ip_socket::bind(v4, spec),
                 result => result,
             };
-            listeners.push(bound(fd.map_err(|refusal| refusal.explain(others))?, spec, None)?);
+            listeners.push(Listener::bound(
+                fd.map_err(|refusal| refusal.explain(others))?,
+                spec,
+                None,
+            )?);
         }
         Address::Ip(address) => {
             let fd = ip_socket::bind(*address, spec).map_err(|refusal| refusal.explain(others))?;
-            listeners.push(bound(fd, spec, None)?);
+            listeners.push(Listener::bound(fd, spec, None)?);
         }
         Address::Unix(path) => {
-            let (fd, unix_path) = unix_path::bind(path, spec.transport, spec.options.backlog())
-                .map_err(|cause| path_error(spec, cause, others))?;
-            listeners.push(bound(fd, spec, Some(unix_path))?);
+            let (fd, unix_path) =
+                unix_path::bind(path, spec.transport, spec.options.backlog(), access)
+                    .map_err(|cause| path_error(spec, cause, others))?;
+            listeners.push(Listener::bound(fd, spec, Some(unix_path))?);
         }
         Address::Abstract(name) => {
             let fd = abstract_name::bind(name, spec.transport, spec.options.backlog())
                 .map_err(|cause| name_error(spec, cause, others))?;
-            listeners.push(bound(fd, spec, None)?);
+            listeners.push(Listener::bound(fd, spec, None)?);
         }
     }
     Ok(())
-}
-
-fn bound(fd: OwnedFd, spec: &SocketSpec, path: Option<UnixPath>) -> Result<Listener, BindError> {
-    let name = spec.name.as_ref().map(ToString::to_string);
-    let backlog = spec.options.backlog();
-    match Listener::new(fd, spec.transport, name, Origin::Bound, Some(backlog)) {
-        Ok(listener) => Ok(Listener { path, ..listener }),
-        Err(errno) => {
-            if let Some(path) = path {
-                path.remove();
-            }
-            Err(BindError::System { socket: spec.place(), operation: "getsockname", errno })
-        }
-    }
 }
 
 fn loopbacks(port: u16) -> [SocketAddr; 2] {

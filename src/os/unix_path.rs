@@ -16,19 +16,19 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open};
 use nix::poll::{PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockFlag, UnixAddr, bind as bind_socket, connect, getsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Gid, Group, Uid, User, fchownat};
 
 use crate::config::socket::Transport;
+use crate::config::socket_options::SocketOptions;
+use crate::config::text::one_line;
 use crate::os::holder::{self, Holder};
 use crate::os::listeners::{listen, socket_type};
-
-/// Owner and group may connect (unix(7): connecting needs write permission).
-const MODE: u32 = 0o660;
 
 /// How often bind is tried: each further try follows a change that somebody else made.
 const TRIES_MAX: u32 = 8;
@@ -38,9 +38,73 @@ const TRIES_MAX: u32 = 8;
 const LOCK_TRIES_MAX: u32 = 200;
 const LOCK_WAIT_MS: u8 = 10;
 
+/// Who may connect to a unix path: what its file is to have (unix(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The permission bits.
+    pub mode: u32,
+    /// Who owns it; ourselves without it.
+    pub user: Option<Uid>,
+    /// Its group; ours, or the directory's where that is set-group-id, without it.
+    pub group: Option<Gid>,
+}
+
+/// Why the owner that was asked for cannot be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum AccessError {
+    #[error(
+        "this machine has no {kind} `{}`; create the {kind} first, or write a number",
+        one_line(.name)
+    )]
+    Unknown { kind: &'static str, name: String },
+    #[error("the {kind} `{}` cannot be looked up: {}", one_line(.name), .errno.desc())]
+    LookUp { kind: &'static str, name: String, errno: Errno },
+}
+
+impl Access {
+    /// What the options of a socket ask for, names looked up. This may ask a name service, so it is
+    /// for the start only.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such user or group.
+    pub fn of(options: &SocketOptions) -> Result<Access, AccessError> {
+        let user = options.user.as_deref().map(|name| {
+            let look_up = |name: &str| Ok(User::from_name(name)?.map(|user| user.uid.as_raw()));
+            id("user", name, look_up).map(Uid::from_raw)
+        });
+        let group = options.group.as_deref().map(|name| {
+            let look_up = |name: &str| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()));
+            id("group", name, look_up).map(Gid::from_raw)
+        });
+        Ok(Access { mode: options.mode(), user: user.transpose()?, group: group.transpose()? })
+    }
+}
+
+/// A number stands for itself, also where nobody has it.
+fn id(
+    kind: &'static str,
+    name: &str,
+    look_up: impl FnOnce(&str) -> Result<Option<u32>, Errno>,
+) -> Result<u32, AccessError> {
+    // The highest number means "leave it" to chown(2).
+    if let Some(number) = name.parse().ok().filter(|number| *number != u32::MAX) {
+        return Ok(number);
+    }
+    match look_up(name) {
+        Ok(Some(id)) => Ok(id),
+        Ok(None) => Err(AccessError::Unknown { kind, name: name.to_owned() }),
+        Err(errno) => Err(AccessError::LookUp { kind, name: name.to_owned(), errno }),
+    }
+}
+
 /// A path that we bound, and which file it was then.
 #[derive(Debug)]
 pub struct UnixPath {
+    /// As it was asked for: the kernel takes 107 bytes, and the absolute path may have more.
+    asked: PathBuf,
+    access: Access,
     /// Absolute, so that a later change of directory does no harm.
     path: PathBuf,
     device: u64,
@@ -79,6 +143,12 @@ pub enum UnixPathError {
     Unremovable { errno: Errno },
     #[error("others keep binding and removing it; see who does")]
     Contended,
+    #[error(
+        "its file cannot be given to another user or group: {}; that needs CAP_CHOWN, or for a \
+         group that this user is in it",
+        .errno.desc()
+    )]
+    Owner { errno: Errno },
     #[error("{operation} failed: {}", .errno.desc())]
     System { operation: &'static str, errno: Errno },
 }
@@ -92,6 +162,7 @@ pub fn bind(
     path: &Path,
     transport: Transport,
     backlog: u32,
+    access: Access,
 ) -> Result<(OwnedFd, UnixPath), UnixPathError> {
     let system = |operation| move |errno| UnixPathError::System { operation, errno };
     let address = UnixAddr::new(path).map_err(|_| UnixPathError::TooLong)?;
@@ -104,12 +175,12 @@ pub fn bind(
         .map_err(system("socket"))?;
     // On Linux the file that bind makes gets the mode of the socket, less the umask: it is never
     // open to more people than it will be in the end.
-    fchmod(&fd, Mode::from_bits_truncate(MODE)).map_err(system("fchmod"))?;
+    fchmod(&fd, Mode::from_bits_truncate(access.mode)).map_err(system("fchmod"))?;
 
     for _ in 0..TRIES_MAX {
         match bind_socket(fd.as_raw_fd(), &address) {
             Ok(()) => {
-                let bound = own(absolute)?;
+                let bound = own(path, absolute, access)?;
                 return match listen(&fd, backlog) {
                     Ok(()) => Ok((fd, bound)),
                     Err(errno) => {
@@ -138,6 +209,26 @@ pub fn bind(
 }
 
 impl UnixPath {
+    /// Whether clients still find the file that we bound at the path.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.is(&self.path)
+    }
+
+    /// Binds another socket to the path, with the same permissions and owner. A file of ours is
+    /// replaced if nobody listens behind it any more.
+    ///
+    /// # Errors
+    ///
+    /// If the path cannot be bound, or somebody listens on it, which may be this process.
+    pub fn bind_again(
+        &self,
+        transport: Transport,
+        backlog: u32,
+    ) -> Result<(OwnedFd, UnixPath), UnixPathError> {
+        bind(&self.asked, transport, backlog, self.access)
+    }
+
     /// Removes the file if it is still the one that we bound.
     ///
     /// Call it while the socket is open: an open socket keeps its file's inode number from being
@@ -149,14 +240,17 @@ impl UnixPath {
     }
 
     fn remove_locked(self) {
-        let Ok(metadata) = fs::symlink_metadata(&self.path) else {
-            return;
-        };
-        if (metadata.dev(), metadata.ino()) == (self.device, self.inode) {
+        if self.is_there() {
             // A directory that may not be written to any more keeps its file; the next start
             // replaces it.
             let _ = fs::remove_file(&self.path);
         }
+    }
+
+    /// Whether this is the file, without following a link.
+    fn is(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
     }
 }
 
@@ -167,32 +261,48 @@ pub fn same(left: &Path, right: &Path) -> bool {
         || matches!((absolute(left), absolute(right)), (Ok(left), Ok(right)) if left == right)
 }
 
-/// Records which file it is, and gives it the mode that the umask took away.
-fn own(path: PathBuf) -> Result<UnixPath, UnixPathError> {
+/// Records which file it is, and gives it its owner and the mode that the umask took away.
+fn own(asked: &Path, path: PathBuf, access: Access) -> Result<UnixPath, UnixPathError> {
     let system = |operation| {
         move |error: io::Error| UnixPathError::System { operation, errno: errno_of(&error) }
     };
     let metadata = fs::symlink_metadata(&path).map_err(system("stat"))?;
-    let bound = UnixPath { path, device: metadata.dev(), inode: metadata.ino() };
-    if metadata.permissions().mode() & 0o777 != MODE {
-        // Through a descriptor, so that a link put in its place is not followed.
-        let result =
-            open(&bound.path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
-                .map_err(io::Error::from)
-                .and_then(|file| {
-                    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-                    let found = fs::metadata(&link)?;
-                    if (found.dev(), found.ino()) == (bound.device, bound.inode) {
-                        fs::set_permissions(&link, fs::Permissions::from_mode(MODE))?;
-                    }
-                    Ok(())
-                });
-        if let Err(error) = result {
+    let asked = asked.to_owned();
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let bound = UnixPath { asked, access, path, device, inode };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode == access.mode && access.user.is_none() && access.group.is_none() {
+        return Ok(bound);
+    }
+    match bound.give_away() {
+        Ok(()) => Ok(bound),
+        Err(error) => {
             bound.remove_locked();
-            return Err(system("chmod")(error));
+            Err(error)
         }
     }
-    Ok(bound)
+}
+
+impl UnixPath {
+    /// Sets owner and mode through a descriptor, so that a link put in the file's place is not
+    /// followed. The owner first: until then nobody but ourselves gets more than before.
+    fn give_away(&self) -> Result<(), UnixPathError> {
+        let system = |operation| move |errno| UnixPathError::System { operation, errno };
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = open(&self.path, flags, Mode::empty()).map_err(system("open"))?;
+        let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let found = fs::metadata(&link).map_err(|error| system("stat")(errno_of(&error)))?;
+        if (found.dev(), found.ino()) != (self.device, self.inode) {
+            return Ok(());
+        }
+        let Access { mode, user, group } = self.access;
+        if user.is_some() || group.is_some() {
+            fchownat(&file, "", user, group, AtFlags::AT_EMPTY_PATH)
+                .map_err(|errno| UnixPathError::Owner { errno })?;
+        }
+        fs::set_permissions(&link, fs::Permissions::from_mode(mode))
+            .map_err(|error| system("chmod")(errno_of(&error)))
+    }
 }
 
 /// Removes what is at the path if it is a socket that nobody listens on.
@@ -318,170 +428,4 @@ fn errno_of(error: &io::Error) -> Errno {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-    use std::thread;
-    use std::time::Duration;
-
-    use crate::os::clock;
-
-    fn bind(path: &Path) -> Result<(OwnedFd, UnixPath), UnixPathError> {
-        super::bind(path, Transport::Stream, 16)
-    }
-
-    fn stale(path: &Path) {
-        drop(UnixListener::bind(path).unwrap());
-    }
-
-    fn entries(directory: &Path) -> usize {
-        fs::read_dir(directory).unwrap().count()
-    }
-
-    #[test]
-    fn binds_for_owner_and_group_and_removes_its_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.sock");
-        let (fd, bound) = bind(&path).unwrap();
-        let metadata = fs::symlink_metadata(&path).unwrap();
-        assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
-        UnixStream::connect(&path).unwrap();
-        bound.remove();
-        drop(fd);
-        assert_eq!(entries(directory.path()), 0);
-    }
-
-    #[test]
-    fn replaces_a_stale_socket() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.sock");
-        stale(&path);
-        let _bound = bind(&path).unwrap();
-        UnixStream::connect(&path).unwrap();
-        assert_eq!(entries(directory.path()), 1);
-    }
-
-    #[test]
-    fn refuses_a_live_socket_and_names_its_holder() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.sock");
-        let _live = UnixListener::bind(&path).unwrap();
-        let error = bind(&path).unwrap_err();
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert!(matches!(error, UnixPathError::Live { holder } if holder.pid == own));
-        UnixStream::connect(&path).unwrap();
-    }
-
-    #[test]
-    fn refuses_a_live_socket_whose_queue_is_full() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.sock");
-        let (_fd, _bound) = super::bind(&path, Transport::Stream, 0).unwrap();
-        let _queued = UnixStream::connect(&path).unwrap();
-        let error = bind(&path).unwrap_err();
-        assert!(matches!(error, UnixPathError::Live { .. }), "{error}");
-    }
-
-    #[test]
-    fn refuses_a_live_socket_of_another_type() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.sock");
-        let own = i32::try_from(std::process::id()).unwrap();
-        let datagram = UnixDatagram::bind(&path).unwrap();
-        let error = bind(&path).unwrap_err();
-        assert!(matches!(error, UnixPathError::Live { holder } if holder.pid == own));
-        drop(datagram);
-        let (stream, _bound) = bind(&path).unwrap();
-        let error = super::bind(&path, Transport::Seqpacket, 16).unwrap_err();
-        assert!(matches!(error, UnixPathError::Live { holder } if holder.pid == own));
-        drop(stream);
-        super::bind(&path, Transport::Seqpacket, 16).unwrap();
-    }
-
-    #[test]
-    fn never_touches_what_is_not_a_socket() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("file");
-        fs::write(&file, "kept").unwrap();
-        let target = directory.path().join("target");
-        stale(&target);
-        let link = directory.path().join("link");
-        std::os::unix::fs::symlink(&target, &link).unwrap();
-        for path in [&file, &link] {
-            assert!(matches!(bind(path), Err(UnixPathError::NotSocket)));
-        }
-        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
-        assert_eq!(entries(directory.path()), 3);
-    }
-
-    #[test]
-    fn says_which_directory_is_missing() {
-        let directory = tempfile::tempdir().unwrap();
-        let missing = directory.path().join("a");
-        let error = bind(&missing.join("x.sock")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            format!("the directory `{}` does not exist; create it first", missing.display())
-        );
-        fs::write(&missing, "").unwrap();
-        let error = bind(&missing.join("x.sock")).unwrap_err();
-        assert!(matches!(error, UnixPathError::DirectoryNot { .. }), "{error}");
-    }
-
-    #[test]
-    fn leaves_a_file_that_is_not_its_own_any_more() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.sock");
-        let (_fd, bound) = bind(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        let _other = UnixListener::bind(&path).unwrap();
-        bound.remove();
-        UnixStream::connect(&path).unwrap();
-    }
-
-    #[test]
-    fn of_many_that_start_at_once_exactly_one_gets_the_path() {
-        let directory = tempfile::tempdir().unwrap();
-        for round in 0..10 {
-            let path = directory.path().join(format!("{round}.sock"));
-            stale(&path);
-            let results: Vec<_> = thread::scope(|scope| {
-                let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| bind(&path))).collect();
-                starts.into_iter().map(|start| start.join().unwrap()).collect()
-            });
-            assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-            UnixStream::connect(&path).unwrap();
-        }
-    }
-
-    #[test]
-    fn goes_on_when_the_lock_is_held_for_ever() {
-        let directory = tempfile::tempdir().unwrap();
-        let _held = lock(directory.path(), 1).unwrap().unwrap();
-        bind(&directory.path().join("x.sock")).unwrap();
-    }
-
-    #[test]
-    fn removes_at_once_when_the_lock_is_held_for_ever() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x.sock");
-        let (_fd, bound) = bind(&path).unwrap();
-        let _held = lock(directory.path(), 1).unwrap().unwrap();
-        let soon = clock::now() + Duration::from_secs(1);
-        bound.remove();
-        assert!(clock::now() < soon, "it waited");
-        assert_eq!(entries(directory.path()), 0);
-    }
-
-    #[test]
-    fn paths_are_the_same_through_links_to_their_directory() {
-        let directory = tempfile::tempdir().unwrap();
-        let real = directory.path().join("real");
-        fs::create_dir(&real).unwrap();
-        let link = directory.path().join("link");
-        std::os::unix::fs::symlink(&real, &link).unwrap();
-        assert!(same(&real.join("x"), &link.join("x")));
-        assert!(!same(&real.join("x"), &link.join("y")));
-        assert!(!same(&real.join("x"), &directory.path().join("missing/x")));
-    }
-}
+mod tests;

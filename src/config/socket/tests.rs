@@ -1,6 +1,7 @@
 //! Every form of a socket that can be written, and every mistake in one.
 
 use super::*;
+use crate::config::socket_options::AtTheStop;
 use proptest::prelude::*;
 
 #[test]
@@ -59,8 +60,32 @@ fn reads_every_transport() {
 fn reads_every_option() {
     let every = "http=8000,backlog=1024";
     let spec: SocketSpec = every.parse().unwrap();
-    assert_eq!(spec.options, SocketOptions { backlog: Some(1024) });
+    assert_eq!(spec.options, SocketOptions { backlog: Some(1024), ..SocketOptions::default() });
     assert_eq!(spec.to_string(), every);
+
+    let unix = "seqpacket:/run/a,,,backlog=9,mode=0600,user=www-data,group=0,unlink=no";
+    let spec: SocketSpec = unix.parse().unwrap();
+    let expected = SocketOptions {
+        backlog: Some(9),
+        mode: Some(0o600),
+        user: Some("www-data".to_owned()),
+        group: Some("0".to_owned()),
+        at_the_stop: AtTheStop::Kept,
+    };
+    assert_eq!((&spec.address, &spec.options), (&Address::Unix("/run/a,".into()), &expected));
+    assert_eq!(spec.to_string(), unix);
+    let early: Vec<_> = spec.options.before_bind().collect();
+    assert_eq!(early, ["mode", "user", "group", "unlink"]);
+}
+
+#[test]
+fn reads_other_spellings_of_the_same_option() {
+    for (text, canonical) in [
+        ("unix:x,unlink=yes,mode=600", "unix:x,mode=0600"),
+        ("unix:x,group=1,user=2,backlog=7", "unix:x,backlog=7,user=2,group=1"),
+    ] {
+        assert_eq!(text.parse::<SocketSpec>().unwrap().to_string(), canonical);
+    }
 }
 
 #[test]
@@ -80,6 +105,19 @@ fn says_what_is_wrong_with_an_option() {
         ("8000,backlog", "the option `backlog` needs a value; write `backlog=1024`"),
         ("8000,backlog=0", &format!("`backlog=0` {number}")),
         ("8000,backlog=+1", &format!("`backlog=+1` {number}")),
+        (
+            "unix:x,mode=0888",
+            "`mode=0888` is not an octal number from 0 to 0777; write `mode=0660`",
+        ),
+        ("unix:x,mode=", "`mode=` is not an octal number from 0 to 0777; write `mode=0660`"),
+        ("unix:x,unlink", "the option `unlink` needs a value; write `unlink=no`"),
+        ("unix:x,unlink=0", "`unlink=0` is not `yes` or `no`; write `unlink=no`"),
+        ("unix:x,user=", "`user=` is not a user's name or number; write `user=www-data`"),
+        ("8000,mode=0600", "the option `mode` is for unix sockets with a path only; leave it away"),
+        (
+            "unix:@x,user=root",
+            "the option `user` is for unix sockets with a path only; leave it away",
+        ),
         (
             "udp:53,backlog=1",
             "the option `backlog` is for sockets that accept connections only; leave it away",
@@ -234,9 +272,16 @@ proptest! {
         name in proptest::option::of(names()),
         (transport, address) in endpoints(),
         backlog in proptest::option::of(1..=i32::MAX.unsigned_abs()),
+        mode in proptest::option::of(0..=0o777_u32),
+        user in proptest::option::of("[a-z,=0-9]{1,9}"),
     ) {
-        let backlog = backlog.filter(|_| transport != Transport::Datagram);
-        let options = SocketOptions { backlog };
+        let is_path = matches!(address, Address::Unix(_));
+        let options = SocketOptions {
+            backlog: backlog.filter(|_| transport != Transport::Datagram),
+            mode: mode.filter(|_| is_path),
+            user: user.filter(|_| is_path),
+            ..SocketOptions::default()
+        };
         let spec = SocketSpec { name, transport, address, options };
         prop_assert_eq!(spec.to_string().parse(), Ok(spec));
     }

@@ -6,7 +6,7 @@ use super::LOCALHOST_TRIES_MAX;
 use crate::os::abstract_name::AbstractNameError;
 use crate::os::holder::Holder;
 use crate::os::inherited::OtherEndpoint;
-use crate::os::unix_path::UnixPathError;
+use crate::os::unix_path::{AccessError, UnixPathError};
 
 /// Why a socket is not there.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,8 @@ pub enum BindError {
          127.0.0.1 and ::1; choose a port"
     )]
     LocalhostContended { socket: String },
+    #[error("cannot bind `{socket}`: {cause}")]
+    Access { socket: String, cause: AccessError },
     #[error("cannot bind `{socket}`: {cause}")]
     Path { socket: String, cause: UnixPathError },
     #[error("cannot bind `{socket}`: {cause}")]

@@ -12,6 +12,7 @@ use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockaddrStorage, bind, getsockopt, setsockopt, shutdown,
     socket, sockopt,
 };
+use nix::sys::stat::fstat;
 
 #[test]
 fn a_bare_port_serves_both_families() {
@@ -155,7 +156,8 @@ fn listens_again_after_a_shutdown_and_with_its_own_backlog() {
 #[test]
 fn a_backlog_that_the_kernel_cuts_is_told_once_for_each_socket_that_asked() {
     let wanted = specs(&["8000,backlog=200", "udp:53", "a=localhost:80,backlog=129", "81"]);
-    let said: Vec<_> = warnings(&wanted, Some(128)).iter().map(ToString::to_string).collect();
+    let said: Vec<_> =
+        warning::of_backlogs(&wanted, Some(128)).iter().map(ToString::to_string).collect();
     let expected = [("8000", 200), ("localhost:80", 129)].map(|(place, asked)| {
         format!(
             "the backlog {asked} of {place} is cut to 128, the kernel's net.core.somaxconn; raise \
@@ -163,9 +165,80 @@ fn a_backlog_that_the_kernel_cuts_is_told_once_for_each_socket_that_asked() {
         )
     });
     assert_eq!(said, expected);
-    assert_eq!(warnings(&wanted, Some(200)), []);
-    assert_eq!(warnings(&wanted, None), []);
-    assert!(somaxconn().is_some());
+    assert_eq!(warning::of_backlogs(&wanted, Some(200)), []);
+    assert_eq!(warning::of_backlogs(&wanted, None), []);
+    assert!(warning::somaxconn().is_some());
+}
+
+#[test]
+fn a_path_that_is_gone_is_bound_again_and_others_are_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.sock");
+    let [mut unix, mut tcp] =
+        listeners(&[&*format!("unix:{},mode=0600", path.display()), "127.0.0.1:0"]);
+    assert!(unix.has_its_path() && tcp.has_its_path());
+    assert!(tcp.bind_path_again().unwrap().is_none());
+    std::fs::remove_file(&path).unwrap();
+    assert!(!unix.has_its_path());
+    let inode = unix.inode;
+    let replaced = unix.bind_path_again().unwrap().unwrap();
+    assert_eq!(fstat(&replaced).unwrap().st_ino, inode);
+    assert_ne!(unix.inode, inode);
+    assert!(unix.has_its_path());
+    UnixStream::connect(&path).unwrap();
+    unix.close();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_file_that_is_to_be_kept_stays_after_a_life_and_not_after_a_start_that_failed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.sock");
+    let unix = format!("unix:{},unlink=no", path.display());
+    let [listener] = listeners(&[&*unix]);
+    listener.close();
+    assert!(path.exists());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    bind_all(&specs(&[&unix, &taken]), Vec::new()).unwrap_err();
+    assert!(!path.exists());
+}
+
+#[test]
+fn an_owner_that_is_not_known_is_refused_before_anything_is_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = format!("unix:{}", directory.path().join("first.sock").display());
+    let path = directory.path().join("second.sock");
+    std::fs::write(&path, "in the way").unwrap();
+    let second = format!("unix:{}", path.display());
+    let wanted = [&*first, &format!("{second},group=no-such")];
+    let error = bind_all(&specs(&wanted), Vec::new()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "cannot bind `{second}`: this machine has no group `no-such`; create the group first, \
+             or write a number"
+        )
+    );
+}
+
+#[test]
+fn options_of_a_handed_over_socket_that_come_too_late_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.sock");
+    let place = format!("unix:{}", path.display());
+    let inherited = vec![from(UnixListener::bind(&path).unwrap(), None)];
+    let wanted = format!("{place},mode=0600,backlog=5,unlink=no");
+    let bound = bind_all(&specs(&[&wanted]), inherited).unwrap();
+    let said: Vec<_> = bound.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [format!(
+            "{place} was handed over to us as it is, so `mode`, `unlink` is left as it was; set it \
+             where the socket is made"
+        )]
+    );
+    assert_eq!(bound.listeners[0].backlog, Some(5));
 }
 
 #[test]

@@ -1,0 +1,199 @@
+//! One socket that is served, for as long as it is.
+//! It never decides when it is to be mended.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use super::{BindError, listen};
+use crate::config::socket::{SocketSpec, Transport};
+use crate::config::socket_options::{AtTheStop, BACKLOG};
+use crate::os::inherited::{Endpoint, Inherited};
+use crate::os::local_address::LocalAddress;
+use crate::os::shared_socket;
+use crate::os::unix_path::UnixPath;
+
+/// A socket that accepts connections or receives datagrams, and what is known of it.
+#[derive(Debug)]
+pub struct Listener {
+    /// Close-on-exec.
+    pub fd: OwnedFd,
+    /// What workers find it under in `LISTEN_FDNAMES`; `None` where it has no name.
+    pub name: Option<String>,
+    /// What it carries.
+    pub transport: Transport,
+    /// Where it is to be reached, as the kernel tells it: port 0 is not seen here.
+    pub address: LocalAddress,
+    /// What `/proc/PID/fd` and sock_diag(7) know the socket by.
+    pub inode: u64,
+    /// Whether we bound it or were given it.
+    pub origin: Origin,
+    /// How many connections may wait to be accepted, as it was configured, or as whoever handed the
+    /// socket over set it and the kernel shows that; of no meaning where datagrams are received.
+    pub backlog: Option<u32>,
+    /// The same as the kernel cut it, where it shows that.
+    pub(in crate::os) backlog_cut: Option<u32>,
+    path: Option<UnixPath>,
+    at_the_stop: AtTheStop,
+}
+
+/// Where a listener comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// We bound it.
+    Bound,
+    /// Whoever started us handed it over.
+    Inherited,
+}
+
+impl Listener {
+    /// Closes our copy of the socket at the end of its life. The file of a unix socket that we bound
+    /// is removed first, if it is still ours and not to be kept.
+    pub fn close(self) {
+        match self.at_the_stop {
+            AtTheStop::Removed => self.discard(),
+            AtTheStop::Kept => {}
+        }
+    }
+
+    /// Closes our copy of a socket that was not used after all: a file that we bound goes with it.
+    pub fn discard(self) {
+        if let Some(path) = self.path {
+            path.remove();
+        }
+    }
+
+    /// Where it is to be reached, as it is asked for: `udp:[::1]:53`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.address.place(self.transport)
+    }
+
+    /// Listens once more with the configured backlog. Whoever has the socket can lower the backlog
+    /// for all, as a worker does that calls listen(2) itself, or end the listening of a TCP socket
+    /// by shutdown(2); this undoes both. Connections that wait stay. A datagram socket is left alone.
+    ///
+    /// # Errors
+    ///
+    /// What listen(2) says: EADDRINUSE where it had ended and another socket has the address.
+    pub fn listen_again(&mut self) -> Result<(), Errno> {
+        if let Some(backlog) = self.backlog
+            && self.transport.accepts()
+        {
+            listen(&self.fd, backlog)?;
+            // What the kernel cuts it to is a setting that may have changed.
+            self.backlog_cut = shared_socket::backlog(&self.fd);
+        }
+        Ok(())
+    }
+
+    /// Whether new clients can find it: `false` where a unix path that we bound is gone or has another
+    /// file.
+    #[must_use]
+    pub fn has_its_path(&self) -> bool {
+        self.path.as_ref().is_none_or(UnixPath::is_there)
+    }
+
+    /// Binds a unix path that we bound before anew, with the same permissions, owner and backlog:
+    /// after its file was removed, or after a worker shut the socket down, which listening again does
+    /// not mend for a unix socket. The inode is another one from then on.
+    ///
+    /// Gives the socket that was replaced: workers may hold it, and connections wait in it. `None`
+    /// where there is no path of ours, and then nothing was done: a handed-over path belongs to
+    /// whoever made it, and a name without a file is free only when all who have the socket close it.
+    ///
+    /// # Errors
+    ///
+    /// If the path cannot be bound. It is live, and held by ourselves, as long as clients can connect.
+    pub fn bind_path_again(&mut self) -> Result<Option<OwnedFd>, BindError> {
+        let Some(path) = &self.path else {
+            return Ok(None);
+        };
+        let socket = self.place();
+        let (fd, path) = path
+            .bind_again(self.transport, self.backlog.unwrap_or(BACKLOG))
+            .map_err(|cause| BindError::Path { socket: socket.clone(), cause })?;
+        match fstat(&fd) {
+            Ok(found) => {
+                self.inode = found.st_ino;
+                self.path = Some(path);
+                Ok(Some(std::mem::replace(&mut self.fd, fd)))
+            }
+            Err(errno) => {
+                path.remove();
+                Err(BindError::System { socket, operation: "fstat", errno })
+            }
+        }
+    }
+
+    /// Takes a socket that we have bound.
+    pub(super) fn bound(
+        fd: OwnedFd,
+        spec: &SocketSpec,
+        path: Option<UnixPath>,
+    ) -> Result<Listener, BindError> {
+        let name = spec.name.as_ref().map(ToString::to_string);
+        let backlog = Some(spec.options.backlog());
+        match Listener::new(fd, spec.transport, name, Origin::Bound, backlog) {
+            Ok(listener) => {
+                Ok(Listener { path, at_the_stop: spec.options.at_the_stop, ..listener })
+            }
+            Err(errno) => {
+                if let Some(path) = path {
+                    path.remove();
+                }
+                Err(BindError::System { socket: spec.place(), operation: "getsockname", errno })
+            }
+        }
+    }
+
+    /// Takes a socket that was handed over, for a specification or for none. One that listens
+    /// already keeps its backlog, unless another is asked for.
+    pub(super) fn inherited(
+        socket: Inherited,
+        spec: Option<&SocketSpec>,
+    ) -> Result<Listener, BindError> {
+        let name = spec.and_then(|spec| spec.name.as_ref()).map(ToString::to_string);
+        let name = name.or_else(|| socket.name.clone());
+        let text = socket.to_string();
+        let failed = |errno| BindError::InheritedListen { socket: text.clone(), errno };
+        let asked = spec.and_then(|spec| spec.options.backlog);
+        let (transport, backlog) = match socket.endpoint {
+            Endpoint::Listening(transport, _) => (transport, asked),
+            Endpoint::Bound(transport, _) => (transport, Some(asked.unwrap_or(BACKLOG))),
+            Endpoint::Other(what) => {
+                return Err(BindError::InheritedKind { name: name.unwrap_or_default(), what });
+            }
+        };
+        if let Some(backlog) = backlog
+            && transport.accepts()
+        {
+            listen(&socket.fd, backlog).map_err(failed)?;
+        }
+        Listener::new(socket.fd, transport, name, Origin::Inherited, backlog).map_err(failed)
+    }
+    fn new(
+        fd: OwnedFd,
+        transport: Transport,
+        name: Option<String>,
+        origin: Origin,
+        backlog: Option<u32>,
+    ) -> Result<Listener, Errno> {
+        let address = LocalAddress::of(&fd)?.ok_or(Errno::EAFNOSUPPORT)?;
+        let inode = fstat(&fd)?.st_ino;
+        let backlog_cut = shared_socket::backlog(&fd);
+        Ok(Listener {
+            fd,
+            name,
+            transport,
+            address,
+            inode,
+            origin,
+            backlog: backlog.or(backlog_cut),
+            backlog_cut,
+            path: None,
+            at_the_stop: AtTheStop::Removed,
+        })
+    }
+}
