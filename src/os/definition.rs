@@ -3,18 +3,19 @@
 //! same. What only the worker will use is looked for with its rights: what these do not allow is a
 //! mistake that is told before any worker is started.
 
+mod program;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, faccessat};
 use thiserror::Error;
 
@@ -23,7 +24,8 @@ use super::limits::{self, LimitError};
 use crate::config::env_file::{self, EnvFileError};
 use crate::config::identity::Limit;
 use crate::config::run::Source;
-use crate::protocol::{exec_plan, listen_fds};
+use crate::protocol::listen_fds;
+use program::{Search, in_the_way};
 
 /// What was read.
 #[derive(Debug)]
@@ -157,9 +159,6 @@ pub enum DefinitionError {
 /// The most that is read of a file of variables.
 const ENV_FILE_MAX: u64 = 1 << 20;
 
-/// The most that is looked at of a program's head, as the kernel does (`BINPRM_BUF_SIZE`).
-const HEAD_MAX: usize = 256;
-
 /// Reads everything that `source` names.
 ///
 /// # Errors
@@ -261,18 +260,6 @@ fn open_directory(path: Option<&Path>, whom: Option<&str>) -> Result<OwnedFd, De
     Ok(directory)
 }
 
-/// The first directory on the way to `path` that may not be entered, for a message; else the last.
-fn in_the_way(path: &Path) -> String {
-    let ways: Vec<&Path> = path.ancestors().collect();
-    let is_closed = |way: &&&Path| {
-        faccessat(AT_FDCWD, **way, AccessFlags::X_OK, AtFlags::AT_EACCESS) == Err(Errno::EACCES)
-    };
-    match ways.iter().rev().find(is_closed) {
-        Some(&closed) if closed != path => format!("`{}`", closed.display()),
-        Some(_) | None => "it".to_owned(),
-    }
-}
-
 fn forbidden_hint(verb: &str) -> &'static str {
     if verb == "use directory" {
         "give it the permission, or choose another with --directory"
@@ -319,148 +306,6 @@ pub fn explain_exec(definition: &Definition, errno: i32) -> String {
     }
 }
 
-struct Found {
-    program: OwnedFd,
-    path: Vec<u8>,
-    pinned: bool,
-}
-
-/// Where a program is looked for, and with whose rights; those of the thread that looks are meant.
-struct Search<'a> {
-    directory: &'a OwnedFd,
-    /// The workers' user, where it is another.
-    whom: Option<&'a str>,
-}
-
-impl Search<'_> {
-    /// Finds the program as execvp(3) would in that directory and with that `PATH`.
-    fn find(&self, name: &OsStr, path_variable: Option<&[u8]>) -> Result<Found, DefinitionError> {
-        let shown = name.to_string_lossy().into_owned();
-        if name.is_empty() {
-            return Err(DefinitionError::NameEmpty);
-        }
-        if name.as_bytes().contains(&b'/') {
-            return self.look_at(Path::new(name), &shown);
-        }
-        let default = b"/usr/local/bin:/usr/bin:/bin".as_slice();
-        let mut worst = None;
-        for entry in path_variable.unwrap_or(default).split(|&byte| byte == b':') {
-            let entry = if entry.is_empty() { b".".as_slice() } else { entry };
-            let candidate = Path::new(OsStr::from_bytes(entry)).join(name);
-            match self.look_at(&candidate, &shown) {
-                Ok(found) => return Ok(found),
-                // As execvp(3): what is not there is passed over, what cannot be run is told in the
-                // end, and what kept us from looking is told at once.
-                Err(DefinitionError::Program { error, .. }) if is_passed_over(&error) => {}
-                Err(error @ DefinitionError::Program { .. }) => return Err(error),
-                Err(error) => worst = worst.or(Some(error)),
-            }
-        }
-        Err(worst.unwrap_or(DefinitionError::NotInPath { program: shown }))
-    }
-
-    fn look_at(&self, path: &Path, shown: &str) -> Result<Found, DefinitionError> {
-        let program = || shown.to_owned();
-        let failed = |error| DefinitionError::Program { program: program(), error };
-        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        let file = match openat(self.directory, path, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(Errno::EACCES) if self.whom.is_some() => {
-                return Err(
-                    self.forbidden(shown, &format!("enter {}", in_the_way(&self.full(path))))
-                );
-            }
-            Err(errno) => return Err(failed(explain(errno, path, self.directory))),
-        };
-        let kind = fstat(&file).map_err(|errno| failed(errno.into()))?.st_mode;
-        let mode = Mode::from_bits_truncate(kind);
-        let kind = SFlag::from_bits_truncate(kind) & SFlag::S_IFMT;
-        if kind != SFlag::S_IFREG {
-            let kind = if kind == SFlag::S_IFDIR { "a directory" } else { "not a regular file" };
-            return Err(DefinitionError::NotAFile { program: program(), kind });
-        }
-        if faccessat(self.directory, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_err() {
-            let by_others = mode.intersects(Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH);
-            return Err(if self.whom.is_some() && by_others {
-                self.forbidden(shown, "run it")
-            } else {
-                DefinitionError::NotExecutable { program: program() }
-            });
-        }
-        let head = read_head(path, self.directory);
-        let Some(interpreter) = exec_plan::interpreter(&head) else {
-            let path = path.as_os_str().as_bytes().to_vec();
-            return Ok(Found { program: file, path, pinned: true });
-        };
-        let interpreter_path = Path::new(OsStr::from_bytes(interpreter));
-        let interpreter = || String::from_utf8_lossy(interpreter).into_owned();
-        match faccessat(self.directory, interpreter_path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
-            Ok(()) => Ok(Found { program: file, path: pin_path(path), pinned: false }),
-            Err(Errno::EACCES) if self.whom.is_some() => {
-                Err(self.forbidden(shown, &format!("run its interpreter `{}`", interpreter())))
-            }
-            Err(Errno::EACCES) => {
-                let what = format!("its interpreter `{}` is not executable", interpreter());
-                Err(DefinitionError::Unsound { program: program(), what })
-            }
-            Err(_) => Err(DefinitionError::NoInterpreter {
-                program: program(),
-                interpreter: interpreter(),
-            }),
-        }
-    }
-
-    fn forbidden(&self, program: &str, what: &str) -> DefinitionError {
-        DefinitionError::Forbidden {
-            verb: "run",
-            path: program.to_owned(),
-            whom: self.whom.unwrap_or_default().to_owned(),
-            what: what.to_owned(),
-        }
-    }
-
-    /// The path from the root on, for a message.
-    fn full(&self, path: &Path) -> PathBuf {
-        use std::os::fd::AsRawFd;
-        let directory = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
-        std::fs::read_link(directory).unwrap_or_default().join(path)
-    }
-}
-
-/// Whether execvp(3) would look at the next entry of `PATH` after this: it says only that the file
-/// is not there or not for us. The last three are how network file systems say so to glibc.
-fn is_passed_over(error: &io::Error) -> bool {
-    // Ours has a text and no number.
-    error.kind() == io::ErrorKind::NotFound
-        || matches!(
-            error.raw_os_error().map(Errno::from_raw),
-            Some(
-                Errno::ENOTDIR
-                    | Errno::EACCES
-                    | Errno::ELOOP
-                    | Errno::ENAMETOOLONG
-                    | Errno::ESTALE
-                    | Errno::ENODEV
-                    | Errno::ETIMEDOUT
-            )
-        )
-}
-
-fn explain(errno: Errno, path: &Path, directory: &OwnedFd) -> io::Error {
-    let is_link = || {
-        fstatat(directory, path, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|found| {
-            SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK
-        })
-    };
-    match errno {
-        Errno::ENOENT if is_link() => {
-            io::Error::new(io::ErrorKind::NotFound, "it is a symbolic link to nothing")
-        }
-        Errno::ENOENT => io::Error::new(io::ErrorKind::NotFound, "there is no such file"),
-        errno => errno.into(),
-    }
-}
-
 /// The name with its control characters written out, for a terminal.
 fn visible(name: &str) -> String {
     let mut text = String::new();
@@ -480,31 +325,6 @@ fn interpreter_hint(interpreter: &str) -> &'static str {
     } else {
         "see its first line"
     }
-}
-
-/// The path of a script with the symbolic links of its directories resolved: a worker started
-/// between reloads runs the release that its generation began with. Its own name stays as it is,
-/// since programs look at it.
-fn pin_path(path: &Path) -> Vec<u8> {
-    let pinned = match (path.is_absolute(), path.parent(), path.file_name()) {
-        (true, Some(parent), Some(name)) => {
-            std::fs::canonicalize(parent).map(|parent| parent.join(name)).ok()
-        }
-        (_, _, _) => None,
-    };
-    pinned.unwrap_or_else(|| path.to_owned()).into_os_string().into_vec()
-}
-
-/// The first bytes of the file; none when it may be run but not read.
-fn read_head(path: &Path, directory: &OwnedFd) -> Vec<u8> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    let Ok(file) = openat(directory.as_fd(), path, flags, Mode::empty()) else {
-        return Vec::new();
-    };
-    let mut head = vec![0; HEAD_MAX];
-    let count = File::from(file).read_at(&mut head, 0).unwrap_or(0);
-    head.truncate(count);
-    head
 }
 
 #[cfg(test)]
@@ -559,19 +379,6 @@ mod tests {
         assert!(text.contains("symbolic link to nothing"), "{text}");
         let text = mistake(&source(&at("no-directory"), "sh"));
         assert!(text.contains("no-directory") && text.contains("directory"), "{text}");
-    }
-
-    #[test]
-    fn a_search_passes_over_what_is_not_there_and_stops_at_what_it_cannot_look_at() {
-        let directory = open_directory(None, None).expect("a directory");
-        let search = |path: &[u8]| {
-            Search { directory: &directory, whom: None }.find(OsStr::new("sh"), Some(path))
-        };
-        let long = [b"/", "x".repeat(300).as_bytes(), b":/etc/passwd:/no/such:/bin"].concat();
-        assert_eq!(search(&long).expect("found").path, b"/bin/sh");
-        // As no descriptor left would, a zero in a path keeps it from being opened at all.
-        let Err(error) = search(b"/\0:/bin") else { panic!("found") };
-        assert!(error.to_string().contains("Invalid argument"), "{error}");
     }
 
     #[test]
