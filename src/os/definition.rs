@@ -79,16 +79,28 @@ pub enum DefinitionError {
     /// What they may use.
     #[error("{0}")]
     Limit(#[from] LimitError),
-    /// Something that is there is closed to the workers' user.
-    #[error("cannot {verb} `{path}`: {whom} may not {what}; {}", forbidden_hint(verb))]
-    Forbidden {
-        /// What was to be done with it.
-        verb: &'static str,
-        /// What it is.
-        path: String,
+    /// A directory that is there and closed to the workers' user.
+    #[error(
+        "cannot use directory `{path}`: {whom} may not enter {way}; give it the permission, or choose another with --directory"
+    )]
+    ClosedDirectory {
+        /// Which one.
+        path: PathBuf,
         /// Whom it is closed to.
         whom: String,
-        /// What stands in the way.
+        /// What on the way to it stands in the way.
+        way: String,
+    },
+    /// A program that is there and closed to the workers' user.
+    #[error(
+        "cannot run `{program}`: {whom} may not {what}; give it the permission, or move what it runs to where it may"
+    )]
+    ClosedProgram {
+        /// Which one.
+        program: String,
+        /// Whom it is closed to.
+        whom: String,
+        /// What that user may not do.
         what: String,
     },
     /// The directory.
@@ -245,12 +257,8 @@ fn open_directory(path: Option<&Path>, whom: Option<&str>) -> Result<OwnedFd, De
     let failed = |errno: Errno| match (errno, whom) {
         (Errno::EACCES, Some(whom)) => {
             let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-            DefinitionError::Forbidden {
-                verb: "use directory",
-                whom: whom.to_owned(),
-                what: format!("enter {}", in_the_way(&path)),
-                path: path.display().to_string(),
-            }
+            let way = in_the_way(&path);
+            DefinitionError::ClosedDirectory { path, whom: whom.to_owned(), way }
         }
         (errno, _) => DefinitionError::Directory { path: path.to_owned(), error: errno.into() },
     };
@@ -258,14 +266,6 @@ fn open_directory(path: Option<&Path>, whom: Option<&str>) -> Result<OwnedFd, De
     let directory = open(path, flags, Mode::empty()).map_err(failed)?;
     faccessat(&directory, ".", AccessFlags::X_OK, AtFlags::AT_EACCESS).map_err(failed)?;
     Ok(directory)
-}
-
-fn forbidden_hint(verb: &str) -> &'static str {
-    if verb == "use directory" {
-        "give it the permission, or choose another with --directory"
-    } else {
-        "give it the permission, or move what it runs to where it may"
-    }
 }
 
 /// Why a program that was found could not be run after all, for people.

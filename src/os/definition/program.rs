@@ -75,9 +75,7 @@ impl Search<'_> {
         let file = match openat(self.directory, path, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::EACCES) if self.whom.is_some() => {
-                return Err(
-                    self.forbidden(shown, &format!("enter {}", in_the_way(&self.full(path))))
-                );
+                return Err(self.closed(shown, &format!("enter {}", in_the_way(&self.full(path)))));
             }
             Err(errno) => return Err(failed(explain(errno, path, self.directory))),
         };
@@ -91,7 +89,7 @@ impl Search<'_> {
         if faccessat(self.directory, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_err() {
             let by_others = mode.intersects(Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH);
             return Err(if self.whom.is_some() && by_others {
-                self.forbidden(shown, "run it")
+                self.closed(shown, "run it")
             } else {
                 DefinitionError::NotExecutable { program: program() }
             });
@@ -106,7 +104,7 @@ impl Search<'_> {
         match faccessat(self.directory, interpreter_path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
             Ok(()) => Ok(Found { program: file, path: pin_path(path), pinned: false }),
             Err(Errno::EACCES) if self.whom.is_some() => {
-                Err(self.forbidden(shown, &format!("run its interpreter `{}`", interpreter())))
+                Err(self.closed(shown, &format!("run its interpreter `{}`", interpreter())))
             }
             Err(Errno::EACCES) => {
                 let what = format!("its interpreter `{}` is not executable", interpreter());
@@ -119,10 +117,9 @@ impl Search<'_> {
         }
     }
 
-    fn forbidden(&self, program: &str, what: &str) -> DefinitionError {
-        DefinitionError::Forbidden {
-            verb: "run",
-            path: program.to_owned(),
+    fn closed(&self, program: &str, what: &str) -> DefinitionError {
+        DefinitionError::ClosedProgram {
+            program: program.to_owned(),
             whom: self.whom.unwrap_or_default().to_owned(),
             what: what.to_owned(),
         }
