@@ -83,6 +83,8 @@ pub enum NoCgroups {
 pub struct Cgroups {
     base: Base,
     own: Base,
+    /// The cgroup that we were started in: the base, or one in it that we were put into.
+    home: PathBuf,
     /// It is ours while this is open.
     _lock: Flock<OwnedFd>,
     /// What was changed to have memory counted, to be undone from the last to the first.
@@ -178,8 +180,9 @@ impl Cgroups {
                 .map_err(|errno| NoCgroups::Refused(own.directory.clone(), errno))?;
             if let Some(lock) = lock {
                 let (changes, unremoved) = (Vec::new(), Vec::new());
-                let mut cgroups = Cgroups { base, own, _lock: lock, changes, unremoved };
-                cgroups.count(place);
+                let home = place.directory.clone();
+                let mut cgroups = Cgroups { base, own, home, _lock: lock, changes, unremoved };
+                cgroups.count();
                 return Ok(cgroups);
             }
         }
@@ -189,13 +192,13 @@ impl Cgroups {
     /// Has memory counted for each worker, where the base can do that and no other process stands
     /// in the way: a cgroup that hands controllers down may hold no process itself, but for the
     /// root of all. That one is not ours to switch.
-    fn count(&mut self, place: &Place) {
+    fn count(&mut self) {
         let base = self.base.directory.clone();
         let own = self.own.directory.clone();
         if !Kernel.is_root(&base) && lists(&base, "cgroup.controllers", MEMORY) {
             let members = proc::read_bounded(base.join("cgroup.procs"), MOUNTINFO_MAX);
             let members = proc::parse_children(&members.unwrap_or_default());
-            if base == place.directory && members == [Pid::this()] {
+            if base == self.home && members == [Pid::this()] {
                 self.move_out();
             }
             self.hand_down(&base);
@@ -240,7 +243,8 @@ impl Cgroups {
 
     /// Whether others have made cgroups there, too.
     fn is_shared(&self, directory: &Path) -> bool {
-        directory == self.base.directory && leaf::below(directory) != [self.own.directory.clone()]
+        let is_known = |below: &PathBuf| *below == self.own.directory || *below == self.home;
+        directory == self.base.directory && !leaf::below(directory).iter().all(is_known)
     }
 }
 
