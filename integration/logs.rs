@@ -52,6 +52,17 @@ fn each_line_stands_behind_its_worker_on_its_stream_and_all_line_up() {
 }
 
 #[test]
+fn they_line_up_with_a_worker_whose_name_is_longer_than_any_before() {
+    let line = "while :; do echo tick; sleep 0.1; done";
+    let daemon = shell("prefix", AT_ONCE, line).workers(10).start();
+    daemon.wait_line(|line| line == "web.9 | tick", "the last of ten");
+    daemon.signal(Signal::SIGTTIN);
+    daemon.wait_line(|line| line == "web.10 | tick", "the eleventh");
+    daemon.wait_line(|line| line == "web.0  | tick", "a line of the first that lines up with it");
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn json_says_whose_a_line_is_and_when_it_came() {
     let line = "printf 'out \\377\\n'; echo err >&2; exec sleep 1000";
     let daemon = shell("json", AT_ONCE, line).start();

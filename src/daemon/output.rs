@@ -232,7 +232,7 @@ impl Output {
             }
             if let Some(sink) = self.stdio.sink(way) {
                 sink.flush(now);
-                sink.news().into_iter().for_each(|news| tell_news(way, news));
+                sink.news().into_iter().for_each(|news| tell_news(self.stdio.called(way), news));
             }
         }
         // Only then: what was told may have to wait as well.
@@ -244,9 +244,11 @@ impl Output {
     /// Everything is stopped: writes what waits, with a bound, and tells what was lost by it.
     pub(super) fn finish(&mut self) {
         for way in Stream::BOTH {
-            if let Some(sink) = self.stdio.sink(way) {
+            if self.stdio.way(way) == way
+                && let Some(sink) = self.stdio.sink(way)
+            {
                 sink.finish();
-                sink.news().into_iter().for_each(|news| tell_news(way, news));
+                sink.news().into_iter().for_each(|news| tell_news(self.stdio.called(way), news));
             }
         }
     }
@@ -368,7 +370,7 @@ impl Output {
     }
 }
 
-fn tell_news(way: Stream, news: News) {
+fn tell_news(way: &str, news: News) {
     match news {
         News::Lost { source, lines, why } => {
             let noun = if lines == 1 { "line" } else { "lines" };

@@ -72,6 +72,13 @@ impl<S: Clone + PartialEq> Queue<S> {
         self.len() == 0
     }
 
+    /// How many of the bytes that wait are of `source`.
+    #[must_use]
+    pub fn len_of(&self, source: &S) -> usize {
+        let marks = self.marks.iter().filter(|mark| mark.source == *source);
+        marks.map(|mark| mark.bytes).sum()
+    }
+
     /// What waits.
     #[must_use]
     pub fn waiting(&self) -> &[u8] {
@@ -146,6 +153,7 @@ mod tests {
         push(&mut queue, 'b', "four\n");
         push(&mut queue, 'a', "five\n");
         queue.written("one\ntw".len());
+        assert_eq!((queue.len_of(&'a'), queue.len_of(&'b')), (7, 11));
         assert_eq!(queue.waiting(), b"o\nthree\nfour\nfive\n");
         assert_eq!(queue.give_up(), [('a', 1), ('b', 2), ('a', 1)]);
         assert!(queue.is_empty());

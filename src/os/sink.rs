@@ -26,7 +26,7 @@ pub const QUEUE_MAX: usize = 256 * 1024;
 /// not turn the switch with every line.
 const QUEUE_LOW: usize = QUEUE_MAX / 2;
 
-/// What lines of our own may add to a full queue: hundreds of them.
+/// How many bytes of lines of our own wait, however full the queue is of others: hundreds of lines.
 const OWN_MAX: usize = 64 * 1024;
 
 /// What the last words of workers may add, which end with them and cannot wait: those of some dozens
@@ -177,7 +177,7 @@ impl Sink {
     /// Writes a line of our own, its end included, after everything that waits already.
     pub fn say(&self, line: &[u8]) {
         let mut state = self.lock();
-        if state.queue.len() > QUEUE_MAX + OWN_MAX {
+        if state.queue.len_of(&Source::Own) > OWN_MAX {
             state.lose(&Source::Own, 1, Loss::Full);
         } else {
             let line = cut(line);
@@ -394,6 +394,23 @@ mod tests {
         };
         assert_eq!((whole as u64 + lines, text.lines().count()), (10_000, whole));
         assert!(lines > 0);
+    }
+
+    #[test]
+    fn workers_never_crowd_out_a_line_of_our_own() {
+        let (reader, sink) = pipe();
+        let lines = (QUEUE_MAX + LAST_WORDS_MAX) / 100;
+        bring(&sink, lines);
+        sink.say(b"ours\n");
+        bring(&sink, 1);
+        let mut text = String::new();
+        while sink.is_waiting() {
+            text += &read_all(&reader);
+            sink.flush(clock::now());
+        }
+        text += &read_all(&reader);
+        assert_eq!(text.lines().position(|line| line == "ours"), Some(lines));
+        assert!(sink.news().is_empty());
     }
 
     #[test]

@@ -51,6 +51,17 @@ impl Stdio {
         self.end(self.way(stream)).map(|end| &end.sink)
     }
 
+    /// What people call the way of a sink.
+    #[must_use]
+    pub fn called(&self, way: Stream) -> &'static str {
+        match (self.reader(way), way) {
+            (Reader::Terminal { .. }, _) => "the terminal",
+            (Reader::Journal | Reader::Other, Stream::Stdout) => "stdout",
+            (Reader::Journal | Reader::Other, Stream::Stderr) if self.is_one => "stdout",
+            (Reader::Journal | Reader::Other, Stream::Stderr) => "stderr",
+        }
+    }
+
     /// Whether both streams leave by one sink.
     #[must_use]
     pub fn is_one(&self) -> bool {
