@@ -133,16 +133,8 @@ impl Ledger {
         let given: Vec<u32> = members.iter().map(|member| member.0).collect();
         ensure!(expected == given, "S1: {spawn:?} gets other sockets than {expected:?}");
         if *generation == book.serving {
-            if let Some((due, was_ready)) = book.waits.remove(slot) {
+            if let Some(due) = book.waits.remove(slot) {
                 ensure!(due <= turn.now, "S18: {spawn:?} before {due:?}");
-                if was_ready {
-                    book.restarts.push_back(turn.now);
-                    if book.restarts.len() > RESTARTS_MAX {
-                        let oldest = book.restarts.pop_front().unwrap_or(Time::ZERO);
-                        let apart = turn.now.since(oldest);
-                        ensure!(apart >= RESTART_WINDOW, "S18: 11 restarts within {apart:?}");
-                    }
-                }
             }
         } else {
             let read = book.rolling == Some((*generation, true));
@@ -468,7 +460,15 @@ impl Ledger {
             }
         };
         ensure!(book.serving == record.generation, "S18: a worker that does not serve is replaced");
-        book.waits.insert(slot, (due, was_ready));
+        if was_ready {
+            book.restarts.push_back(due);
+            if book.restarts.len() > RESTARTS_MAX {
+                let oldest = book.restarts.pop_front().unwrap_or(Time::ZERO);
+                let apart = due.since(oldest);
+                ensure!(apart >= RESTART_WINDOW, "S18: 11 restarts within {apart:?}");
+            }
+        }
+        book.waits.insert(slot, due);
         Ok(())
     }
 }

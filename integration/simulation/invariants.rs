@@ -243,7 +243,7 @@ impl Ledger {
             let most = book.policy.launching_max as usize;
             ensure!(launching.serving <= most, "S4: {launching:?} of {most} are on their way");
             let idle = (0..book.wanted).map(SlotId).find(|&slot| {
-                let waits = book.waits.get(&slot).is_some_and(|&(due, _)| due > turn.now);
+                let waits = book.waits.get(&slot).is_some_and(|&due| due > turn.now);
                 !waits && !seats.contains_key(&(service, book.serving, slot))
             });
             ensure!(
@@ -333,7 +333,7 @@ impl Ledger {
         }
         if self.stop == Stop::No {
             for (&service, book) in &self.books {
-                let overdue = book.waits.iter().find(|(_, (due, _))| *due <= now);
+                let overdue = book.waits.iter().find(|&(_, &due)| due <= now);
                 let free = self.launching(service).all < book.policy.launching_max as usize;
                 ensure!(overdue.is_none() || !free, "S18: nobody starts in {overdue:?}");
             }

@@ -63,12 +63,14 @@ pub(crate) struct Book {
     pub kept: BTreeSet<GenerationId>,
     pub forgotten: BTreeSet<GenerationId>,
     /// Slots of the serving generation that are to get a worker, and when.
-    pub waits: BTreeMap<SlotId, (Time, bool)>,
+    pub waits: BTreeMap<SlotId, Time>,
     pub failures: BTreeMap<SlotId, u32>,
     /// Whether a worker has failed before it was ready.
     pub stumbled: bool,
     /// Failures in the whole service since a worker was last ready.
     pub in_a_row: u32,
+    /// When the last workers that had been ready were to be replaced. One that waits for others to
+    /// get going comes later than that.
     pub restarts: VecDeque<Time>,
 }
 
