@@ -10,6 +10,8 @@ pub mod last_lines;
 
 pub mod timestamp;
 
+pub mod http_probe;
+
 pub mod listen_fds;
 
 pub mod notify;
