@@ -30,7 +30,7 @@ fn activated(options: &str) -> Builder {
 
 /// A daemon that gets sockets at these addresses from a process that keeps them open, too: TCP, or
 /// `udp:`, `seqpacket:` and `dgram:`; paths and `@` names are unix sockets.
-fn handed_over(addresses: &[String], names: &str) -> Builder {
+pub(crate) fn handed_over(addresses: &[String], names: &str) -> Builder {
     let giver = "\
 import os, socket, sys, time
 count = int(sys.argv[1])

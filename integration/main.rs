@@ -20,6 +20,7 @@ mod many;
 mod mistakes;
 mod output;
 mod packaging;
+mod probes;
 mod readers;
 mod ready;
 mod reload;

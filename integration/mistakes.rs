@@ -107,7 +107,13 @@ fn a_value_that_cannot_be_read_is_wrong_usage_and_its_flag_is_named() {
         ("--workers", "many", ["`many` is no number", "`auto` or `max`"]),
         ("--env", "NOVALUE", ["`NOVALUE` has no `=`", "write `NAME=value`"]),
         ("--env", "1A=x", ["`1A`", "no name for a variable"]),
-        ("--ready", "http:/", ["`http:/` is no evidence", "`notify`"]),
+        ("--ready", "https:/", ["`https:/` is no evidence", "`notify`"]),
+        ("--ready", "http", ["`http` needs a path", "`http:/health`"]),
+        ("--ready", "http:x", ["`x` is not a path", "begins with `/`"]),
+        ("--ready", "http://a/b", ["`//a/b` is not a path", "`http:/PATH`"]),
+        ("--ready", "exec:", ["the command is empty", "`exec:./check.sh`"]),
+        ("--ready-interval", "0s", ["`0s` leaves no time", "`30s`"]),
+        ("--ready-probe-timeout", "1", ["`1` is no duration", "such as `30s`"]),
         ("--ready", "alive", ["`alive` needs a duration", "`alive:2s`"]),
         ("--name", "../x", ["`../x` is no name", "letters"]),
     ] {
@@ -142,6 +148,22 @@ fn to_wait_for_listening_without_a_socket_is_wrong_usage() {
         USAGE,
         &["`--ready listen`", "there is none", "add `-p SOCKET`"],
     );
+}
+
+#[test]
+fn to_connect_without_a_socket_is_wrong_usage() {
+    for (ready, shown) in [("tcp", "`--ready tcp`"), ("http:/x", "`--ready http`")] {
+        refused(
+            serving().args(["--ready", ready]),
+            USAGE,
+            &[shown, "there is none", "add `-p SOCKET`"],
+        );
+        refused(
+            serving().listen("udp:127.0.0.1:0").args(["--ready", ready]),
+            USAGE,
+            &[shown, "there is none", "add `-p SOCKET`"],
+        );
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ("src/daemon/mod.rs", &["tracing::", "std::process"]),
     ("src/daemon/event_loop.rs", &["tracing::", "std::os::"]),
     ("src/daemon/perform.rs", &["tracing::", "std::os::"]),
+    ("src/daemon/checks.rs", &["tracing::"]),
     ("src/daemon/capture.rs", &["std::os::"]),
     ("src/daemon/output.rs", &["tracing::", "std::os::"]),
     ("src/daemon/journal.rs", &["tracing::", "std::process", "SystemTime"]),

@@ -5,15 +5,16 @@ use shepherd::core::action::{Announcement, Spawn};
 use shepherd::core::event::{Event, Used, WorkerEvent};
 use shepherd::core::ids::{RequestId, WorkerId};
 use shepherd::core::notice::{Next, Notice};
-use shepherd::core::policy::Signal;
-use shepherd::core::readiness::Evidence;
+use shepherd::core::policy::{ReadyWhen, Signal};
+use shepherd::core::readiness::{CHECK_MARGIN, CHECKS_MAX, Evidence};
 use shepherd::core::request::{Request, Response, WAITING_MAX};
 use shepherd::core::restart::{BACKOFF_FIRST, BACKOFF_MAX, RESTART_WINDOW, RESTARTS_MAX};
 use shepherd::core::time::Time;
-use shepherd::core::worker::{KILL_ROUNDS_MAX, KILL_WAIT};
+use shepherd::core::worker::{Cause, KILL_ROUNDS_MAX, KILL_WAIT};
 
+use crate::fate::ms;
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Ledger, Record, Standing, Stop, Turn};
+use crate::ledger::{Checks, Ledger, Record, Standing, Stop, Turn};
 use crate::world::Input;
 
 impl Ledger {
@@ -54,6 +55,8 @@ impl Ledger {
             Action::Inspect { .. } | Action::Listen(_) | Action::SetMode(..) => {
                 self.check_socket_action(turn, action)
             }
+            Action::Check(id) => self.check_check(turn, *id),
+            Action::EndCheck(id) => self.check_end_of_check(turn, *id),
             Action::Signal(id, signal) => self.check_signal(turn, *id, *signal, rest),
             Action::SignalTree(id, signal) => {
                 let record = self.named(*id, action)?;
@@ -151,9 +154,64 @@ impl Ledger {
             generation: *generation,
             stage,
             main_gone: false,
+            checks: Checks::Rest(turn.now),
+            last_finding: None,
         };
         turn.spawned.insert(*worker);
         self.workers.insert(*worker, record);
+        Ok(())
+    }
+
+    fn check_check(&mut self, turn: &Turn<'_>, id: WorkerId) -> Result<(), Violation> {
+        let now = turn.now;
+        let record = self.named(id, &Action::Check(id))?;
+        let service = record.service;
+        let policy = &self.books[&service].policy;
+        ensure!(matches!(policy.ready, ReadyWhen::Check(_)), "S21: a check that nobody asked for");
+        let Standing::Starting { runs: Some(_), due, .. } = record.stage else {
+            return Err(format!("S21: a check of {record:?}"));
+        };
+        let Checks::Rest(since) = record.checks else {
+            return Err(format!("S21: two checks of {record:?}"));
+        };
+        ensure!(now > since, "S21: a check without a pause: {record:?}");
+        ensure!(now + CHECK_MARGIN < due, "S21: a check that cannot be told of: {record:?}");
+        let others = self.alive().filter(|(_, record)| {
+            record.service == service && !matches!(record.checks, Checks::Rest(_))
+        });
+        ensure!(others.count() < CHECKS_MAX as usize, "S21: more than {CHECKS_MAX} checks");
+        self.saw("a check");
+        if let Some(record) = self.workers.get_mut(&id) {
+            record.checks = Checks::UnderWay(now);
+        }
+        Ok(())
+    }
+
+    fn check_end_of_check(&mut self, turn: &Turn<'_>, id: WorkerId) -> Result<(), Violation> {
+        let now = turn.now;
+        let record = self.named(id, &Action::EndCheck(id))?;
+        let Checks::UnderWay(since) = record.checks else {
+            return Err(format!("S21: no check to end of {record:?}"));
+        };
+        let timeout = self.books[&record.service].policy.check_pace.timeout;
+        let reason = match record.stage {
+            Standing::Starting { .. } => {
+                // It has had its time, or the worker was to be late when it began.
+                ensure!(*turn.input == Input::Timeout && now > since, "S21: ended at once");
+                ensure!(now.since(since) <= timeout + ms(60), "S21: ended late: {record:?}");
+                "a check that took too long"
+            }
+            Standing::Ready => return Err(format!("S21: the check of {record:?} has answered")),
+            Standing::Leaving { .. }
+            | Standing::Asked { .. }
+            | Standing::Orphans { .. }
+            | Standing::Killed { .. }
+            | Standing::Gone => "a check that nobody waits for",
+        };
+        self.saw(reason);
+        if let Some(record) = self.workers.get_mut(&id) {
+            record.checks = Checks::Ending;
+        }
         Ok(())
     }
 
@@ -327,32 +385,16 @@ impl Ledger {
                 self.saw("an abort");
             }
             Notice::Ready { worker, evidence, .. } => {
-                let id = worker.worker;
-                self.saw(match evidence {
-                    Evidence::Said => "ready by word",
-                    Evidence::SeenWaiting => "ready by sight",
-                    Evidence::Alive(_) => "ready by time",
-                    Evidence::Assumed => "assumed ready",
-                });
-                let record = self.workers.get(&id).ok_or("S7: no such worker")?;
-                if let Some(book) = self.books.get_mut(&record.service)
-                    && book.serving == record.generation
-                {
-                    book.in_a_row = 0;
-                }
-                match (evidence, record.stage) {
-                    (Evidence::Said | Evidence::SeenWaiting, Standing::Ready) => {}
-                    (
-                        Evidence::Alive(_) | Evidence::Assumed,
-                        Standing::Starting { alive: Some(alive), .. },
-                    ) if alive <= now => self.set(id, Standing::Ready),
-                    (_, stage) => {
-                        return Err(format!("S16: worker {id} is ready, {evidence}: {stage:?}"));
-                    }
-                }
+                self.check_ready(now, worker.worker, evidence)?;
             }
-            Notice::Ended { worker, next, was_ready, used, .. } => {
+            Notice::Ended { worker, next, was_ready, cause, used } => {
                 self.check_used(turn, worker.worker, *used)?;
+                if let Cause::Late { saw, .. } = cause {
+                    let saw = saw.as_ref().map(|saw| saw.finding.clone());
+                    let record = self.workers.get(&worker.worker).ok_or("S7: no such worker")?;
+                    ensure!(saw == record.last_finding, "S21: {saw:?} is told of {record:?}");
+                    self.saw(if saw.is_some() { "late by a check" } else { "late" });
+                }
                 self.check_ended(turn, worker.worker, *next, *was_ready)?;
             }
             Notice::Unkillable { worker } => {
@@ -405,6 +447,47 @@ impl Ledger {
             self.saw("what a worker used");
         }
         Ok(())
+    }
+
+    fn check_ready(
+        &mut self,
+        now: Time,
+        id: WorkerId,
+        evidence: &Evidence,
+    ) -> Result<(), Violation> {
+        self.saw(match evidence {
+            Evidence::Said => "ready by word",
+            Evidence::SeenWaiting => "ready by sight",
+            Evidence::Alive(_) => "ready by time",
+            Evidence::Assumed => "assumed ready",
+            Evidence::TookConnection(_) => "ready by a connection",
+            Evidence::Answered { .. } => "ready by an answer",
+            Evidence::CommandSucceeded(_) => "ready by a command",
+        });
+        let record = self.workers.get(&id).ok_or("S7: no such worker")?;
+        if let Some(book) = self.books.get_mut(&record.service)
+            && book.serving == record.generation
+        {
+            book.in_a_row = 0;
+        }
+        match (evidence, record.stage) {
+            (
+                Evidence::Said
+                | Evidence::SeenWaiting
+                | Evidence::TookConnection(_)
+                | Evidence::Answered { .. }
+                | Evidence::CommandSucceeded(_),
+                Standing::Ready,
+            ) => Ok(()),
+            (
+                Evidence::Alive(_) | Evidence::Assumed,
+                Standing::Starting { alive: Some(alive), .. },
+            ) if alive <= now => {
+                self.set(id, Standing::Ready);
+                Ok(())
+            }
+            (_, stage) => Err(format!("S16: worker {id} is ready, {evidence}: {stage:?}")),
+        }
     }
 
     /// A worker that ended unasked: what comes next in its slot.

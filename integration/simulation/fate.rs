@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use shepherd::core::event::{Mode, WorkerEvent};
+use shepherd::core::event::{Mode, Taker, WorkerEvent};
 use shepherd::core::ids::{Pid, ServiceId, SocketId};
-use shepherd::core::policy::{Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
+use shepherd::core::policy::{
+    Check, CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+};
 
 use crate::script::Script;
 
@@ -19,6 +21,8 @@ pub(crate) struct Fate {
     pub word: Word,
     /// What a look at it shows.
     pub look: Look,
+    /// What becomes of a check of it.
+    pub check: Checked,
     /// When, after its program runs, it exits by itself, and with which code.
     pub exit: Option<(Duration, i32)>,
     /// What else it says, and when.
@@ -68,6 +72,16 @@ pub(crate) enum Deed {
     Listen(u32),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// It is answered after so long, by what the worker can do then.
+    After(Duration, Taker),
+    /// Nothing comes of it until it is told to end.
+    Hangs,
+    /// Nothing ever comes of it.
+    Lost,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LeftUntil {
     Signal(Duration),
@@ -99,6 +113,7 @@ impl Fate {
             able: Some(ms(10)),
             word: Word::Says,
             look: Look::Clear,
+            check: Checked::After(ms(1), Taker::Itself),
             exit: None,
             says: Vec::new(),
             frozen: None,
@@ -144,7 +159,7 @@ impl Fate {
     }
 
     fn worsen(&mut self, script: &mut Script) {
-        match script.below(20) {
+        match script.below(22) {
             0 => self.stop_takes = ms(script.pick(&[5, 0, 100, 900, 4000])),
             1 => self.able = None,
             2 => self.exit = Some((ms(script.pick(&[5, 0, 1, 15, 50, 300, 3000])), 1)),
@@ -176,6 +191,14 @@ impl Fate {
                 };
                 self.deeds.push((ms(script.pick(&[0, 0, 2, 20, 700])), deed));
             }
+            19 | 20 => {
+                let after = ms(script.pick(&[5, 0, 70, 900]));
+                self.check = script.pick(&[
+                    Checked::After(after, Taker::Unseen),
+                    Checked::Hangs,
+                    Checked::Lost,
+                ]);
+            }
             _ => {
                 let time = script.pick(&[ms(500), ms(0), ms(5000), ms(60_000), Duration::MAX]);
                 self.say(script, WorkerEvent::SaidExtend(time));
@@ -206,16 +229,30 @@ fn policy(script: &mut Script, service: ServiceId, last_socket: &mut u32) -> Pol
             Socket { id: SocketId(*last_socket), name: format!("socket {last_socket}") }
         })
         .collect::<Vec<_>>();
-    let mut ready = match script.below(4) {
+    let mut ready = match script.below(6) {
         0 => ReadyWhen::Auto,
         1 => ReadyWhen::Notify,
         2 => ReadyWhen::Listen,
-        _ => ReadyWhen::Alive(ms(script.pick(&[20, 0, 200]))),
+        3 => ReadyWhen::Alive(ms(script.pick(&[20, 0, 200]))),
+        4 => ReadyWhen::Check(Check::Exec("./check".to_owned())),
+        _ if script.one_in(2) => ReadyWhen::Check(Check::Tcp),
+        _ => ReadyWhen::Check(Check::Http("/health".to_owned())),
     };
-    if ready == ReadyWhen::Listen && sockets.is_empty() {
+    let needs_socket = match &ready {
+        ReadyWhen::Listen | ReadyWhen::Check(Check::Tcp | Check::Http(_)) => true,
+        ReadyWhen::Auto
+        | ReadyWhen::Notify
+        | ReadyWhen::Alive(_)
+        | ReadyWhen::Check(Check::Exec(_)) => false,
+    };
+    if needs_socket && sockets.is_empty() {
         ready = ReadyWhen::Notify;
     }
     let ready_timeout = ms(script.pick(&[2000, 300, 1200, 5000]));
+    let check_pace = CheckPace {
+        interval: ms(script.pick(&[100, 1, 20, 1000])),
+        timeout: ms(script.pick(&[200, 10, 1000, 9000])),
+    };
     let signals = [Signal::Term, Signal::Int, Signal::Quit, Signal::Winch];
     let mut rung = || StopStep {
         signal: script.pick(&signals),
@@ -238,6 +275,7 @@ fn policy(script: &mut Script, service: ServiceId, last_socket: &mut u32) -> Pol
         sockets,
         ready,
         ready_timeout,
+        check_pace,
         stop: StopLadder::new(first, then),
         starting_max,
         launching_max,

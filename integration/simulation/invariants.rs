@@ -29,23 +29,31 @@
 //! - S20 After each look at a socket it has its configured backlog, and blocks or not as the first
 //!   ready worker of the serving generation left it. Sockets are looked at when a worker becomes
 //!   ready or ends, and touched at no other time.
+//! - S21 A worker that starts is checked again and again, where it was asked for: one check at a
+//!   time, each with its time, with pauses no longer than the interval. A check that nobody waits for
+//!   ends within the turn, and what the last one saw is told of a worker that is late.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use shepherd::core::action::Announcement;
 use shepherd::core::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
+use shepherd::core::policy::{CheckPace, ReadyWhen};
+use shepherd::core::readiness::CHECK_MARGIN;
 use shepherd::core::restart::FAILING_AFTER;
 use shepherd::core::status::{Stage, Status};
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Supervisor};
 
-use crate::ledger::{Ledger, Standing, Stop, Turn};
+use crate::ledger::{Checks, Ledger, Standing, Stop, Turn};
 use crate::world::Input;
 
 /// What the worlds must show at least once, or they prove less than they seem to.
 pub(crate) const SIGHTS: &[&str] = &[
     "a backlog set back",
     "a backoff",
+    "a check",
+    "a check that nobody waits for",
+    "a check that took too long",
     "a commit",
     "what a worker used",
     "a drained worker",
@@ -79,6 +87,11 @@ pub(crate) const SIGHTS: &[&str] = &[
     "another main process",
     "assumed ready",
     "processes left behind",
+    "late",
+    "late by a check",
+    "ready by a command",
+    "ready by a connection",
+    "ready by an answer",
     "ready by sight",
     "ready by time",
     "ready by word",
@@ -170,6 +183,11 @@ impl Ledger {
             let mut sockets = self.books.values().flat_map(|book| &book.policy.sockets);
             let closed = sockets.all(|socket| self.closed.contains(&MemberId(socket.id.0)));
             ensure!(closed, "S1: everything stops, and only {:?} are closed", self.closed);
+        }
+        for (id, record) in self.alive() {
+            let starts = matches!(record.stage, Standing::Starting { .. });
+            let ends = starts || !matches!(record.checks, Checks::UnderWay(_));
+            ensure!(ends, "S21: the check of worker {id} goes on: {record:?}");
         }
         let mut seats: BTreeMap<(ServiceId, GenerationId, SlotId), WorkerId> = BTreeMap::new();
         let mut starting: BTreeMap<ServiceId, u32> = BTreeMap::new();
@@ -330,6 +348,22 @@ impl Ledger {
                 Standing::Ready | Standing::Gone => false,
             };
             ensure!(!overdue, "S8: worker {id} is overdue: {record:?}");
+            let policy = &self.books[&record.service].policy;
+            if let (ReadyWhen::Check(_), Standing::Starting { runs: Some(_), due, .. }) =
+                (&policy.ready, record.stage)
+            {
+                let CheckPace { interval, timeout } = policy.check_pace;
+                let prompt = match record.checks {
+                    Checks::Rest(since) => {
+                        // One that would end too close to being late waits for that to pass.
+                        now < since + interval + CHECK_MARGIN * 2
+                            || due <= since + interval + CHECK_MARGIN
+                    }
+                    Checks::UnderWay(since) => now < since + timeout,
+                    Checks::Ending => true,
+                };
+                ensure!(prompt, "S21: the checks of worker {id} rest: {record:?}");
+            }
         }
         if self.stop == Stop::No {
             for (&service, book) in &self.books {

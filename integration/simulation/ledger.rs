@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shepherd::core::action::Announcement;
-use shepherd::core::event::{Waiting, WorkerEvent};
+use shepherd::core::event::{Exit, Finding, Waiting, WorkerEvent};
 use shepherd::core::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
-use shepherd::core::policy::{Policy, ReadyWhen};
+use shepherd::core::policy::{Check, Policy, ReadyWhen};
 use shepherd::core::readiness::{ASSUMED_AFTER, EXTEND_MAX};
 use shepherd::core::request::Request;
 use shepherd::core::service::WORKERS_MAX;
@@ -82,6 +82,20 @@ pub(crate) struct Record {
     pub generation: GenerationId,
     pub stage: Standing,
     pub main_gone: bool,
+    pub checks: Checks,
+    /// What the last check saw that was not enough.
+    pub last_finding: Option<Finding>,
+}
+
+/// Where the checks of a worker stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checks {
+    /// None is under way since then.
+    Rest(Time),
+    /// One is since then.
+    UnderWay(Time),
+    /// One was told to end.
+    Ending,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,11 +249,8 @@ impl Ledger {
             WorkerEvent::Started { .. } => {
                 if let Standing::Starting { runs, alive, .. } = &mut record.stage {
                     *runs = Some(now);
-                    *alive = match policy.ready {
-                        ReadyWhen::Alive(time) => Some(now + time),
-                        ReadyWhen::Auto if policy.sockets.is_empty() => Some(now + ASSUMED_AFTER),
-                        ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen => None,
-                    };
+                    *alive = alive_is_enough(now, policy);
+                    record.checks = Checks::Rest(now);
                 }
             }
             WorkerEvent::SpawnFailed(_) | WorkerEvent::TreeGone => {
@@ -302,6 +313,9 @@ impl Ledger {
                     }
                 }
             }
+            WorkerEvent::Checked(finding) => {
+                record.learn_finding(now, policy, finding);
+            }
             WorkerEvent::SaidStatus(_) | WorkerEvent::MainChanged { .. } => {}
         }
     }
@@ -333,6 +347,36 @@ impl Ledger {
     pub(crate) fn book_mut(&mut self, name: &str) -> Result<(ServiceId, &mut Book), Violation> {
         let found = self.books.iter_mut().find(|(_, book)| book.policy.name == name);
         found.map(|(&id, book)| (id, book)).ok_or(format!("S7: no service {name}"))
+    }
+}
+
+/// When being alive will do for a worker whose program runs from now on.
+fn alive_is_enough(now: Time, policy: &Policy) -> Option<Time> {
+    match policy.ready {
+        ReadyWhen::Alive(time) => Some(now + time),
+        ReadyWhen::Auto if policy.sockets.is_empty() => Some(now + ASSUMED_AFTER),
+        ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen | ReadyWhen::Check(_) => None,
+    }
+}
+
+impl Record {
+    /// A check has answered, if one was under way.
+    fn learn_finding(&mut self, now: Time, policy: &Policy, finding: &Finding) {
+        if matches!(self.checks, Checks::Rest(_)) {
+            return;
+        }
+        self.checks = Checks::Rest(now);
+        let passed = match (policy.ready.check(), finding) {
+            (Some(Check::Tcp), Finding::TookConnection(_)) => true,
+            (Some(Check::Http(_)), Finding::Answered { status, .. }) => status / 100 == 2,
+            (Some(Check::Exec(_)), Finding::Exited { how, .. }) => *how == Exit::Code(0),
+            (_, _) => false,
+        };
+        if passed && matches!(self.stage, Standing::Starting { .. }) {
+            self.stage = Standing::Ready;
+        } else {
+            self.last_finding = Some(finding.clone());
+        }
     }
 }
 

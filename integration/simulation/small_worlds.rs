@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use shepherd::core::ids::{GenerationId, ServiceId, SlotId, SocketId};
-use shepherd::core::policy::{Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
+use shepherd::core::policy::{CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
 use shepherd::core::request::Request;
 
 use crate::fate::{Exec, Fate, Word, ms};
@@ -135,6 +135,7 @@ fn policy(workers: u32, starting_max: u32) -> Policy {
         sockets: vec![Socket { id: SocketId(1), name: "http".to_owned() }],
         ready: ReadyWhen::Notify,
         ready_timeout: ms(500),
+        check_pace: CheckPace { interval: ms(100), timeout: ms(100) },
         stop: StopLadder::new(
             StopStep { signal: Signal::Term, wait: ms(100) },
             vec![StopStep { signal: Signal::Int, wait: ms(0) }],

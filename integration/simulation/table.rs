@@ -6,10 +6,16 @@ use std::fmt::Write as _;
 use std::fs;
 
 use shepherd::core::Action;
-use shepherd::core::event::{Exit, Sight, SpawnFailure, Used, Waiting, WorkerEvent};
+use shepherd::core::event::{
+    Exit, Finding, Sight, SpawnFailure, Taker, Used, Waiting, WorkerEvent,
+};
 use shepherd::core::ids::{GenerationId, Pid, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::Notice;
-use shepherd::core::policy::{Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
+use shepherd::core::policy::{
+    Check, CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+};
+use shepherd::core::readiness::CheckStep;
+use shepherd::core::roster::Tally;
 use shepherd::core::time::Time;
 use shepherd::core::worker::{Change, Scene, Worker, WorkerState};
 
@@ -38,13 +44,13 @@ fn every_state_and_event_do_what_the_table_says() {
 fn table() -> String {
     let mut table = String::from(
         "One worker: in each state, what an event makes of it.\n\
-         Ready by `auto`, with a socket; ladder SIGTERM 10 s, SIGQUIT 5 s; ready-timeout 60 s.\n\
+         Ready by `auto`, with a socket, or where so said by `tcp`, probed every 1 s for 2 s; ladder SIGTERM 10 s, SIGQUIT 5 s; ready-timeout 60 s.\n\
          All begins 100 s after the origin; `timeout` comes at the state's own deadline.\n",
     );
-    for (name, worker) in states() {
+    for (name, ready, worker) in states() {
         let _ = writeln!(table, "\n{name}");
         for (deed_name, deed) in deeds() {
-            let row = row(worker.clone(), deed);
+            let row = row(&policy(ready.clone()), worker.clone(), deed);
             let _ = writeln!(table, "  {deed_name:<26} {row}");
         }
     }
@@ -55,14 +61,15 @@ fn start() -> Time {
     Time::after_origin(ms(100_000))
 }
 
-fn policy() -> Policy {
+fn policy(ready: ReadyWhen) -> Policy {
     Policy {
         service: ServiceId(1),
         name: "web".to_owned(),
         workers: 1,
         sockets: vec![Socket { id: SocketId(1), name: "http".to_owned() }],
-        ready: ReadyWhen::Auto,
+        ready,
         ready_timeout: ms(60_000),
+        check_pace: CheckPace { interval: ms(1000), timeout: ms(2000) },
         stop: StopLadder::new(
             StopStep { signal: Signal::Term, wait: ms(10_000) },
             vec![StopStep { signal: Signal::Quit, wait: ms(5000) }],
@@ -73,22 +80,37 @@ fn policy() -> Policy {
 }
 
 /// A worker in each state, brought there by events.
-fn states() -> Vec<(&'static str, Worker)> {
-    let ordered = Worker::spawned(start(), WorkerId(1), SlotId(0), GenerationId(1), &policy());
-    let runs = after(&ordered, [Deed::Event(WorkerEvent::Started { pid: Pid(7) })]);
-    let ready = after(&runs, [Deed::Event(WorkerEvent::SaidReady)]);
+fn states() -> Vec<(&'static str, ReadyWhen, Worker)> {
+    let auto = policy(ReadyWhen::Auto);
+    let tcp = policy(ReadyWhen::Check(Check::Tcp));
+    let ordered = Worker::spawned(start(), WorkerId(1), SlotId(0), GenerationId(1), &auto);
+    let started = || Deed::Event(WorkerEvent::Started { pid: Pid(7) });
+    let runs = after(&auto, &ordered, [started()]);
+    let ready = after(&auto, &runs, [Deed::Event(WorkerEvent::SaidReady)]);
     let exited = || Deed::Event(WorkerEvent::Exited { how: Exit::Code(0), left: 1, used: None });
-    vec![
+    let checked = after(&tcp, &ordered, [started(), Deed::Timeout]);
+    let after = |worker, deeds: Vec<Deed>| after(&auto, worker, deeds);
+    let states = vec![
         ("Starting, before its program runs", ordered),
         ("Starting, its program runs", runs),
         ("Ready", ready.clone()),
-        ("Draining, by its own word", after(&ready, [Deed::Event(WorkerEvent::SaidStopping)])),
-        ("Draining, the first signal sent", after(&ready, [Deed::Stop])),
-        ("Draining, the last signal sent", after(&ready, [Deed::Stop, Deed::Timeout])),
-        ("Orphaned, it left unasked", after(&ready, [exited()])),
-        ("Orphaned, it left as asked", after(&ready, [Deed::Stop, exited()])),
-        ("Killed", after(&ready, [Deed::Kill])),
-    ]
+        ("Draining, by its own word", after(&ready, vec![Deed::Event(WorkerEvent::SaidStopping)])),
+        ("Draining, the first signal sent", after(&ready, vec![Deed::Stop])),
+        ("Draining, the last signal sent", after(&ready, vec![Deed::Stop, Deed::Timeout])),
+        ("Orphaned, it left unasked", after(&ready, vec![exited()])),
+        ("Orphaned, it left as asked", after(&ready, vec![Deed::Stop, exited()])),
+        ("Killed", after(&ready, vec![Deed::Kill])),
+    ];
+    let by_auto = states.into_iter().map(|(name, worker)| (name, ReadyWhen::Auto, worker));
+    let probed = [
+        ("Starting, by `tcp`, a probe is under way", checked.clone()),
+        (
+            "Starting, by `tcp`, a probe was told to end",
+            self::after(&tcp, &checked, [Deed::Timeout]),
+        ),
+    ];
+    let by_tcp = probed.map(|(name, worker)| (name, tcp.ready.clone(), worker));
+    by_auto.chain(by_tcp).collect()
 }
 
 fn deeds() -> Vec<(&'static str, Deed)> {
@@ -96,6 +118,7 @@ fn deeds() -> Vec<(&'static str, Deed)> {
     let exited =
         |left| Deed::Event(WorkerEvent::Exited { how: Exit::Code(1), left, used: Some(used()) });
     let sight = |waiting| Deed::Event(WorkerEvent::Probed(Sight { waiting, wrapped: None }));
+    let checked = |finding| Deed::Event(WorkerEvent::Checked(finding));
     vec![
         ("Started", Deed::Event(WorkerEvent::Started { pid: Pid(7) })),
         ("SpawnFailed", Deed::Event(WorkerEvent::SpawnFailed(failure))),
@@ -110,6 +133,8 @@ fn deeds() -> Vec<(&'static str, Deed)> {
         ("Probed, seen", sight(Waiting::Seen)),
         ("Probed, not seen", sight(Waiting::NotSeen)),
         ("Probed, unreadable", sight(Waiting::Unreadable)),
+        ("Checked, it took one", checked(Finding::TookConnection(Taker::Itself))),
+        ("Checked, not taken", checked(Finding::NotTaken)),
         ("stop", Deed::Stop),
         ("kill", Deed::Kill),
         ("timeout", Deed::Timeout),
@@ -120,18 +145,18 @@ fn used() -> Used {
     Used { processor: ms(1500), memory_most: Some(45 << 20) }
 }
 
-fn after<const N: usize>(worker: &Worker, deeds: [Deed; N]) -> Worker {
+fn after(policy: &Policy, worker: &Worker, deeds: impl IntoIterator<Item = Deed>) -> Worker {
     let mut worker = worker.clone();
     for deed in deeds {
-        let _ = perform(&mut worker, deed);
+        let _ = perform(policy, &mut worker, deed);
     }
     worker
 }
 
-fn perform(worker: &mut Worker, deed: Deed) -> (Change, VecDeque<Action>) {
-    let policy = policy();
+fn perform(policy: &Policy, worker: &mut Worker, deed: Deed) -> (Change, VecDeque<Action>) {
     let mut actions = VecDeque::new();
-    let mut scene = Scene { policy: &policy, starting: 1, actions: &mut actions };
+    let crowd = Tally { starting: 1, ..Tally::default() };
+    let mut scene = Scene { policy, crowd, actions: &mut actions };
     let change = match deed {
         Deed::Event(event) => worker.handle_event(start(), event, &mut scene),
         Deed::Stop => {
@@ -151,9 +176,9 @@ fn perform(worker: &mut Worker, deed: Deed) -> (Change, VecDeque<Action>) {
 }
 
 /// "next state · what changed · what is done".
-fn row(mut worker: Worker, deed: Deed) -> String {
+fn row(policy: &Policy, mut worker: Worker, deed: Deed) -> String {
     let before = worker.clone();
-    let (Change { ready, ended, left_behind, gone }, actions) = perform(&mut worker, deed);
+    let (Change { ready, ended, left_behind, gone }, actions) = perform(policy, &mut worker, deed);
     let mut changes = Vec::new();
     changes.extend(ready.map(|evidence| format!("ready ({evidence:?})")));
     changes.extend(ended.map(|ending| {
@@ -176,9 +201,15 @@ fn state(state: &WorkerState) -> String {
         WorkerState::Starting { deadline, runs, watch, .. } => {
             let runs = if runs.is_some() { "runs" } else { "ordered" };
             let look = watch.probe.map(|(time, _)| format!(", look at {}", at(time)));
-            let alive = watch.alive.map(|(time, _)| format!(", ready at {}", at(time)));
+            let alive = watch.alive.as_ref().map(|&(time, _)| format!(", ready at {}", at(time)));
             let (look, alive) = (look.unwrap_or_default(), alive.unwrap_or_default());
-            format!("Starting ({runs}, late at {}{look}{alive})", at(*deadline))
+            let check = match watch.check {
+                None => String::new(),
+                Some(CheckStep::Due { at: time, .. }) => format!(", probe at {}", at(time)),
+                Some(CheckStep::UnderWay { until, .. }) => format!(", probe until {}", at(until)),
+                Some(CheckStep::Ending { .. }) => ", probe ends".to_owned(),
+            };
+            format!("Starting ({runs}, late at {}{look}{alive}{check})", at(*deadline))
         }
         WorkerState::Ready { .. } => "Ready".to_owned(),
         WorkerState::Draining { sent, deadline, .. } => {
@@ -194,6 +225,8 @@ fn state(state: &WorkerState) -> String {
 fn action(action: &Action) -> String {
     match action {
         Action::Probe(_) => "look".to_owned(),
+        Action::Check(_) => "probe".to_owned(),
+        Action::EndCheck(_) => "end the probe".to_owned(),
         Action::Signal(_, signal) => signal.to_string(),
         Action::SignalTree(_, signal) => format!("{signal} to the tree"),
         Action::KillTree(_) => "SIGKILL to the tree".to_owned(),

@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use shepherd::core::action::Spawn;
 use shepherd::core::event::{
-    Exit, Sight, SocketEvent, SpawnFailure, Used, Waiting, WorkerEvent, Wrapped,
+    Exit, Finding, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting, WorkerEvent, Wrapped,
 };
 use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
 use shepherd::core::notice::Notice;
-use shepherd::core::policy::{Policy, Signal};
+use shepherd::core::policy::{Check, Policy, ReadyWhen, Signal};
 use shepherd::core::request::Request;
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Event, Supervisor};
 
 use crate::fake_sockets::FakeSockets;
-use crate::fate::{Character, Deed, Exec, Fate, LeftUntil, Look, Word, ms, policies};
+use crate::fate::{Character, Checked, Deed, Exec, Fate, LeftUntil, Look, Word, ms, policies};
 use crate::invariants::{Violation, ensure};
 use crate::journal::Journal;
 use crate::ledger::Ledger;
@@ -48,6 +48,8 @@ enum Happening {
     Says(WorkerId, WorkerEvent),
     Exits(WorkerId, Exit, u32),
     LeftGone(WorkerId),
+    /// The check with this number is answered.
+    Checked(WorkerId, u64),
     Freezes(WorkerId),
     Does(WorkerId, Deed),
     /// News of a worker that was underway when it went.
@@ -58,6 +60,7 @@ enum Happening {
 
 /// A worker's processes, as the kernel knows them.
 struct Process {
+    service: ServiceId,
     fate: Fate,
     /// The sockets it was given.
     members: Vec<MemberId>,
@@ -68,6 +71,8 @@ struct Process {
     held: Vec<Signal>,
     heard: u32,
     kills: u32,
+    /// The number of the check that is under way.
+    check: Option<u64>,
     /// A signal ended it before its program ran; that is not known yet.
     doomed: bool,
     gone: bool,
@@ -83,6 +88,7 @@ enum Main {
 /// What the core hears within the same moment as it wanted to know it.
 enum Answer {
     Look(WorkerId),
+    Checked(WorkerId, Finding),
     Socket(MemberId, SocketEvent),
 }
 
@@ -301,6 +307,17 @@ impl World<'_> {
                 }
                 Some(_) | None => Ok(()),
             },
+            Happening::Checked(worker, number) => {
+                let Some(process) = self.processes.get_mut(&worker) else {
+                    return Ok(());
+                };
+                if process.check != Some(number) || process.gone {
+                    return Ok(());
+                }
+                process.check = None;
+                let finding = self.finding(worker);
+                self.tell(worker, WorkerEvent::Checked(finding))
+            }
             Happening::Freezes(worker) => {
                 if let Some(process) = self.processes.get_mut(&worker) {
                     process.frozen = process.main != Main::Exited;
@@ -365,6 +382,9 @@ impl World<'_> {
                     let sight = self.look(worker);
                     self.tell(worker, WorkerEvent::Probed(sight))?;
                 }
+                Answer::Checked(worker, finding) => {
+                    self.tell(worker, WorkerEvent::Checked(finding))?;
+                }
                 Answer::Socket(member, event) => {
                     self.turn(&Input::Event(Event::Socket(member, event)))?;
                 }
@@ -379,6 +399,8 @@ impl World<'_> {
             Action::Prepare { service, generation } => self.prepare(service, generation),
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Probe(worker) => return Some(Answer::Look(worker)),
+            Action::Check(worker) => self.begin_check(worker),
+            Action::EndCheck(worker) => return self.end_check(worker),
             Action::Inspect { member, by } => {
                 let state = self.sockets.inspect(member)?;
                 return Some(Answer::Socket(member, SocketEvent::Inspected { by, state }));
@@ -436,6 +458,7 @@ impl World<'_> {
             Exec::Fails(after) => self.plan(after, Happening::SpawnFails(worker)),
         }
         let process = Process {
+            service: spawn.service,
             fate,
             members: spawn.members.clone(),
             main: Main::SettingUp,
@@ -444,6 +467,7 @@ impl World<'_> {
             held: Vec::new(),
             heard: 0,
             kills: 0,
+            check: None,
             doomed: false,
             gone: false,
         };
@@ -524,11 +548,12 @@ impl World<'_> {
             process.gone = true;
         }
         if !self.script.is_over() && self.script.one_in(10) {
-            let event = match self.script.below(5) {
+            let event = match self.script.below(6) {
                 0 => WorkerEvent::SaidReady,
                 1 => WorkerEvent::SaidStopping,
                 2 => WorkerEvent::SaidExtend(ms(1000)),
                 3 => WorkerEvent::SaidStatus("bye".to_owned()),
+                4 => WorkerEvent::Checked(Finding::TookConnection(Taker::Itself)),
                 _ => WorkerEvent::MainChanged { pid: Pid(7) },
             };
             self.plan(ms(1), Happening::Echo(worker, event));
@@ -554,6 +579,50 @@ impl World<'_> {
                 }
                 Some(_) | None => nothing,
             },
+        }
+    }
+
+    fn begin_check(&mut self, worker: WorkerId) {
+        self.last_happening += 1;
+        let number = self.last_happening;
+        if let Some(process) = self.processes.get_mut(&worker) {
+            process.check = Some(number);
+            if let Checked::After(after, _) = process.fate.check {
+                self.plan(after, Happening::Checked(worker, number));
+            }
+        }
+    }
+
+    fn end_check(&mut self, worker: WorkerId) -> Option<Answer> {
+        let process = self.processes.get_mut(&worker)?;
+        process.check.take()?;
+        match process.fate.check {
+            Checked::Lost => None,
+            Checked::After(..) | Checked::Hangs => {
+                Some(Answer::Checked(worker, Finding::Unanswered { bytes: 0 }))
+            }
+        }
+    }
+
+    /// What a check of the worker sees.
+    fn finding(&self, worker: WorkerId) -> Finding {
+        let process = &self.processes[&worker];
+        let able = match (process.main, process.fate.able) {
+            (Main::Runs { since }, Some(able)) => since + able <= self.now && !process.frozen,
+            (Main::Runs { .. }, None) | (Main::SettingUp | Main::Exited, _) => false,
+        };
+        let by = match process.fate.check {
+            Checked::After(_, by) => by,
+            Checked::Hangs | Checked::Lost => Taker::Unseen,
+        };
+        match (&self.policies[&process.service].ready, able) {
+            (ReadyWhen::Check(Check::Tcp), true) => Finding::TookConnection(by),
+            (ReadyWhen::Check(Check::Tcp), false) => Finding::TakenByOthers,
+            (ReadyWhen::Check(Check::Exec(_)), able) => {
+                let how = Exit::Code(i32::from(!able));
+                Finding::Exited { how, said: Some("well".to_owned()) }
+            }
+            (_, able) => Finding::Answered { status: if able { 204 } else { 503 }, by },
         }
     }
 

@@ -63,11 +63,20 @@ pub(super) struct Run {
     #[arg(short = 'p', long = "listen", visible_alias = "port", value_name = "SOCKET")]
     pub(super) listen: Vec<SocketSpec>,
 
-    /// What shows that a worker can serve: `auto`, `notify`, `listen` or `alive:D`.
+    /// What shows that a worker can serve: `auto`, `notify`, `listen`, `alive:D`, or a probe that it
+    /// passes: `tcp`, `http:/PATH`, `exec:COMMAND`.
     ///
     /// `notify`: it sent READY=1. `listen`: it was seen waiting on one of its sockets. `alive:D`: it
     /// has been alive for so long. `auto`: the first of notify and listen; without a socket, or
     /// where nothing can be read, alive for 1s.
+    ///
+    /// `tcp`: it took a connection. `http:/PATH`: it answered GET /PATH, in plain HTTP, with a
+    /// status from 200 to 399. Both connect to the first TCP or unix socket. Workers share their
+    /// sockets, so the kernel is asked which process took a connection before anything is sent, and
+    /// one that another worker took is closed and made again; where the kernel cannot tell, an
+    /// answer counts whoever gave it, and the log says so. `exec:COMMAND`: `/bin/sh -c COMMAND`
+    /// exited with 0; it runs in the worker's directory with the worker's environment and its pid
+    /// in SHEPHERD_PID, without its sockets, and its output is shown only when it fails.
     #[arg(long, value_name = "EVIDENCE", default_value = "auto", value_parser = values::ready_when)]
     pub(super) ready: ReadyWhen,
 
@@ -75,6 +84,17 @@ pub(super) struct Run {
     #[arg(long, value_name = "DURATION", default_value = "30s",
           value_parser = values::positive_duration)]
     pub(super) ready_timeout: Duration,
+
+    /// The longest pause between two probes; the first comes 20ms after the program runs, and each
+    /// pause is twice the one before.
+    #[arg(long, value_name = "DURATION", default_value = "1s",
+          value_parser = values::positive_duration)]
+    pub(super) ready_interval: Duration,
+
+    /// How long one probe may take; a command that takes longer is killed with all it started.
+    #[arg(long, value_name = "DURATION", default_value = "2s",
+          value_parser = values::positive_duration)]
+    pub(super) ready_probe_timeout: Duration,
 
     /// How a worker is asked to stop: a signal, or several with the time each is given, such as
     /// `TERM,INT:5s`. One without a time is given the drain timeout. SIGKILL follows the last.

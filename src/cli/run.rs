@@ -7,6 +7,7 @@ use super::{exit_code, fail};
 use crate::config::identity::Identity;
 use crate::config::run::{Name, RunConfig, RunConfigError, Source};
 use crate::config::values;
+use crate::core::policy::CheckPace;
 use crate::daemon::{self, Ended, StartError};
 
 pub(super) fn main(run: Run) -> ExitCode {
@@ -55,6 +56,7 @@ fn config(run: Run) -> Result<RunConfig, RunConfigError> {
         sockets: run.listen,
         ready: run.ready,
         ready_timeout: run.ready_timeout,
+        check_pace: CheckPace { interval: run.ready_interval, timeout: run.ready_probe_timeout },
         stop: run.stop_signal,
         drain_timeout: run.drain_timeout,
         logs: run.logs,

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::identity::Identity;
 use super::socket::SocketSpec;
 use super::values::{Logs, StopSignals, ValueError, Workers};
-use crate::core::policy::ReadyWhen;
+use crate::core::policy::{CheckPace, ReadyWhen};
 
 /// One service, and what belongs to the daemon around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct RunConfig {
     pub ready: ReadyWhen,
     /// How long they may take to be.
     pub ready_timeout: Duration,
+    /// How often they are probed, where a probe is what counts.
+    pub check_pace: CheckPace,
     /// How they are asked to stop.
     pub stop: StopSignals,
     /// How long they may take to drain.
@@ -78,6 +80,11 @@ pub enum RunConfigError {
         "`--ready listen` waits for a worker on its socket, but there is none; add `-p SOCKET`, or use `--ready notify` or `alive:D`"
     )]
     NoSocketToWaitOn,
+    /// Nothing could ever be connected to.
+    #[error(
+        "`--ready {0}` connects to the first TCP or unix socket, but there is none; add `-p SOCKET`, or use `--ready notify` or `exec:COMMAND`"
+    )]
+    NoSocketToConnectTo(&'static str),
     /// A variable of the command line.
     #[error("cannot use `--env`: {0}")]
     Variable(ValueError),
@@ -118,11 +125,15 @@ impl RunConfig {
         if let Some(&[name, _]) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(RunConfigError::SameName(name.to_owned()));
         }
-        match self.ready {
-            ReadyWhen::Alive(alive) if alive >= self.ready_timeout => {
+        match &self.ready {
+            &ReadyWhen::Alive(alive) if alive >= self.ready_timeout => {
                 Err(RunConfigError::AlwaysLate { alive, timeout: self.ready_timeout })
             }
-            ReadyWhen::Alive(_) | ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen => Ok(()),
+            ReadyWhen::Alive(_)
+            | ReadyWhen::Auto
+            | ReadyWhen::Notify
+            | ReadyWhen::Listen
+            | ReadyWhen::Check(_) => Ok(()),
         }
     }
 }

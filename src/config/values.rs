@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::core::policy::{ReadyWhen, Signal, StopLadder, StopStep};
+use crate::core::policy::{Check, ReadyWhen, Signal, StopLadder, StopStep};
 use crate::core::service::WORKERS_MAX;
 
 /// The longest duration that can be asked for.
@@ -135,7 +135,12 @@ fn signal(name: &str) -> Result<Signal, ValueError> {
     }
 }
 
-/// Reads what counts as ready: `auto`, `notify`, `listen` or `alive:D`.
+/// The longest path and command of a check: more than anybody writes, little enough that a request
+/// fits into the buffer of a fresh connection at once.
+const CHECK_BYTES_MAX: usize = 2048;
+
+/// Reads what counts as ready: `auto`, `notify`, `listen`, `alive:D`, `tcp`, `http:/PATH` or
+/// `exec:COMMAND`.
 ///
 /// # Errors
 ///
@@ -149,8 +154,17 @@ pub fn ready_when(text: &str) -> Result<ReadyWhen, ValueError> {
             Err(ValueError("`alive` needs a duration, such as `alive:2s`".to_owned()))
         }
         Some(("alive", time)) => Ok(ReadyWhen::Alive(duration(time)?)),
+        None if text == "tcp" => Ok(ReadyWhen::Check(Check::Tcp)),
+        None if text == "http" => {
+            Err(ValueError("`http` needs a path, such as `http:/health`".to_owned()))
+        }
+        Some(("http", path)) => Ok(ReadyWhen::Check(Check::Http(request_path(path)?))),
+        None if text == "exec" => {
+            Err(ValueError("`exec` needs a command, such as `exec:./check.sh`".to_owned()))
+        }
+        Some(("exec", command)) => Ok(ReadyWhen::Check(Check::Exec(shell_command(command)?))),
         None | Some(_) => Err(ValueError(format!(
-            "`{text}` is no evidence that can be waited for; there are `auto`, `notify`, `listen` and `alive:D`"
+            "`{text}` is no evidence that can be waited for; there are `auto`, `notify`, `listen`, `alive:D`, `tcp`, `http:/PATH` and `exec:COMMAND`"
         ))),
     }
 }
@@ -178,6 +192,43 @@ impl FromStr for Logs {
                 "`{text}` is no way for the workers' output; there are `inherit`, `prefix` and `json`"
             ))),
         }
+    }
+}
+
+/// The target of a request as it stands in the request's first line, see RFC 9112, 3.2.1.
+fn request_path(path: &str) -> Result<String, ValueError> {
+    if path.starts_with("//") {
+        return Err(ValueError(format!(
+            "`{path}` is not a path; the first TCP or unix socket is asked, so write `http:/PATH`"
+        )));
+    }
+    let wrong = path.chars().find(|char| !char.is_ascii_graphic() || *char == '#');
+    match wrong {
+        _ if !path.starts_with('/') => {
+            Err(ValueError(format!("`{path}` is not a path; write one that begins with `/`")))
+        }
+        Some(char) => Err(ValueError(format!(
+            "`{path}` has `{}`, which no request may hold; write it as `%` and two digits",
+            char.escape_default()
+        ))),
+        None if path.len() > CHECK_BYTES_MAX => {
+            Err(ValueError(format!("the path is longer than {CHECK_BYTES_MAX} bytes")))
+        }
+        None => Ok(path.to_owned()),
+    }
+}
+
+fn shell_command(command: &str) -> Result<String, ValueError> {
+    if command.trim().is_empty() {
+        Err(ValueError("the command is empty; write one, such as `exec:./check.sh`".to_owned()))
+    } else if command.contains('\0') {
+        Err(ValueError("the command holds a NUL, which no argument may".to_owned()))
+    } else if command.len() > CHECK_BYTES_MAX {
+        Err(ValueError(format!(
+            "the command is longer than {CHECK_BYTES_MAX} bytes; write it into a script"
+        )))
+    } else {
+        Ok(command.to_owned())
     }
 }
 
@@ -303,9 +354,33 @@ mod tests {
     fn readiness_and_workers_are_told_from_nonsense() {
         assert_eq!(ready_when("auto"), Ok(ReadyWhen::Auto));
         assert_eq!(ready_when("alive:2s"), Ok(ReadyWhen::Alive(Duration::from_secs(2))));
-        assert!(ready_when("alive").is_err() && ready_when("http:/").is_err());
         assert_eq!("json".parse(), Ok(Logs::Json));
         assert!("JSON".parse::<Logs>().is_err() && "".parse::<Logs>().is_err());
+        let check = |check| Ok(ReadyWhen::Check(check));
+        assert_eq!(ready_when("tcp"), check(Check::Tcp));
+        assert_eq!(ready_when("http:/a?b=c:d"), check(Check::Http("/a?b=c:d".to_owned())));
+        assert_eq!(ready_when("exec:a : b"), check(Check::Exec("a : b".to_owned())));
+        let long = format!("http:/{}", "x".repeat(CHECK_BYTES_MAX));
+        for text in [
+            "alive",
+            "tcp:1",
+            "http",
+            "http:",
+            "http:x",
+            "http:/a b",
+            "http:/a#b",
+            "http:/\r\n",
+            "http:/\u{e4}",
+            "http://a/",
+            "exec",
+            "exec:",
+            "exec: ",
+            "exec:a\0b",
+            "https:/",
+            &long,
+        ] {
+            assert!(ready_when(text).is_err(), "{text:?}");
+        }
         assert_eq!("4".parse(), Ok(Workers::Count(4)));
         assert_eq!("max".parse(), Ok(Workers::Max));
         for text in ["0", "-1", "5000", "many", ""] {

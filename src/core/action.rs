@@ -32,6 +32,11 @@ pub enum Action {
     Listen(MemberId),
     /// Set or clear `O_NONBLOCK`, for all who share the socket.
     SetMode(MemberId, Mode),
+    /// Begin the check that its service's author asked for. Answered by one `Checked`, in any time.
+    Check(WorkerId),
+    /// The check under way has had its time, or nobody waits for it any more: end it. What it saw
+    /// until then is its answer. A check of a worker that is gone ends without being told.
+    EndCheck(WorkerId),
     /// Send a signal to a worker's main process.
     Signal(WorkerId, Signal),
     /// Send a signal to every process of a worker's tree.

@@ -70,6 +70,129 @@ pub enum WorkerEvent {
     },
     /// The answer to `Action::Probe`.
     Probed(Sight),
+    /// The answer to `Action::Check`.
+    Checked(Finding),
+}
+
+/// What a check saw. Whether that is enough is the core's to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// A connection was taken.
+    TookConnection(Taker),
+    /// A request was answered with this status.
+    Answered {
+        /// The status of the response, as HTTP has it.
+        status: u16,
+        /// Who answered.
+        by: Taker,
+    },
+    /// The command ended.
+    Exited {
+        /// How.
+        how: Exit,
+        /// The first line of its output, cut to a bound.
+        said: Option<String>,
+    },
+    /// No connection could be made, for this reason.
+    NotConnected(String),
+    /// Nobody took the connection.
+    NotTaken,
+    /// All connections were taken by other workers, as far as was seen.
+    TakenByOthers,
+    /// Taken or not cannot be told, for this reason.
+    Unseeable(Unseeable),
+    /// The connection ended before anything was answered.
+    CutOff,
+    /// No whole answer came in time, only so many bytes.
+    Unanswered {
+        /// How many.
+        bytes: usize,
+    },
+    /// The answer is no response of HTTP.
+    Garbled(Garbled),
+    /// The command did not end in time and was killed.
+    Hung,
+    /// The command could not be run, for this reason.
+    NotRun(String),
+}
+
+/// Who took a connection of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taker {
+    /// A process of the worker's tree; or no other worker was there to take it.
+    Itself,
+    /// It or another worker: the machine does not show it.
+    Unseen,
+}
+
+/// Why it cannot be told whether a connection was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unseeable {
+    /// The socket keeps connections back until data comes, see `TCP_DEFER_ACCEPT` in tcp(7).
+    Deferred,
+    /// The kernel does not tell, see sock_diag(7).
+    NoDiagnosis,
+}
+
+/// How an answer fails to be a response of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Garbled {
+    /// It is a message of TLS.
+    Tls,
+    /// It does not begin as a response does.
+    NotHttp,
+    /// Its head has no end within the bound.
+    HeadTooLong,
+    /// It ended in the middle of its head.
+    Cut,
+}
+
+impl fmt::Display for Finding {
+    /// The rest of a sentence that begins with the check.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Finding::TookConnection(by) => write!(f, "had a connection taken{by}"),
+            Finding::Answered { status, by } => write!(f, "got status {status}{by}"),
+            Finding::Exited { how, said: None } => write!(f, "{how}"),
+            Finding::Exited { how, said: Some(line) } => write!(f, "{how}: {line}"),
+            Finding::NotConnected(reason) => write!(f, "could not connect to {reason}"),
+            Finding::NotTaken => write!(f, "saw nobody take its connection"),
+            Finding::TakenByOthers => write!(f, "saw its connections taken by other workers"),
+            Finding::Unseeable(Unseeable::Deferred) => {
+                write!(f, "cannot see who takes a connection, since the socket keeps it back ")?;
+                write!(f, "until data comes (TCP_DEFER_ACCEPT); use `--ready http:/path`")
+            }
+            Finding::Unseeable(Unseeable::NoDiagnosis) => {
+                write!(f, "cannot see who takes a connection, since this kernel does not tell ")?;
+                write!(f, "(sock_diag); use `--ready http:/path`")
+            }
+            Finding::CutOff => write!(f, "had its connection closed without an answer"),
+            Finding::Unanswered { bytes: 0 } => write!(f, "got no answer in its time"),
+            Finding::Unanswered { bytes } => {
+                write!(f, "got {bytes} bytes and no whole answer in its time")
+            }
+            Finding::Garbled(Garbled::Tls) => {
+                write!(f, "was answered in TLS, and speaks plain HTTP; ")?;
+                write!(f, "use `--ready tcp` or `exec:COMMAND`")
+            }
+            Finding::Garbled(Garbled::NotHttp) => write!(f, "got an answer that is not HTTP"),
+            Finding::Garbled(Garbled::HeadTooLong) => {
+                write!(f, "got an answer whose head does not end")
+            }
+            Finding::Garbled(Garbled::Cut) => write!(f, "got an answer that was cut off"),
+            Finding::Hung => write!(f, "did not end in its time and was killed"),
+            Finding::NotRun(reason) => write!(f, "could not be run: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Taker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Taker::Itself => Ok(()),
+            Taker::Unseen => write!(f, "; by which worker cannot be seen"),
+        }
+    }
 }
 
 /// What can happen to a socket.

@@ -253,7 +253,7 @@ impl Notice {
             Notice::Ended { worker, cause, was_ready, .. } => match cause {
                 Cause::Exited(Exit::Code(0)) => (!was_ready).then_some(worker),
                 Cause::Exited(Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown)
-                | Cause::Late(_) => Some(worker),
+                | Cause::Late { .. } => Some(worker),
                 // It never ran, or leaves as it said.
                 Cause::SpawnFailed(_) | Cause::Leaving => None,
             },
@@ -437,8 +437,11 @@ impl fmt::Display for Told<'_> {
             Cause::SpawnFailed(failure) => write!(f, "cannot start: {}", failure.reason),
             Cause::Exited(how) if self.was_ready => write!(f, "{how}"),
             Cause::Exited(how) => write!(f, "{how} before it was ready"),
-            Cause::Late(after) => {
+            Cause::Late { after, saw: None } => {
                 write!(f, "was not ready within {} and is stopped", Human(*after))
+            }
+            Cause::Late { after, saw: Some(saw) } => {
+                write!(f, "was not ready within {} and is stopped: {saw}", Human(*after))
             }
             Cause::Leaving if self.was_ready => write!(f, "says that it is stopping"),
             Cause::Leaving => write!(f, "says that it is stopping, before it was ready"),
@@ -542,7 +545,7 @@ mod tests {
         assert!(blamed(Cause::Exited(Exit::Code(3)), true));
         assert!(blamed(Cause::Exited(Exit::KILLED), true));
         assert!(blamed(Cause::Exited(Exit::Code(0)), false));
-        assert!(blamed(Cause::Late(Duration::from_secs(30)), false));
+        assert!(blamed(Cause::Late { after: Duration::from_secs(30), saw: None }, false));
         assert!(!blamed(Cause::Exited(Exit::Code(0)), true));
         assert!(!blamed(Cause::Leaving, true));
     }

@@ -20,6 +20,8 @@ pub struct Policy {
     pub ready: ReadyWhen,
     /// How long a worker may take to become ready.
     pub ready_timeout: Duration,
+    /// How often it is checked, where a check is what makes it ready.
+    pub check_pace: CheckPace,
     /// How a worker is asked to stop.
     pub stop: StopLadder,
     /// How many workers of a new generation may be starting at a time, at least 1.
@@ -39,7 +41,7 @@ pub struct Socket {
 }
 
 /// What counts as evidence that a worker can serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadyWhen {
     /// The first of `Notify` and `Listen`. Without a socket, or where nothing can be read, a worker
     /// that has been alive for a second is assumed to be ready.
@@ -50,22 +52,65 @@ pub enum ReadyWhen {
     Listen,
     /// It has been alive for so long.
     Alive(Duration),
+    /// It passes this check.
+    Check(Check),
+}
+
+/// What is tried with a starting worker, again and again, until it passes. Users know it as a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// It takes a connection to its first stream socket.
+    Tcp,
+    /// It answers a GET request for this path, on its first stream socket, with a status from 200
+    /// to 399.
+    Http(String),
+    /// This command of the shell exits with 0.
+    Exec(String),
+}
+
+/// How often a check is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckPace {
+    /// The longest pause from the end of one try to the beginning of the next; the first pauses are
+    /// shorter.
+    pub interval: Duration,
+    /// How long one try may take.
+    pub timeout: Duration,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Check::Tcp => write!(f, "by TCP"),
+            Check::Http(path) => write!(f, "`GET {path}`"),
+            Check::Exec(command) => write!(f, "`{command}`"),
+        }
+    }
 }
 
 impl ReadyWhen {
     /// Whether `READY=1` counts.
-    pub(crate) fn takes_word(self) -> bool {
+    pub(crate) fn takes_word(&self) -> bool {
         match self {
             ReadyWhen::Auto | ReadyWhen::Notify => true,
-            ReadyWhen::Listen | ReadyWhen::Alive(_) => false,
+            ReadyWhen::Listen | ReadyWhen::Alive(_) | ReadyWhen::Check(_) => false,
         }
     }
 
     /// Whether being seen waiting on a socket counts.
-    pub(crate) fn takes_sight(self) -> bool {
+    pub(crate) fn takes_sight(&self) -> bool {
         match self {
             ReadyWhen::Auto | ReadyWhen::Listen => true,
-            ReadyWhen::Notify | ReadyWhen::Alive(_) => false,
+            ReadyWhen::Notify | ReadyWhen::Alive(_) | ReadyWhen::Check(_) => false,
+        }
+    }
+
+    /// What is tried with a starting worker, if that is what counts.
+    #[must_use]
+    pub fn check(&self) -> Option<&Check> {
+        match self {
+            ReadyWhen::Check(check) => Some(check),
+            ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen | ReadyWhen::Alive(_) => None,
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Tally {
     pub starting: u32,
     /// Of those, how many do not run their program yet.
     pub launching: u32,
+    /// And how many have a check under way.
+    pub checking: u32,
     /// Able to serve.
     pub ready: u32,
     /// On their way out.
@@ -66,6 +68,7 @@ impl Roster {
         self.generations.values().fold(Tally::default(), |sum, tally| Tally {
             starting: sum.starting + tally.starting,
             launching: sum.launching + tally.launching,
+            checking: sum.checking + tally.checking,
             ready: sum.ready + tally.ready,
             leaving: sum.leaving + tally.leaving,
         })
@@ -148,6 +151,9 @@ impl Tally {
         if worker.is_launching() {
             self.launching = step(self.launching);
         }
+        if worker.is_checking() {
+            self.checking = step(self.checking);
+        }
         self
     }
 }
@@ -156,7 +162,7 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::core::ids::{ServiceId, SlotId, SocketId};
-    use crate::core::policy::{Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
+    use crate::core::policy::{CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
     use std::time::Duration;
 
     #[test]
@@ -169,6 +175,7 @@ mod tests {
             sockets: vec![Socket { id: SocketId(0), name: "http".to_owned() }],
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
+            check_pace: CheckPace { interval: wait, timeout: wait },
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 1,
             launching_max: 1,

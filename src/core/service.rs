@@ -160,8 +160,8 @@ impl Service {
         event: WorkerEvent,
         context: &mut Context<'_>,
     ) {
-        let starting = self.workers.tally().starting;
-        let mut scene = Scene { policy: &self.policy, starting, actions: &mut *context.actions };
+        let crowd = self.workers.tally();
+        let mut scene = Scene { policy: &self.policy, crowd, actions: &mut *context.actions };
         let act = |worker: &mut Worker| worker.handle_event(now, event, &mut scene);
         if let Some(change) = self.workers.change(id, act) {
             self.apply(now, id, change, context);
@@ -171,13 +171,13 @@ impl Service {
 
     /// Lets every worker whose deadline has come act on it.
     pub fn handle_timeout(&mut self, now: Time, context: &mut Context<'_>) {
-        let starting = self.workers.tally().starting;
         for id in self.workers.due(now) {
             // A rung of the ladder that waits for no time at all is left at once, hence the loop;
             // it ends, since a ladder ends in Killed and nothing else waits for no time.
             while self.workers.get(id).is_some_and(|worker| is_due(worker, now)) {
+                let crowd = self.workers.tally();
                 let mut scene =
-                    Scene { policy: &self.policy, starting, actions: &mut *context.actions };
+                    Scene { policy: &self.policy, crowd, actions: &mut *context.actions };
                 let act = |worker: &mut Worker| worker.handle_timeout(now, &mut scene);
                 let change = self.workers.change(id, act).unwrap_or_default();
                 self.apply(now, id, change, context);
@@ -469,8 +469,8 @@ impl Service {
         context: &mut Context<'_>,
         act: impl FnOnce(&mut Worker, &mut Scene<'_>),
     ) {
-        let starting = self.workers.tally().starting;
-        let mut scene = Scene { policy: &self.policy, starting, actions: &mut *context.actions };
+        let crowd = self.workers.tally();
+        let mut scene = Scene { policy: &self.policy, crowd, actions: &mut *context.actions };
         self.workers.change(id, |worker| act(worker, &mut scene));
     }
 }

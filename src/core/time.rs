@@ -51,6 +51,10 @@ impl Sub<Time> for Time {
 pub enum Why {
     /// A starting worker is looked at: is it waiting on its socket?
     Probe,
+    /// A starting worker is checked.
+    Check,
+    /// A check has had its time.
+    CheckTimeout,
     /// A worker has been alive long enough to count as ready.
     Alive,
     /// A starting worker's time to become ready ends.

@@ -16,11 +16,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::action::Action;
-use super::event::{Exit, Sight, SpawnFailure, Used, Waiting, WorkerEvent, Wrapped};
+use super::event::{Exit, Finding, Sight, SpawnFailure, Used, Waiting, WorkerEvent, Wrapped};
 use super::ids::{GenerationId, Pid, SlotId, WorkerId};
 use super::notice::{Notice, WorkerName};
 use super::policy::{Policy, Signal};
-use super::readiness::{EXTEND_MAX, Evidence, WRAPPED_AFTER, WRAPPED_LOOKS, Watch};
+use super::readiness::{
+    CheckStep, EXTEND_MAX, Evidence, LastCheck, WRAPPED_AFTER, WRAPPED_LOOKS, Watch,
+};
+use super::roster::Tally;
 use super::time::{Time, Why, earlier};
 
 /// How long what a main process left behind has between the stop signal and KILL, when the main
@@ -51,10 +54,12 @@ pub struct Worker {
     pub said: Option<String>,
     /// What a wrapper around it keeps from its sockets, as last seen, and in how many looks.
     wrapped: Option<(Wrapped, u32)>,
+    /// What the last check of it saw.
+    last_check: Option<LastCheck>,
 }
 
 /// Where a worker stands, with what belongs to that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerState {
     /// Spawned, and not yet seen able to serve.
     Starting {
@@ -131,7 +136,12 @@ pub enum Cause {
     /// Its main process exited.
     Exited(Exit),
     /// It was not ready in time.
-    Late(Duration),
+    Late {
+        /// How long it had.
+        after: Duration,
+        /// What the last check of it saw, where there were checks.
+        saw: Option<LastCheck>,
+    },
     /// It said `STOPPING=1` by itself.
     Leaving,
 }
@@ -140,8 +150,8 @@ pub enum Cause {
 pub struct Scene<'a> {
     /// What its service's author decided.
     pub policy: &'a Policy,
-    /// How many workers of the service are starting.
-    pub starting: u32,
+    /// How many workers of the service stand where.
+    pub crowd: Tally,
     /// Where actions go.
     pub actions: &'a mut VecDeque<Action>,
 }
@@ -162,7 +172,16 @@ impl Worker {
             runs: None,
             watch: Watch::NOTHING,
         };
-        Worker { id, slot, generation, state, pid: None, said: None, wrapped: None }
+        Worker {
+            id,
+            slot,
+            generation,
+            state,
+            pid: None,
+            said: None,
+            wrapped: None,
+            last_check: None,
+        }
     }
 
     /// Whether it can serve.
@@ -201,14 +220,32 @@ impl Worker {
         }
     }
 
+    /// Whether a check of it is under way.
+    #[must_use]
+    pub fn is_checking(&self) -> bool {
+        match &self.state {
+            WorkerState::Starting { watch, .. } => watch.is_checking(),
+            WorkerState::Ready { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => false,
+        }
+    }
+
     /// When it wants to be woken, and why.
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {
         match self.state {
-            WorkerState::Starting { deadline, watch, .. } => {
+            WorkerState::Starting { deadline, ref watch, .. } => {
                 let probe = watch.probe.map(|(at, _)| (at, Why::Probe));
-                let alive = watch.alive.map(|(at, _)| (at, Why::Alive));
-                earlier(Some((deadline, Why::ReadyTimeout)), earlier(probe, alive))
+                let alive = watch.alive.as_ref().map(|&(at, _)| (at, Why::Alive));
+                let check = match watch.check {
+                    Some(CheckStep::Due { at, .. }) => Some((at, Why::Check)),
+                    Some(CheckStep::UnderWay { until, .. }) => Some((until, Why::CheckTimeout)),
+                    Some(CheckStep::Ending { .. }) | None => None,
+                };
+                let late = Some((deadline, Why::ReadyTimeout));
+                earlier(late, earlier(check, earlier(probe, alive)))
             }
             WorkerState::Ready { .. } => None,
             WorkerState::Draining { deadline, .. } => Some((deadline, Why::Drain)),
@@ -236,6 +273,17 @@ impl Worker {
 
     /// Tells the worker what happened to it.
     pub fn handle_event(&mut self, now: Time, event: WorkerEvent, scene: &mut Scene<'_>) -> Change {
+        // The answer to a check ends it.
+        let answers = matches!(event, WorkerEvent::Checked(_));
+        let checking = self.has_check_to_end() && !answers;
+        let change = self.react(now, event, scene);
+        if checking && !change.gone {
+            self.end_check_of_the_past(scene);
+        }
+        change
+    }
+
+    fn react(&mut self, now: Time, event: WorkerEvent, scene: &mut Scene<'_>) -> Change {
         match event {
             WorkerEvent::Started { pid } => self.handle_started(now, pid, scene),
             WorkerEvent::SpawnFailed(failure) => self.handle_spawn_failed(failure),
@@ -259,6 +307,7 @@ impl Worker {
                 Change::default()
             }
             WorkerEvent::Probed(sight) => self.handle_probed(now, sight, scene),
+            WorkerEvent::Checked(finding) => self.handle_checked(now, finding, scene),
         }
     }
 
@@ -266,21 +315,44 @@ impl Worker {
     pub fn handle_timeout(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
         match &mut self.state {
             WorkerState::Starting { since, deadline, watch, .. } => {
-                if let Some((at, evidence)) = watch.alive
-                    && at <= now
+                if let Some((at, evidence)) = &watch.alive
+                    && *at <= now
                 {
+                    let evidence = evidence.clone();
                     return self.become_ready(now, evidence, scene);
                 }
                 if *deadline <= now {
-                    let late = Cause::Late(now.since(*since));
+                    let after = now.since(*since);
+                    let checking = watch.has_check_to_end();
+                    let late = Cause::Late { after, saw: self.last_check.take() };
                     let change = Change::ended(late, WasReady::No);
                     self.climb(now, now, 0, scene);
+                    if checking {
+                        self.end_check_of_the_past(scene);
+                    }
                     return change;
+                }
+                match watch.check {
+                    Some(CheckStep::Due { at, .. }) if at <= now => {
+                        if watch.check(now, *deadline, scene.policy, scene.crowd) {
+                            scene.actions.push_back(Action::Check(self.id));
+                        }
+                    }
+                    Some(CheckStep::UnderWay { until, .. }) if until <= now => {
+                        watch.end_check();
+                        scene.actions.push_back(Action::EndCheck(self.id));
+                    }
+                    Some(
+                        CheckStep::Due { .. }
+                        | CheckStep::UnderWay { .. }
+                        | CheckStep::Ending { .. },
+                    )
+                    | None => {}
                 }
                 if let Some((at, _)) = watch.probe
                     && at <= now
                 {
-                    watch.probed(now, scene.starting);
+                    watch.probed(now, scene.crowd.starting);
                     scene.actions.push_back(Action::Probe(self.id));
                 }
                 Change::default()
@@ -317,6 +389,7 @@ impl Worker {
 
     /// Asks the worker to stop, unless that has been done.
     pub fn stop(&mut self, now: Time, scene: &mut Scene<'_>) {
+        let checking = self.has_check_to_end();
         match self.state {
             WorkerState::Starting { .. } | WorkerState::Ready { .. } => {
                 scene.notice(Notice::WorkerStopping {
@@ -331,16 +404,23 @@ impl Worker {
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => {}
         }
+        if checking {
+            self.end_check_of_the_past(scene);
+        }
     }
 
     /// Kills all of the worker's tree at once, unless that has been done.
     pub fn kill(&mut self, now: Time, scene: &mut Scene<'_>) {
+        let checking = self.has_check_to_end();
         match self.state {
             WorkerState::Starting { since, .. }
             | WorkerState::Ready { since, .. }
             | WorkerState::Draining { since, .. }
             | WorkerState::Orphaned { since, .. } => self.kill_tree(now, since, 0, scene),
             WorkerState::Killed { .. } => {}
+        }
+        if checking {
+            self.end_check_of_the_past(scene);
         }
     }
 
@@ -500,15 +580,55 @@ impl Worker {
         Change::default()
     }
 
+    fn handle_checked(&mut self, now: Time, finding: Finding, scene: &mut Scene<'_>) -> Change {
+        match &mut self.state {
+            WorkerState::Starting { watch, .. } => {
+                let Some(check) = scene.policy.ready.check() else {
+                    return Change::default();
+                };
+                if !watch.checked(now, scene.policy) {
+                    return Change::default();
+                }
+                if let Some(evidence) = Evidence::from_check(check, &finding) {
+                    return self.become_ready(now, evidence, scene);
+                }
+                self.last_check = Some(LastCheck { check: check.clone(), finding });
+            }
+            // Late news.
+            WorkerState::Ready { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => {}
+        }
+        Change::default()
+    }
+
+    fn has_check_to_end(&self) -> bool {
+        match &self.state {
+            WorkerState::Starting { watch, .. } => watch.has_check_to_end(),
+            WorkerState::Ready { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => false,
+        }
+    }
+
+    /// A check was under way: where nobody waits for its answer any more, it ends.
+    fn end_check_of_the_past(&self, scene: &mut Scene<'_>) {
+        if !self.is_starting() {
+            scene.actions.push_back(Action::EndCheck(self.id));
+        }
+    }
+
     fn become_ready(&mut self, now: Time, evidence: Evidence, scene: &mut Scene<'_>) -> Change {
         if let WorkerState::Starting { since, .. } = self.state {
             scene.notice(Notice::Ready {
                 worker: self.name(scene),
-                evidence,
+                evidence: evidence.clone(),
                 after: now.since(since),
             });
         }
-        self.state = WorkerState::Ready { since: now, evidence };
+        self.state = WorkerState::Ready { since: now, evidence: evidence.clone() };
         Change { ready: Some(evidence), ..Change::default() }
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::config::run::Source;
 use crate::core::Supervisor;
 use crate::core::event::{Event, Exit, SpawnFailure, WorkerEvent};
-use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, WorkerId};
+use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
+use crate::core::policy::Check;
 use crate::core::request::Request;
 use crate::os::cgroup::{Cgroups, Events};
 use crate::os::clock;
@@ -26,6 +27,7 @@ use crate::protocol::exec_plan::{Outcome, OutcomeReader, Stage};
 use crate::protocol::line_styles::Stream;
 use crate::protocol::notify;
 
+use super::checks::Checks;
 use super::output::Output;
 
 /// How many messages of one worker are read in a turn: a flood cannot starve the others.
@@ -45,6 +47,8 @@ pub(super) struct Parts {
     pub(super) listeners: BTreeMap<MemberId, Listener>,
     pub(super) names: BTreeMap<ServiceId, String>,
     pub(super) sources: BTreeMap<ServiceId, Source>,
+    /// How workers are checked, where a check is what makes them ready.
+    pub(super) checks: BTreeMap<ServiceId, Check>,
     pub(super) definitions: BTreeMap<(ServiceId, GenerationId), Definition>,
 }
 
@@ -53,6 +57,7 @@ pub(super) struct Daemon {
     pub(super) parts: Parts,
     pub(super) processes: Processes,
     pub(super) workers: BTreeMap<WorkerId, Handles>,
+    pub(super) checks: Checks,
     pub(super) manager: ServiceManager,
     pub(super) output: Output,
     /// What happened and the core has not heard of yet.
@@ -64,6 +69,7 @@ pub(super) struct Daemon {
 /// What is open for one worker.
 pub(super) struct Handles {
     pub(super) service: ServiceId,
+    pub(super) slot: SlotId,
     pub(super) generation: GenerationId,
     /// The inodes of its sockets, for looking at it.
     pub(super) sockets: BTreeSet<u64>,
@@ -95,6 +101,7 @@ pub(super) enum Token {
     Notify(WorkerId),
     Main(WorkerId),
     Left(WorkerId),
+    Check(WorkerId),
     Signals,
     /// What workers write to that stream of ours.
     Lines(Stream),
@@ -116,6 +123,7 @@ impl Token {
             Token::Lines(Stream::Stderr) => (5, 2),
             Token::Sink(Stream::Stdout) => (6, 1),
             Token::Sink(Stream::Stderr) => (6, 2),
+            Token::Check(worker) => (7, worker.0),
         };
         kind << Token::KIND_SHIFT | worker
     }
@@ -134,6 +142,7 @@ impl Token {
             4 => Some(Token::Signals),
             5 => Some(Token::Lines(stream)),
             6 => Some(Token::Sink(stream)),
+            7 => Some(Token::Check(worker)),
             _ => None,
         }
     }
@@ -147,6 +156,7 @@ impl Daemon {
             parts,
             processes,
             workers: BTreeMap::new(),
+            checks: Checks::default(),
             manager,
             output,
             events: VecDeque::new(),
@@ -184,6 +194,7 @@ impl Daemon {
                     Token::Notify(worker) => self.read_messages(worker),
                     Token::Main(worker) => self.main_changed(worker),
                     Token::Left(worker) => self.look_at_left(worker),
+                    Token::Check(worker) => self.continue_check(worker),
                     Token::Signals => children_changed |= self.read_signals(),
                     Token::Lines(way) => self.output.read(way),
                     // That it takes more is all there is to know: it is tended in every turn.
@@ -193,6 +204,7 @@ impl Daemon {
             }
             more_children = children_changed && self.reap();
             let now = clock::now();
+            self.continue_checks(now);
             self.manager.handle_timeout(now);
             if self.parts.supervisor.next_deadline().is_some_and(|(at, _)| at <= now) {
                 self.parts.supervisor.handle_timeout(now);
@@ -215,7 +227,7 @@ impl Daemon {
 
     fn timeout(&self) -> Option<Duration> {
         let deadline = self.parts.supervisor.next_deadline().map(|(at, _)| at);
-        let others = [self.manager.deadline(), self.output.deadline()];
+        let others = [self.manager.deadline(), self.output.deadline(), self.checks.wake()];
         let next = others.into_iter().chain([deadline]).flatten().min()?;
         Some(clock::now().until(next))
     }
@@ -389,6 +401,7 @@ impl Daemon {
         for child in reaped {
             match child {
                 Reaped::Main(worker, how) => self.exited(worker, how),
+                Reaped::Check(worker, how) => self.check_exited(worker, how),
                 Reaped::Other => others = true,
             }
         }
@@ -418,6 +431,7 @@ impl Daemon {
         if self.processes.main(worker).is_some() {
             return;
         }
+        self.drop_check(worker);
         let Some(handles) = self.workers.get_mut(&worker) else {
             return;
         };

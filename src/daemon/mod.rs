@@ -4,6 +4,8 @@ mod event_loop;
 
 mod perform;
 
+mod checks;
+
 mod journal;
 
 mod output;
@@ -17,11 +19,12 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::config::run::{Name, RunConfig, RunConfigError, SOCKETS_MAX};
+use crate::config::socket::Transport;
 use crate::config::text::one_line;
 use crate::config::values::{Logs, Workers};
 use crate::core::Supervisor;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
-use crate::core::policy::{Policy, ReadyWhen, Socket};
+use crate::core::policy::{Check, Policy, ReadyWhen, Socket};
 use crate::os::cgroup::Cgroups;
 use crate::os::definition::{self, DefinitionError};
 use crate::os::inherited::{self, InheritedError};
@@ -151,6 +154,12 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let runtime_dir =
         RuntimeDir::claim(name, name_is, &|path| definition.identity.may_enter(path))?;
     let Bound { listeners, unused, warnings } = listeners::bind_all(&config.sockets, handed_over)?;
+    if let Some(ready) = connects(&config.ready)
+        && !listeners.iter().any(|listener| listener.transport == Transport::Stream)
+    {
+        listeners.into_iter().for_each(Listener::close);
+        return Err(RunConfigError::NoSocketToConnectTo(ready).into());
+    }
     if listeners.len() > SOCKETS_MAX {
         let count = listeners.len();
         listeners.into_iter().for_each(Listener::discard);
@@ -194,6 +203,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         listeners: (0..).map(MemberId).zip(listeners).collect(),
         names: BTreeMap::from([(service, name.clone())]),
         sources: BTreeMap::from([(service, config.source.clone())]),
+        checks: config.ready.check().map(|check| (service, check.clone())).into_iter().collect(),
         definitions: BTreeMap::from([((service, GenerationId(1)), definition)]),
     };
     let cgroups = Daemon::new(parts, output).run();
@@ -249,6 +259,19 @@ fn claim_cgroups(name: &str) -> Option<Cgroups> {
     claimed.ok()
 }
 
+/// The name of what makes workers ready, if that is a probe that connects to a socket.
+fn connects(ready: &ReadyWhen) -> Option<&'static str> {
+    match ready {
+        ReadyWhen::Check(Check::Tcp) => Some("tcp"),
+        ReadyWhen::Check(Check::Http(_)) => Some("http"),
+        ReadyWhen::Auto
+        | ReadyWhen::Notify
+        | ReadyWhen::Listen
+        | ReadyWhen::Alive(_)
+        | ReadyWhen::Check(Check::Exec(_)) => None,
+    }
+}
+
 fn workers(wanted: Workers) -> u32 {
     match wanted {
         Workers::Count(count) => count,
@@ -274,8 +297,9 @@ fn policy(config: &RunConfig, workers: u32, service: ServiceId, listeners: &[Lis
             .zip(listeners)
             .map(|(id, listener)| Socket { id, name: listener.label() })
             .collect(),
-        ready: config.ready,
+        ready: config.ready.clone(),
         ready_timeout: config.ready_timeout,
+        check_pace: config.check_pace,
         stop: config.stop.ladder(config.drain_timeout),
         starting_max: processors,
         launching_max: LAUNCHING_MAX,

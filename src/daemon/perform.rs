@@ -1,6 +1,6 @@
 //! What the core wants, done: one match, one arm for each action.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -8,7 +8,7 @@ use crate::core::action::{Action, Announcement, Spawn};
 use crate::core::event::{
     Event, Exit, Mode, Sight, SocketEvent, SpawnFailure, Waiting, WorkerEvent, Wrapped,
 };
-use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, WorkerId};
+use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SlotId, WorkerId};
 use crate::os::cgroup::Leaf;
 use crate::os::clock;
 use crate::os::definition::{self, Definition};
@@ -35,6 +35,8 @@ impl Daemon {
             Action::Inspect { member, by } => self.inspect(member, by),
             Action::Listen(member) => self.listen(member),
             Action::SetMode(member, mode) => self.set_mode(member, mode),
+            Action::Check(worker) => self.begin_check(worker),
+            Action::EndCheck(worker) => self.end_check(worker),
             Action::Signal(worker, signal) => self.processes.signal(worker, signal),
             Action::SignalTree(worker, signal) => self.processes.signal_tree(worker, signal),
             Action::KillTree(worker) => self.kill_tree(worker),
@@ -99,19 +101,16 @@ impl Daemon {
         let service_name = self.parts.names.get(&service).cloned().unwrap_or_default();
         let pipes = self.output.captures().then(|| Ok([Pipe::new()?, Pipe::new()?])).transpose();
         let pipes = pipes.map_err(|error: io::Error| ("making pipes for its output", error))?;
-        let plan = ExecPlan {
-            path: definition.path.clone(),
-            arguments: definition.arguments.clone(),
-            environment: self.environment(definition, order, &service_name, &names, &notify),
-            sockets: u32::try_from(listeners.len()).unwrap_or(u32::MAX),
-            limits: limits::for_worker(self.parts.open_files, &definition.limits),
-            nice: definition.nice,
-            umask: definition.umask,
-            credentials: definition.identity.credentials.clone(),
-            drops_capabilities: definition.identity.drops_capabilities,
-            no_new_privileges: definition.no_new_privileges,
-            pinned: definition.pinned,
-        };
+        let mut environment =
+            environment(definition, &service_name, worker, order.slot, generation);
+        if let Some(stream) = environment.get(b"JOURNAL_STREAM".as_slice())
+            && !self.output.gives_journal(stream)
+        {
+            environment.remove(b"JOURNAL_STREAM".as_slice());
+        }
+        let environment = with_sockets(environment, &names, &notify);
+        let sockets = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
+        let plan = ExecPlan { sockets, ..self.plan(definition, environment) };
         let entrance = leaf.map(Leaf::entrance).transpose();
         let entrance = entrance.map_err(|error| ("opening its cgroup", error))?;
         let spawned = spawn::spawn(&Order {
@@ -144,6 +143,7 @@ impl Daemon {
             worker,
             Handles {
                 service,
+                slot: order.slot,
                 generation,
                 sockets,
                 spawning: Some(spawning),
@@ -216,34 +216,23 @@ impl Daemon {
         }
     }
 
-    /// The whole environment of a worker, except what only its own process can know.
-    fn environment(
-        &self,
-        definition: &Definition,
-        spawn: &Spawn,
-        service_name: &str,
-        names: &[Option<String>],
-        notify: &NotifySocket,
-    ) -> Vec<(Vec<u8>, Vec<u8>)> {
-        use std::os::unix::ffi::OsStrExt;
-        let mut environment = definition.environment.clone();
-        // Whatever the user set of these would contradict what the worker is given.
-        environment.retain(|name, value| match name.as_slice() {
-            b"JOURNAL_STREAM" => self.output.gives_journal(value),
-            name => !name.starts_with(b"LISTEN_"),
-        });
-        let mut own = listen_fds::variables(names);
-        own.extend([
-            ("SHEPHERD_SERVICE".to_owned(), service_name.to_owned()),
-            ("SHEPHERD_SLOT".to_owned(), spawn.slot.to_string()),
-            ("SHEPHERD_WORKER".to_owned(), spawn.worker.to_string()),
-            ("SHEPHERD_GENERATION".to_owned(), spawn.generation.to_string()),
-        ]);
-        environment
-            .extend(own.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes())));
-        let path = notify.path().as_os_str().as_bytes().to_vec();
-        environment.insert(b"NOTIFY_SOCKET".to_vec(), path);
-        environment.into_iter().collect()
+    /// What the main process of a worker without sockets is to become; and so anything else that runs
+    /// for it, as the same user and within the same limits, once its program is another.
+    pub(super) fn plan(&self, definition: &Definition, environment: Environment) -> ExecPlan {
+        ExecPlan {
+            path: definition.path.clone(),
+            arguments: definition.arguments.clone(),
+            environment: environment.into_iter().collect(),
+            sockets: 0,
+            limits: limits::for_worker(self.parts.open_files, &definition.limits),
+            nice: definition.nice,
+            umask: definition.umask,
+            credentials: definition.identity.credentials.clone(),
+            drops_capabilities: definition.identity.drops_capabilities,
+            no_new_privileges: definition.no_new_privileges,
+            ends_with: None,
+            pinned: definition.pinned,
+        }
     }
 
     fn close_member(&mut self, member: MemberId) {
@@ -278,6 +267,45 @@ fn bind_notify(
         }
         bound => bound,
     }
+}
+
+/// Variables and their values.
+pub(super) type Environment = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The environment of everything that runs for a worker.
+pub(super) fn environment(
+    definition: &Definition,
+    service_name: &str,
+    worker: WorkerId,
+    slot: SlotId,
+    generation: GenerationId,
+) -> Environment {
+    let mut environment = definition.environment.clone();
+    // Whatever the user set of these would contradict what the worker is given.
+    environment.retain(|name, _| !name.starts_with(b"LISTEN_"));
+    for (name, value) in [
+        ("SHEPHERD_SERVICE", service_name.to_owned()),
+        ("SHEPHERD_SLOT", slot.to_string()),
+        ("SHEPHERD_WORKER", worker.to_string()),
+        ("SHEPHERD_GENERATION", generation.to_string()),
+    ] {
+        environment.insert(name.as_bytes().to_vec(), value.into_bytes());
+    }
+    environment
+}
+
+/// What the worker itself is told besides, except what only its own process can know.
+fn with_sockets(
+    mut environment: Environment,
+    names: &[Option<String>],
+    notify: &NotifySocket,
+) -> Environment {
+    use std::os::unix::ffi::OsStrExt;
+    let sockets = listen_fds::variables(names).into_iter();
+    environment.extend(sockets.map(|(name, value)| (name.into_bytes(), value.into_bytes())));
+    let path = notify.path().as_os_str().as_bytes().to_vec();
+    environment.insert(b"NOTIFY_SOCKET".to_vec(), path);
+    environment
 }
 
 /// Why a trampoline did not become the program, for people.

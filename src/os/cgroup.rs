@@ -6,6 +6,7 @@
 //! └── shepherd.web         ours, as long as we hold a lock on the directory
 //!     ├── supervisor       ourselves, only where memory is to be counted (see `Cgroups::count`)
 //!     ├── worker.1
+//!     ├── probe.1          the command that probes it, while one does
 //!     └── worker.2
 //! ```
 //!
@@ -52,6 +53,13 @@ const MEMORY: &str = "memory";
 
 /// How the name of a worker's cgroup begins; its number follows.
 const LEAF: &str = "worker.";
+
+/// The same of its probe's.
+const PROBE_LEAF: &str = "probe.";
+
+/// With this bit a worker's number stands for the command that probes it, whose cgroup is no part of
+/// the worker's: no worker is ever numbered so high.
+pub const PROBE: u64 = 1 << 63;
 
 /// The name of the cgroup that we move to.
 const SUPERVISOR: &str = "supervisor";
@@ -125,14 +133,14 @@ impl Cgroups {
         &self.own.directory
     }
 
-    /// Makes the cgroup of a worker.
+    /// Makes the cgroup of a worker, or of its probe.
     ///
     /// # Errors
     ///
     /// Those of mkdir(2); `EAGAIN` when there may be no more (`cgroup.max.descendants`).
     pub fn leaf(&mut self, worker: u64) -> io::Result<Leaf> {
         self.retry();
-        let leaf = Leaf::new(self.own.directory.join(format!("{LEAF}{worker}")));
+        let leaf = Leaf::new(self.own.directory.join(place::name_of(worker)));
         fs::create_dir(leaf.directory())?;
         Ok(leaf)
     }

@@ -8,12 +8,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, FdFlag, fcntl};
-use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
-use nix::sys::signal::SigSet;
+use nix::sys::prctl::{set_keepcaps, set_no_new_privs, set_pdeathsig};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, fstat, stat, umask};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{
-    Gid, Pid, Uid, execve, execveat, fchdir, setgroups, setresgid, setresuid, setsid, write,
+    Gid, Pid, Uid, execve, execveat, fchdir, getppid, setgroups, setresgid, setresuid, setsid,
+    write,
 };
 
 use super::{limits, sys};
@@ -122,6 +123,9 @@ fn set_up(
 
     enter(Stage::Signals);
     reset_signals()?;
+    if let Some(other) = plan.ends_with {
+        end_with(other)?;
+    }
 
     enter(Stage::Exec);
     command.exec(&plan, &program)
@@ -160,6 +164,13 @@ fn reset_signals() -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// KILL comes when our parent ends, see `PR_SET_PDEATHSIG` in prctl(2).
+fn end_with(parent: u32) -> Result<(), Errno> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    // It may have ended before that.
+    if u32::try_from(getppid().as_raw()) == Ok(parent) { Ok(()) } else { Err(Errno::ESRCH) }
 }
 
 /// What execve(2) takes. It is made before the limits hold: they may leave us no memory.

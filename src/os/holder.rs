@@ -1,15 +1,19 @@
-//! Who has the address that we want: finds the process behind a bound socket, for a message.
+//! Who has a socket: finds the process behind an address that we want, for a message, and tells
+//! whether a process has a certain socket, for a probe.
 //! It never signals, opens or changes anything, and what it says may be outdated when it is read.
 
 use core::fmt;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::unistd::Pid;
+
+use super::proc;
 use crate::config::socket::Transport;
 
 /// How many lines of a table of sockets are read. Listening sockets come first in the TCP tables,
@@ -92,6 +96,55 @@ pub fn of_abstract(transport: Transport, name: &[u8]) -> Option<Holder> {
     held.sort_by_key(|entry| entry.role);
     let inodes: Vec<u64> = held.into_iter().map(|entry| entry.inode).collect();
     of_first(&inodes)
+}
+
+/// Whether a process has a socket open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Has {
+    /// It does.
+    Yes,
+    /// It does not, as far as a look at its descriptors shows.
+    No,
+    /// It may: its descriptors are not shown to us, are too many, or it has an io_uring, whose own
+    /// table of files is shown to nobody.
+    Unseen,
+}
+
+/// How many descriptors of one process are looked at for one socket, about 1 µs each.
+const OWN_DESCRIPTORS_MAX: usize = 65_536;
+
+/// Whether a process has the socket with this inode open, see proc_pid_fd(5).
+#[must_use]
+pub fn has(pid: Pid, inode: u64) -> Has {
+    match proc::as_owner(pid, || search(pid, inode)) {
+        Ok(has) => has,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Has::Unseen,
+        // It has gone.
+        Err(_) => Has::No,
+    }
+}
+
+fn search(pid: Pid, inode: u64) -> io::Result<Has> {
+    let directory = format!("/proc/{pid}/fd");
+    let descriptors = proc::numbered_entries(&directory, OWN_DESCRIPTORS_MAX)?;
+    let mut unseen = descriptors.len() == OWN_DESCRIPTORS_MAX;
+    // When its first thread has ended, the descriptors of the others are not shown here.
+    unseen |= proc::stat(pid).is_some_and(|stat| stat.state == 'Z' && stat.is_live());
+    for descriptor in descriptors {
+        match fs::read_link(format!("{directory}/{descriptor}")) {
+            Ok(target) => {
+                let target = target.as_os_str().as_bytes();
+                if socket_inode(target) == Some(inode) {
+                    return Ok(Has::Yes);
+                }
+                unseen |= target == b"anon_inode:[io_uring]";
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            // Closed meanwhile.
+            Err(_) => {}
+        }
+    }
+    Ok(if unseen { Has::Unseen } else { Has::No })
 }
 
 /// One line of `/proc/net/tcp` or `/proc/net/udp` (proc_net(5)).
@@ -397,6 +450,15 @@ mod tests {
         assert_eq!(socket_inode(b"socket:[4711]"), Some(4711));
         assert_eq!(socket_inode(b"pipe:[4711]"), None);
         assert_eq!(socket_inode(b"socket:[x]"), None);
+    }
+
+    #[test]
+    fn tells_whether_a_process_has_a_socket() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = nix::sys::stat::fstat(&socket).unwrap().st_ino;
+        assert_eq!(has(Pid::this(), inode), Has::Yes);
+        assert_eq!(has(Pid::parent(), inode), Has::No);
+        assert_eq!(has(Pid::from_raw(i32::MAX), inode), Has::No);
     }
 
     #[test]

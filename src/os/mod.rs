@@ -42,6 +42,12 @@ pub mod abstract_name;
 
 pub mod holder;
 
+pub mod sock_diag;
+
+pub mod probe;
+
+pub mod command;
+
 pub mod local_address;
 
 pub mod spawn;

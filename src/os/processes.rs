@@ -13,7 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::Pid;
 
-use super::cgroup::{Cgroups, Events, Leaf};
+use super::cgroup::{Cgroups, Events, Leaf, PROBE};
+use super::holder::{self, Has};
 use super::sys::Whom;
 use super::tree::{self, Main, Mark, Owner, Process, Root};
 use super::waiting::{self, Sight, Waiting};
@@ -70,11 +71,13 @@ struct Members {
 pub enum Reaped {
     /// A worker's main process.
     Main(WorkerId, Exit),
+    /// The command that checks a worker.
+    Check(WorkerId, Exit),
     /// Anything else that was handed to us.
     Other,
 }
 
-/// A process that was spawned to become a worker.
+/// A process that was spawned to become a worker, or a command that checks one.
 #[derive(Debug)]
 pub struct Child {
     /// Its number, which is its own until we reap it.
@@ -84,6 +87,15 @@ pub struct Child {
     /// The cgroup that it enters, where workers have one.
     pub leaf: Option<Leaf>,
 }
+
+/// A command that checks a worker is kept as a worker of its own is, under the worker's number with
+/// one bit more: no worker is ever numbered so high.
+fn check_of(worker: WorkerId) -> WorkerId {
+    WorkerId(worker.0 | PROBE)
+}
+
+/// The variable that a check's processes have, and a worker's do not.
+pub const CHECKED_PID: &str = "SHEPHERD_PID";
 
 /// What came of naming another main process.
 #[derive(Debug)]
@@ -153,19 +165,53 @@ impl Processes {
 
     /// A worker was spawned: `pid` is our child and leads, or is about to lead, its own session,
     /// and is, or is about to be, in the cgroup.
-    pub fn insert(&mut self, worker: WorkerId, Child { pid, pidfd, leaf }: Child, service: &str) {
+    pub fn insert(&mut self, worker: WorkerId, child: Child, service: &str) {
         let marks = vec![
             Mark { name: "SHEPHERD_WORKER", value: worker.to_string().into_bytes() },
             Mark { name: "SHEPHERD_SERVICE", value: service.as_bytes().to_vec() },
         ];
-        let root = Root::new(worker.0, pid, pid, marks);
+        self.enter(worker, child, marks);
+    }
+
+    /// Makes room for a command that checks a worker, in a cgroup of its own where there are any. That
+    /// of the last one is gone by then, or is about to be: then this one does without.
+    pub fn new_check(&mut self, worker: WorkerId) -> Option<Leaf> {
+        self.remove_entry(check_of(worker));
+        self.new_leaf(check_of(worker)).ok().flatten()
+    }
+
+    /// A command was started that checks a worker, `checked` being its main process. It is in none
+    /// of the worker's accounts.
+    pub fn insert_check(&mut self, worker: WorkerId, child: Child, checked: Pid) {
+        let marks = vec![
+            Mark { name: "SHEPHERD_WORKER", value: worker.to_string().into_bytes() },
+            Mark { name: CHECKED_PID, value: checked.to_string().into_bytes() },
+        ];
+        self.enter(check_of(worker), child, marks);
+    }
+
+    fn enter(&mut self, id: WorkerId, child: Child, marks: Vec<Mark>) {
+        let Child { pid, pidfd, leaf } = child;
+        let root = Root::new(id.0, pid, pid, marks);
         let entry = Entry { root, main: Some(pidfd), left: BTreeSet::new(), leaf };
-        self.workers.insert(worker, entry);
-        self.mains.insert(pid, worker);
+        self.workers.insert(id, entry);
+        self.mains.insert(pid, id);
+    }
+
+    /// Kills whatever a check of the worker has started and is left, until no further one is found.
+    pub fn kill_check(&mut self, worker: WorkerId) {
+        if self.workers.contains_key(&check_of(worker)) {
+            self.kill_tree(check_of(worker));
+        }
     }
 
     /// Nothing of the worker is left.
     pub fn remove(&mut self, worker: WorkerId) {
+        self.remove_entry(check_of(worker));
+        self.remove_entry(worker);
+    }
+
+    fn remove_entry(&mut self, worker: WorkerId) {
         // A main process that was reaped has given its number back, maybe to another worker.
         let Some(entry) = self.workers.remove(&worker) else {
             return;
@@ -199,6 +245,7 @@ impl Processes {
                 return (reaped, false);
             };
             reaped.push(match self.main_has_gone(pid) {
+                Some(WorkerId(id)) if id & PROBE != 0 => Reaped::Check(WorkerId(id & !PROBE), how),
                 Some(worker) => Reaped::Main(worker, how),
                 None => Reaped::Other,
             });
@@ -285,7 +332,8 @@ impl Processes {
         if let Some(keeper) = self.keeper(orphan) {
             return Some(keeper);
         }
-        let roots: Vec<&Root> = self.workers.values().map(|entry| &entry.root).collect();
+        // Checks first: their processes carry the marks of the worker that is checked, too.
+        let roots: Vec<&Root> = self.workers.values().rev().map(|entry| &entry.root).collect();
         match tree::owner(orphan, &roots) {
             Owner::Worker(worker) => Some(WorkerId(worker)),
             Owner::Stranger | Owner::Dead => None,
@@ -326,13 +374,38 @@ impl Processes {
 
     /// Looks whether somebody in the worker's tree waits on one of its sockets.
     pub fn look(&mut self, worker: WorkerId, sockets: &BTreeSet<u64>) -> Option<Sight> {
+        if !proc::shows_us() {
+            let waiting = Waiting::Unreadable { pid: self.main(worker)? };
+            return Some(Sight { waiting, wrapped: None });
+        }
+        let (main, pids) = self.others(worker)?;
+        Some(waiting::look(main, &pids, sockets))
+    }
+
+    /// Looks whether somebody in the worker's tree has the socket with this inode.
+    pub fn has(&mut self, worker: WorkerId, inode: u64) -> Has {
+        if !proc::shows_us() {
+            return Has::Unseen;
+        }
+        let Some((main, pids)) = self.others(worker) else {
+            return Has::No;
+        };
+        let mut unseen = false;
+        for pid in std::iter::once(main).chain(pids) {
+            match holder::has(pid, inode) {
+                Has::Yes => return Has::Yes,
+                Has::No => {}
+                Has::Unseen => unseen = true,
+            }
+        }
+        if unseen { Has::Unseen } else { Has::No }
+    }
+
+    /// A worker's main process, while it lives, and what else there is of it.
+    fn others(&mut self, worker: WorkerId) -> Option<(Pid, Vec<Pid>)> {
         let entry = self.workers.get_mut(&worker)?;
         entry.main.as_ref()?;
         let main = entry.root.main;
-        if !proc::shows_us() {
-            let waiting = Waiting::Unreadable { pid: main };
-            return Some(Sight { waiting, wrapped: None });
-        }
         let members = tree::members(&entry.root, Main::Alive, &[]);
         entry.root.remember(&members);
         let mut pids: Vec<Pid> = members.iter().map(|process| process.pid).collect();
@@ -341,7 +414,7 @@ impl Processes {
         let others: Vec<Pid> =
             kept.into_iter().filter(|pid| *pid != main && !pids.contains(pid)).collect();
         pids.extend(others);
-        Some(waiting::look(main, &pids, sockets))
+        Some((main, pids))
     }
 
     /// Reads which processes the worker's main process has left behind.

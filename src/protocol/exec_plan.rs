@@ -34,6 +34,8 @@ pub struct ExecPlan {
     pub drops_capabilities: bool,
     /// Whether nothing that it runs may gain privileges.
     pub no_new_privileges: bool,
+    /// The process with which this one ends, whatever happens to it; a worker outlives us.
+    pub ends_with: Option<u32>,
     /// Whether to run the file that was found even when `path` names another one by now. Scripts
     /// are always run by path: their interpreter opens them by it.
     pub pinned: bool,
@@ -329,6 +331,7 @@ mod tests {
             let environment = arguments.iter().map(|a| (a.clone(), path.clone())).collect();
             let (user, group) = identity;
             let credentials = pinned.then(|| Credentials { user, group, groups: vec![sockets] });
+            let ends_with = pinned.then_some(sockets);
             let plan = ExecPlan {
                 path,
                 arguments,
@@ -340,6 +343,7 @@ mod tests {
                 credentials,
                 drops_capabilities,
                 no_new_privileges,
+                ends_with,
                 pinned,
             };
             prop_assert_eq!(ExecPlan::decode(&plan.encode().unwrap()).unwrap(), plan);

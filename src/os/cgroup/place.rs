@@ -12,7 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use super::{LEAF, NoCgroups};
+use super::{LEAF, NoCgroups, PROBE, PROBE_LEAF};
 
 /// Our own cgroup, as one mount of the hierarchy shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,12 +96,22 @@ pub(super) fn path_in(cgroup: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(path)))
 }
 
+/// The name of the cgroup of a worker, or of its probe.
+pub(super) fn name_of(worker: u64) -> String {
+    match worker & PROBE {
+        0 => format!("{LEAF}{worker}"),
+        _ => format!("{PROBE_LEAF}{}", worker & !PROBE),
+    }
+}
+
 /// Whose worker's cgroup a path is, or is below, if it is one of those right below `own`.
 pub(super) fn worker_in(path: &Path, own: &Path) -> Option<u64> {
     let Component::Normal(first) = path.strip_prefix(own).ok()?.components().next()? else {
         return None;
     };
-    first.to_str()?.strip_prefix(LEAF)?.parse().ok()
+    let first = first.to_str()?;
+    let number = |prefix| first.strip_prefix(prefix)?.parse::<u64>().ok();
+    number(LEAF).or_else(|| Some(number(PROBE_LEAF)? | PROBE))
 }
 
 /// Whether it is a unit of systemd, which is in a delegated one because a manager runs there (that
@@ -306,6 +316,10 @@ mod tests {
         let worker = |path: &str| worker_in(Path::new(path), Path::new("/a/shepherd.web"));
         assert_eq!(worker("/a/shepherd.web/worker.12"), Some(12));
         assert_eq!(worker("/a/shepherd.web/worker.12/of/its/own"), Some(12));
+        assert_eq!(worker("/a/shepherd.web/probe.12/x"), Some(PROBE + 12));
+        for number in [12, PROBE + 12] {
+            assert_eq!(worker(&format!("/a/shepherd.web/{}", name_of(number))), Some(number));
+        }
         for path in [
             "/",
             "/a/shepherd.web",
