@@ -187,12 +187,28 @@ pub(super) struct Run {
 const AFTER_RUN: &str = "\
 Durations are numbers with a unit: 500ms, 30s, 1m30s, 2h.
 
-Options of sockets, as in `-p 8000,backlog=1024`:
-  backlog=N  how many connections may wait to be accepted; the kernel cuts it to net.core.somaxconn
-             [default: 4096]
+Options of sockets, as in `-p 8000,backlog=1024,no_delay`:
+  backlog=N            how many connections may wait; the kernel cuts it to net.core.somaxconn
+                       [default: 4096]
+  reuse_port           others of this user may bind the address too, with the same option, and the
+                       kernel spreads what comes over all; who has it without is an error as ever
+  v6only               a bare port or [::] takes no IPv4
+  freebind             the address need not be there yet
+  transparent          the address may be anybody's; needs CAP_NET_ADMIN
+  bind_to_device=NAME  only what comes over this interface
+  mark=N               the firewall's mark of what is sent; needs CAP_NET_ADMIN
+  fast_open=N          so many connections may begin with data in their first packet
+  defer_accept=D       a connection is held back until data comes, at most for so long, which the
+                       kernel rounds up to 1, 3, 7, 15, 31 ... seconds
+  no_delay             small packets go out at once
+  keep_alive           idle connections are probed
+  receive_buffer=SIZE, send_buffer=SIZE
+                       of the socket, and of the connections accepted from it; the kernel cuts them
+                       to net.core.rmem_max and wmem_max, except for CAP_NET_ADMIN
   mode=MODE, user=USER, group=GROUP
-             of the file of a unix path: who may connect [default: 0660, ours]
-  unlink=no  the file of a unix path stays when shepherd stops
+                       of the file of a unix path: who may connect [default: 0660, ours]
+  unlink=no            the file of a unix path stays when shepherd stops
+A socket that was handed over gets those that a bound socket can get; shepherd says which it did not.
 
 Signals to shepherd:
   HUP        reload: read the environment files, the directory and the program again, start a new

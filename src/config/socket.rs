@@ -281,11 +281,18 @@ fn parts(text: &str) -> Vec<String> {
 }
 
 fn kind(transport: Transport, address: &Address) -> Kind {
-    match (transport, address) {
-        (_, Address::Unix(_)) => Kind::UnixPath,
-        (_, Address::Abstract(_)) => Kind::Abstract,
-        (Transport::Datagram, _) => Kind::Udp,
-        (Transport::Stream | Transport::Seqpacket, _) => Kind::Tcp,
+    let wildcard = match address {
+        Address::Unix(_) => return Kind::UnixPath,
+        Address::Abstract(_) => return Kind::Abstract,
+        Address::Port(_) => true,
+        Address::Ip(address) => address.ip() == Ipv6Addr::UNSPECIFIED,
+        Address::Localhost(_) => false,
+    };
+    match (transport, wildcard) {
+        (Transport::Datagram, true) => Kind::UdpWildcard,
+        (Transport::Datagram, false) => Kind::Udp,
+        (Transport::Stream | Transport::Seqpacket, true) => Kind::TcpWildcard,
+        (Transport::Stream | Transport::Seqpacket, false) => Kind::Tcp,
     }
 }
 

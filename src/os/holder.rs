@@ -45,23 +45,34 @@ impl fmt::Display for Holder {
 /// local port as well.
 #[must_use]
 pub fn of_ip(transport: Transport, address: SocketAddr) -> Option<Holder> {
-    let mut held = Vec::new();
-    let tables = match transport {
-        Transport::Stream => ["/proc/net/tcp", "/proc/net/tcp6"],
-        Transport::Datagram => ["/proc/net/udp", "/proc/net/udp6"],
-        // Sequenced packets are for unix sockets only.
-        Transport::Seqpacket => return None,
-    };
-    for table in tables {
-        let entries = lines(Path::new(table)).filter_map(|line| ip_entry(&line));
-        held.extend(entries.filter_map(|entry| {
-            let rank = conflict(address, entry.local)?;
-            Some((entry.state, rank, entry.inode))
-        }));
-    }
+    let mut held: Vec<_> = ip_entries(transport)
+        .filter_map(|entry| Some((entry.state, conflict(address, entry.local)?, entry.inode)))
+        .collect();
     held.sort();
     let inodes: Vec<u64> = held.into_iter().map(|(_, _, inode)| inode).collect();
     of_first(&inodes)
+}
+
+/// Finds who else serves on `address`, by `SO_REUSEPORT`, beside the socket with this inode.
+#[must_use]
+pub fn beside(transport: Transport, address: SocketAddr, inode: u64) -> Option<Holder> {
+    let serves = |entry: &IpEntry| {
+        entry.state == IpState::Serving
+            && entry.inode != inode
+            && conflict(address, entry.local) == Some(Rank::Same)
+    };
+    let inodes: Vec<u64> = ip_entries(transport).filter(serves).map(|entry| entry.inode).collect();
+    of_first(&inodes)
+}
+
+fn ip_entries(transport: Transport) -> impl Iterator<Item = IpEntry> {
+    let tables = match transport {
+        Transport::Stream => &["/proc/net/tcp", "/proc/net/tcp6"][..],
+        Transport::Datagram => &["/proc/net/udp", "/proc/net/udp6"],
+        // Sequenced packets are for unix sockets only.
+        Transport::Seqpacket => &[],
+    };
+    tables.iter().flat_map(|table| lines(Path::new(table))).filter_map(|line| ip_entry(&line))
 }
 
 /// Finds who listens on a unix path, or receives there. `peer` is what `SO_PEERCRED` of a connection said: the

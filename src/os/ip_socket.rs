@@ -3,8 +3,8 @@
 //!
 //! A TCP socket has `SO_REUSEADDR`, so that connections of an earlier run in TIME_WAIT do not matter.
 //! A UDP socket has not: there the option lets several sockets be bound to one address, and the last
-//! one gets the datagrams (socket(7)). No socket has `SO_REUSEPORT`, so that a second shepherd on the
-//! same address is refused. The refusal may come late: with `SO_REUSEADDR` two sockets may be bound
+//! one gets the datagrams (socket(7)). No socket has `SO_REUSEPORT` unless it is asked for, so that a
+//! second shepherd on the same address is refused. The refusal may come late: with `SO_REUSEADDR` two sockets may be bound
 //! to one address, and only one of them may listen, so listen(2) says EADDRINUSE as well as bind(2).
 //! A dual-stack socket and a socket of either family alone exclude each other (ipv6(7)).
 
@@ -19,6 +19,7 @@ use nix::sys::socket::{
 
 use crate::config::socket::{SocketSpec, Transport};
 use crate::os::holder;
+use crate::os::ip_options::{self, OptionRefusal};
 use crate::os::listeners::{BindError, Others, listen, socket_type};
 use crate::os::local_address::LocalAddress;
 
@@ -29,6 +30,8 @@ pub struct Refusal {
     pub operation: &'static str,
     /// Why.
     pub errno: Errno,
+    /// The option, where one could not be set.
+    option: Option<OptionRefusal>,
     transport: Transport,
     address: SocketAddr,
 }
@@ -77,12 +80,18 @@ fn bound(address: SocketAddr, spec: &SocketSpec) -> Result<OwnedFd, Refusal> {
         SocketAddr::V4(address) => Box::new(SockaddrIn::from(address)),
         SocketAddr::V6(address) => {
             // The default is a sysctl, net.ipv6.bindv6only.
-            let own_family_only = !address.ip().is_unspecified();
+            let own_family_only = !address.ip().is_unspecified() || spec.options.v6only;
             setsockopt(&fd, sockopt::Ipv6V6Only, &own_family_only)
                 .map_err(refused("setsockopt"))?;
             Box::new(SockaddrIn6::from(address))
         }
     };
+    let refused_option = |option: OptionRefusal| {
+        let errno = option.errno;
+        Refusal { option: Some(option), ..refused("setsockopt")(errno) }
+    };
+    ip_options::set_before_bind(&fd, address, &spec.options).map_err(refused_option)?;
+    ip_options::set_any_time(&fd, &spec.options).map_err(refused_option)?;
     bind_socket(fd.as_fd().as_raw_fd(), sockaddr.as_ref()).map_err(refused("bind"))?;
     Ok(fd)
 }
@@ -93,21 +102,24 @@ fn refused(
     spec: &SocketSpec,
 ) -> impl FnOnce(Errno) -> Refusal + use<> {
     let transport = spec.transport;
-    move |errno| Refusal { operation, errno, transport, address }
+    move |errno| Refusal { operation, errno, option: None, transport, address }
 }
 
 impl Refusal {
     /// The machine lacks the family, or its loopback interface lacks the address.
     #[must_use]
     pub fn family_missing(&self) -> bool {
-        matches!(self.errno, Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
+        self.option.is_none() && matches!(self.errno, Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
     }
 
     /// What it means for whoever asked for the socket.
     #[must_use]
     pub fn explain(self, others: Others) -> BindError {
-        let Refusal { operation, errno, transport, address } = self;
+        let Refusal { operation, errno, option, transport, address } = self;
         let socket = LocalAddress::Ip(address).place(transport);
+        if let Some(cause) = option {
+            return BindError::Option { socket, cause };
+        }
         match errno {
             Errno::EADDRINUSE => match holder::of_ip(transport, address) {
                 Some(holder) if others.has_it(&holder) => BindError::Twice { socket },
@@ -146,7 +158,8 @@ mod tests {
         for (transport, place) in
             [(Transport::Stream, "127.0.0.1:80"), (Transport::Datagram, "udp:127.0.0.1:80")]
         {
-            let refusal = Refusal { operation: "bind", errno: Errno::EACCES, transport, address };
+            let (operation, errno) = ("bind", Errno::EACCES);
+            let refusal = Refusal { operation, errno, option: None, transport, address };
             let error = refusal.explain(Others::None).to_string();
             if limit > 80 {
                 assert_eq!(

@@ -21,11 +21,12 @@ use nix::sys::socket::SockType;
 
 pub use self::error::BindError;
 pub use self::listener::{Listener, Origin};
+use self::warning::Limits;
 pub use self::warning::Warning;
 
 use crate::config::socket::{Address, SocketSpec, Transport};
 use crate::os::abstract_name::{self, AbstractNameError};
-use crate::os::holder::Holder;
+use crate::os::holder::{self, Holder};
 use crate::os::inherited::Inherited;
 use crate::os::ip_socket;
 use crate::os::local_address::LocalAddress;
@@ -80,7 +81,7 @@ pub fn bind_all(specs: &[SocketSpec], inherited: Vec<Inherited>) -> Result<Bound
     // Before anything is bound.
     let wanted = specs.iter().map(Wanted::new).collect::<Result<Vec<_>, _>>()?;
     let mut listeners = Vec::new();
-    let mut warnings = warning::of_backlogs(specs, warning::somaxconn());
+    let mut warnings = Vec::new();
     let result = if wanted.is_empty() {
         use_all(inherited, &mut listeners)
     } else {
@@ -146,6 +147,7 @@ fn fill(
     listeners: &mut Vec<Listener>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Inherited>, BindError> {
+    let limits = Limits::read();
     let handed_names: Vec<String> =
         unused.iter().filter_map(|socket| socket.name.clone()).collect();
     // The manager decides what a name stands for: a second specification with that name asks for
@@ -185,6 +187,10 @@ fn fill(
         if !whole {
             bind_missing(wanted, first, listeners)?;
         }
+        warnings.extend(warning::of(spec, &listeners[first..], &limits));
+        if spec.options.reuse_port {
+            warnings.extend(sharers(spec, first, listeners)?);
+        }
     }
     Ok(unused)
 }
@@ -207,10 +213,14 @@ fn serves(transport: Transport, held: &LocalAddress, spec: &SocketSpec) -> bool 
     match (&spec.address, held) {
         // Which port the kernel would pick is nobody's wish.
         (Address::Port(0) | Address::Localhost(0), _) => false,
+        (Address::Port(_) | Address::Ip(_), LocalAddress::DualStack(_)) if spec.options.v6only => {
+            false
+        }
         (Address::Port(port), LocalAddress::DualStack(held)) => port == held,
         // A wildcard of IPv6 alone would keep us from binding our own; its owner wants it so.
         (Address::Port(port), LocalAddress::Ip(held)) => {
-            *port == held.port() && held.ip().is_unspecified()
+            let family = held.is_ipv6() || !spec.options.v6only;
+            family && *port == held.port() && held.ip().is_unspecified()
         }
         (Address::Ip(wanted), LocalAddress::DualStack(port)) => {
             wanted.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && wanted.port() == *port
@@ -235,6 +245,32 @@ fn serves(transport: Transport, held: &LocalAddress, spec: &SocketSpec) -> bool 
         | (Address::Unix(_), LocalAddress::Abstract(_))
         | (Address::Abstract(_), LocalAddress::Unix(_)) => false,
     }
+}
+
+/// Who serves beside us on what was bound last; no error where `SO_REUSEPORT` is asked for, unless it
+/// is ourselves.
+fn sharers(
+    spec: &SocketSpec,
+    first: usize,
+    listeners: &[Listener],
+) -> Result<Option<Warning>, BindError> {
+    let ours = |listener: &&Listener| listener.origin == Origin::Bound;
+    for listener in listeners[first..].iter().filter(ours) {
+        let address = match listener.address {
+            LocalAddress::DualStack(port) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            LocalAddress::Ip(address) => address,
+            LocalAddress::Unix(_) | LocalAddress::Abstract(_) => continue,
+        };
+        let socket = LocalAddress::Ip(address).place(spec.transport);
+        match holder::beside(spec.transport, address, listener.inode) {
+            Some(holder) if Others::of(&listeners[..first]).has_it(&holder) => {
+                return Err(BindError::Twice { socket });
+            }
+            Some(holder) => return Ok(Some(Warning::Shared { socket, holder })),
+            None => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Binds what the specification asks for and `listeners[first..]` do not serve.
@@ -270,7 +306,9 @@ fn bind_missing(
             let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port));
             let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port));
             let fd = match ip_socket::bind(v6, spec) {
-                Err(refusal) if refusal.family_missing() => ip_socket::bind(v4, spec),
+                Err(refusal) if refusal.family_missing() && !spec.options.v6only => {
+                    ip_socket::bind(v4, spec)
+                }
                 result => result,
             };
             listeners.push(Listener::bound(

@@ -34,6 +34,8 @@ pub mod inherited;
 
 pub mod ip_socket;
 
+pub mod ip_options;
+
 pub mod shared_socket;
 
 pub mod unix_path;

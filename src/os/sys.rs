@@ -154,6 +154,22 @@ pub fn is_ignored(number: i32) -> bool {
     current.sa_sigaction == libc::SIG_IGN
 }
 
+/// Sets an option of a socket that is a number, see setsockopt(2). For the options that nix has no
+/// name for.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` for a socket that has no such option, `EPERM` without the privilege that it needs.
+pub fn set_socket_option(socket: impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    let raw = socket.as_fd().as_raw_fd();
+    let length = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0);
+    let place = (&raw const value).cast();
+    // SAFETY: the descriptor is open while it is borrowed, and `value` has `length` bytes.
+    let result = unsafe { libc::setsockopt(raw, level, option, place, length) };
+    Errno::result(result)?;
+    Ok(())
+}
+
 /// How many connections may wait on a TCP socket that listens, see `TCP_INFO` in tcp(7); `None` for
 /// one that does not.
 ///

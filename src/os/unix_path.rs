@@ -24,6 +24,7 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Group, Uid, User, fchownat};
 
+use crate::config::identity::Account;
 use crate::config::socket::Transport;
 use crate::config::socket_options::SocketOptions;
 use crate::config::text::one_line;
@@ -70,13 +71,13 @@ impl Access {
     ///
     /// If there is no such user or group.
     pub fn of(options: &SocketOptions) -> Result<Access, AccessError> {
-        let user = options.user.as_deref().map(|name| {
+        let user = options.user.as_ref().map(|account| {
             let look_up = |name: &str| Ok(User::from_name(name)?.map(|user| user.uid.as_raw()));
-            id("user", name, look_up).map(Uid::from_raw)
+            id("user", account, look_up).map(Uid::from_raw)
         });
-        let group = options.group.as_deref().map(|name| {
+        let group = options.group.as_ref().map(|account| {
             let look_up = |name: &str| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()));
-            id("group", name, look_up).map(Gid::from_raw)
+            id("group", account, look_up).map(Gid::from_raw)
         });
         Ok(Access { mode: options.mode(), user: user.transpose()?, group: group.transpose()? })
     }
@@ -85,13 +86,13 @@ impl Access {
 /// A number stands for itself, also where nobody has it.
 fn id(
     kind: &'static str,
-    name: &str,
+    account: &Account,
     look_up: impl FnOnce(&str) -> Result<Option<u32>, Errno>,
 ) -> Result<u32, AccessError> {
-    // The highest number means "leave it" to chown(2).
-    if let Some(number) = name.parse().ok().filter(|number| *number != u32::MAX) {
-        return Ok(number);
-    }
+    let name = match account {
+        Account::Number(number) => return Ok(*number),
+        Account::Name(name) => name,
+    };
     match look_up(name) {
         Ok(Some(id)) => Ok(id),
         Ok(None) => Err(AccessError::Unknown { kind, name: name.to_owned() }),

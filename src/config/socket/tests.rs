@@ -1,7 +1,9 @@
 //! Every form of a socket that can be written, and every mistake in one.
 
 use super::*;
+use crate::config::identity::Account;
 use crate::config::socket_options::AtTheStop;
+use core::time::Duration;
 use proptest::prelude::*;
 
 #[test]
@@ -58,9 +60,29 @@ fn reads_every_transport() {
 
 #[test]
 fn reads_every_option() {
-    let every = "http=8000,backlog=1024";
+    let every = "http=8000,backlog=1024,reuse_port,v6only,freebind,transparent,bind_to_device=lo,\
+                 fast_open=16,defer_accept=5s,no_delay,keep_alive,mark=42,receive_buffer=65536,\
+                 send_buffer=1048576";
     let spec: SocketSpec = every.parse().unwrap();
-    assert_eq!(spec.options, SocketOptions { backlog: Some(1024), ..SocketOptions::default() });
+    let expected = SocketOptions {
+        backlog: Some(1024),
+        reuse_port: true,
+        v6only: true,
+        freebind: true,
+        transparent: true,
+        fast_open: Some(16),
+        defer_accept: Some(Duration::from_secs(5)),
+        no_delay: true,
+        keep_alive: true,
+        bind_to_device: Some("lo".to_owned()),
+        mark: Some(42),
+        receive_buffer: Some(65536),
+        send_buffer: Some(1 << 20),
+        ..SocketOptions::default()
+    };
+    assert_eq!(spec.options, expected);
+    let early: Vec<_> = spec.options.before_bind().collect();
+    assert_eq!(early, ["reuse_port", "v6only", "freebind", "transparent", "bind_to_device"]);
     assert_eq!(spec.to_string(), every);
 
     let unix = "seqpacket:/run/a,,,backlog=9,mode=0600,user=www-data,group=0,unlink=no";
@@ -68,9 +90,10 @@ fn reads_every_option() {
     let expected = SocketOptions {
         backlog: Some(9),
         mode: Some(0o600),
-        user: Some("www-data".to_owned()),
-        group: Some("0".to_owned()),
+        user: Some(Account::Name("www-data".to_owned())),
+        group: Some(Account::Number(0)),
         at_the_stop: AtTheStop::Kept,
+        ..SocketOptions::default()
     };
     assert_eq!((&spec.address, &spec.options), (&Address::Unix("/run/a,".into()), &expected));
     assert_eq!(spec.to_string(), unix);
@@ -81,6 +104,11 @@ fn reads_every_option() {
 #[test]
 fn reads_other_spellings_of_the_same_option() {
     for (text, canonical) in [
+        ("8000,send_buffer=64k", "8000,send_buffer=65536"),
+        ("8000,receive_buffer=1M", "8000,receive_buffer=1048576"),
+        ("8000,v6only=yes,no_delay=no", "8000,v6only"),
+        ("8000,defer_accept=1m", "8000,defer_accept=60s"),
+        ("8000,mark=0xfF", "8000,mark=255"),
         ("unix:x,unlink=yes,mode=600", "unix:x,mode=0600"),
         ("unix:x,group=1,user=2,backlog=7", "unix:x,backlog=7,user=2,group=1"),
     ] {
@@ -108,6 +136,37 @@ fn says_what_is_wrong_with_an_option() {
         (
             "unix:x,mode=0888",
             "`mode=0888` is not an octal number from 0 to 0777; write `mode=0660`",
+        ),
+        ("8000,v6only,v6only", "the option `v6only` is given twice; give it once"),
+        ("8000,v6only=1", "`v6only=1` is not `yes` or `no`; write `v6only=yes`"),
+        (
+            "8000,send_buffer=2G",
+            "`send_buffer=2G` is not a size of at most 1G; write `send_buffer=256k`",
+        ),
+        (
+            "8000,defer_accept=1500ms",
+            "`defer_accept=1500ms` is not a duration of whole seconds; write `defer_accept=5s`",
+        ),
+        (
+            "8000,bind_to_device=an interface",
+            "`bind_to_device=an interface` is not the name of a network interface; \
+             write `bind_to_device=eth0`",
+        ),
+        (
+            "8000,mark=0x",
+            "`mark=0x` is not a number from 0 to 4294967295, or 0x and such a number in \
+             hexadecimal; write `mark=0x2a`",
+        ),
+        (
+            "127.0.0.1:80,v6only",
+            "the option `v6only` is for a bare port or `[::]` only; leave it away",
+        ),
+        ("udp:53,no_delay", "the option `no_delay` is for TCP sockets only; leave it away"),
+        ("unix:x,freebind", "the option `freebind` is for TCP and UDP sockets only; leave it away"),
+        // An accepted connection has buffers of its own, and a unix socket that listens no use for any.
+        (
+            "unix:x,send_buffer=64k",
+            "the option `send_buffer` is for TCP and UDP sockets only; leave it away",
         ),
         ("unix:x,mode=", "`mode=` is not an octal number from 0 to 0777; write `mode=0660`"),
         ("unix:x,unlink", "the option `unlink` needs a value; write `unlink=no`"),
@@ -274,12 +333,19 @@ proptest! {
         backlog in proptest::option::of(1..=i32::MAX.unsigned_abs()),
         mode in proptest::option::of(0..=0o777_u32),
         user in proptest::option::of("[a-z,=0-9]{1,9}"),
+        flags in any::<[bool; 3]>(),
+        mark in any::<Option<u32>>(),
     ) {
         let is_path = matches!(address, Address::Unix(_));
+        let is_ip = !is_path && !matches!(address, Address::Abstract(_));
         let options = SocketOptions {
             backlog: backlog.filter(|_| transport != Transport::Datagram),
             mode: mode.filter(|_| is_path),
-            user: user.filter(|_| is_path),
+            user: user.filter(|_| is_path).and_then(|user| user.parse().ok()),
+            reuse_port: is_ip && flags[0],
+            freebind: is_ip && flags[1],
+            transparent: is_ip && flags[2],
+            mark: mark.filter(|_| is_ip),
             ..SocketOptions::default()
         };
         let spec = SocketSpec { name, transport, address, options };
@@ -296,7 +362,7 @@ proptest! {
 
     #[test]
     fn text_of_the_grammar_is_read_or_refused(
-        text in "(a=|unix:|udp:|seqpacket:|=)?[0-9a-f:.%*/@\\[\\]=,]{0,20}(,backlog=?[0-9]{0,3})?",
+        text in "(a=|unix:|udp:|seqpacket:|=)?[0-9a-f:.%*/@\\[\\]=,]{0,20}(,(mode|mark|v6only|backlog)=?[0-9]{0,3})?",
     ) {
         if let Ok(spec) = text.parse::<SocketSpec>() {
             prop_assert_eq!(spec.to_string().parse(), Ok(spec));

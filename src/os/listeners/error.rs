@@ -3,9 +3,11 @@
 use nix::errno::Errno;
 
 use super::LOCALHOST_TRIES_MAX;
+use crate::config::text::one_line;
 use crate::os::abstract_name::AbstractNameError;
 use crate::os::holder::Holder;
 use crate::os::inherited::OtherEndpoint;
+use crate::os::ip_options::OptionRefusal;
 use crate::os::unix_path::{AccessError, UnixPathError};
 
 /// Why a socket is not there.
@@ -41,6 +43,8 @@ pub enum BindError {
          127.0.0.1 and ::1; choose a port"
     )]
     LocalhostContended { socket: String },
+    #[error("cannot set `{}` on `{socket}`: {cause}", one_line(&.cause.option))]
+    Option { socket: String, cause: OptionRefusal },
     #[error("cannot bind `{socket}`: {cause}")]
     Access { socket: String, cause: AccessError },
     #[error("cannot bind `{socket}`: {cause}")]

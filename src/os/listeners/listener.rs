@@ -10,6 +10,7 @@ use super::{BindError, listen};
 use crate::config::socket::{SocketSpec, Transport};
 use crate::config::socket_options::{AtTheStop, BACKLOG};
 use crate::os::inherited::{Endpoint, Inherited};
+use crate::os::ip_options;
 use crate::os::local_address::LocalAddress;
 use crate::os::shared_socket;
 use crate::os::unix_path::UnixPath;
@@ -166,6 +167,10 @@ impl Listener {
                 return Err(BindError::InheritedKind { name: name.unwrap_or_default(), what });
             }
         };
+        if let Some(spec) = spec {
+            ip_options::set_any_time(&socket.fd, &spec.options)
+                .map_err(|cause| BindError::Option { socket: text.clone(), cause })?;
+        }
         if let Some(backlog) = backlog
             && transport.accepts()
         {

@@ -154,20 +154,58 @@ fn listens_again_after_a_shutdown_and_with_its_own_backlog() {
 }
 
 #[test]
-fn a_backlog_that_the_kernel_cuts_is_told_once_for_each_socket_that_asked() {
-    let wanted = specs(&["8000,backlog=200", "udp:53", "a=localhost:80,backlog=129", "81"]);
-    let said: Vec<_> =
-        warning::of_backlogs(&wanted, Some(128)).iter().map(ToString::to_string).collect();
-    let expected = [("8000", 200), ("localhost:80", 129)].map(|(place, asked)| {
+fn what_the_kernel_cuts_is_told_once_for_each_socket_that_asked() {
+    let limits = Limits { somaxconn: Some(128), fast_open: Some(1) };
+    let of = |text: &str, limits| {
+        let spec: SocketSpec = text.parse().unwrap();
+        let said = warning::of(&spec, &[], &limits);
+        said.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let cut = |option: &str, place: &str| {
         format!(
-            "the backlog {asked} of {place} is cut to 128, the kernel's net.core.somaxconn; raise \
+            "the {option} 200 of {place} is cut to 128, the kernel's net.core.somaxconn; raise \
              that, or ask for less"
         )
-    });
-    assert_eq!(said, expected);
-    assert_eq!(warning::of_backlogs(&wanted, Some(200)), []);
-    assert_eq!(warning::of_backlogs(&wanted, None), []);
-    assert!(warning::somaxconn().is_some());
+    };
+    assert_eq!(of("8000,backlog=200", limits), [cut("backlog", "8000")]);
+    assert_eq!(of("a=localhost:80,backlog=200", limits), [cut("backlog", "localhost:80")]);
+    assert_eq!(
+        of("8000,fast_open=200", limits),
+        [
+            cut("fast_open", "8000"),
+            "fast_open of 8000 does nothing, because the kernel's net.ipv4.tcp_fastopen is 1; set \
+             that to 3"
+                .to_owned()
+        ]
+    );
+    for fine in ["8000", "udp:53", "8000,backlog=128"] {
+        assert!(of(fine, limits).is_empty(), "{fine}");
+    }
+    let unknown = Limits { somaxconn: None, fast_open: None };
+    assert!(of("8000,backlog=200,fast_open=200", unknown).is_empty());
+    assert!(Limits::read().somaxconn.is_some() && Limits::read().fast_open.is_some());
+}
+
+#[test]
+fn a_shared_port_is_told_of_and_our_own_is_not_taken_twice() {
+    let [first] = listeners(&["127.0.0.1:0,reuse_port"]);
+    let port = first.address.port().unwrap();
+    let shared = format!("127.0.0.1:{port},reuse_port");
+    let bound = bind_all(&specs(&[&shared]), Vec::new()).unwrap();
+    let [warning] = &bound.warnings[..] else { panic!("{:?}", bound.warnings) };
+    let own = format!("(pid {}) serves on 127.0.0.1:{port} too", std::process::id());
+    assert!(warning.to_string().contains(&own), "{warning}");
+    drop(bound);
+    // Whoever does not ask for it is refused, and so is who asks twice.
+    let alone = format!("127.0.0.1:{port}");
+    let error = bind_all(&specs(&[&alone]), Vec::new()).unwrap_err();
+    assert!(matches!(error, BindError::InUse { .. }), "{error}");
+    drop(first);
+    for transport in ["", "udp:"] {
+        let spec = format!("{transport}{shared}");
+        let error = bind_all(&specs(&[&spec, &spec]), Vec::new()).unwrap_err();
+        assert!(matches!(error, BindError::Twice { .. }), "{error}");
+    }
 }
 
 #[test]
@@ -417,6 +455,10 @@ fn knows_which_handed_over_address_serves_which_specification() {
     ]
     .map(|(wanted, held, expected)| (wanted, Transport::Stream, held, expected));
     let others = [
+        ("80,v6only", Transport::Stream, LocalAddress::DualStack(80), false),
+        ("80,v6only", Transport::Stream, tcp("0.0.0.0:80"), false),
+        ("80,v6only", Transport::Stream, tcp("[::]:80"), true),
+        ("[::]:80,v6only", Transport::Stream, LocalAddress::DualStack(80), false),
         ("udp:80", Transport::Datagram, LocalAddress::DualStack(80), true),
         ("80", Transport::Datagram, LocalAddress::DualStack(80), false),
         ("udp:localhost:80", Transport::Datagram, tcp("[::1]:80"), true),
