@@ -488,6 +488,23 @@ fn a_worker_reaches_its_notification_socket_although_roots_own_directory_is_clos
     stop_well(&daemon);
 }
 
+#[test]
+fn a_worker_of_another_user_may_open_its_output_anew() {
+    if cannot_become_others() {
+        return;
+    }
+    let line = "echo out >/dev/stdout; echo err >/dev/stderr; exec sleep 1000";
+    let daemon = Daemon::run()
+        .directory("/")
+        .args(["--name", "web", "--user", "3141592", "--logs", "prefix", "--ready", "alive:1ms"])
+        .command(["sh", "-c", line])
+        .start();
+    for line in ["web.0 | out", "web.0 | err"] {
+        daemon.wait_line(|text| text == line, "what it wrote by the name of its output");
+    }
+    stop_well(&daemon);
+}
+
 // ---- refused -------------------------------------------------------------------------------
 
 fn sleeping() -> Builder {

@@ -99,7 +99,9 @@ impl Daemon {
         let names: Vec<Option<String>> =
             listeners.iter().map(|listener| listener.name.clone()).collect();
         let service_name = self.parts.names.get(&service).cloned().unwrap_or_default();
-        let pipes = self.output.captures().then(|| Ok([Pipe::new()?, Pipe::new()?])).transpose();
+        let owner = definition.identity.owner();
+        let captures = self.output.captures();
+        let pipes = captures.then(|| Ok([Pipe::new(owner)?, Pipe::new(owner)?])).transpose();
         let pipes = pipes.map_err(|error: io::Error| ("making pipes for its output", error))?;
         let mut environment =
             environment(definition, &service_name, worker, order.slot, generation);

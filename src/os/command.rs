@@ -50,7 +50,8 @@ impl Command {
     ) -> Result<(Command, Child), (&'static str, io::Error)> {
         let shell = open(SHELL, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| ("finding /bin/sh", errno.into()))?;
-        let output = Pipe::new().map_err(|error| ("making a pipe for its output", error))?;
+        let owner = plan.credentials.as_ref().map(|who| (who.user, who.group));
+        let output = Pipe::new(owner).map_err(|error| ("making a pipe for its output", error))?;
         let plan = ExecPlan {
             path: SHELL.as_bytes().to_vec(),
             arguments: ["sh", "-c", command].map(|argument| argument.as_bytes().to_vec()).into(),
@@ -121,8 +122,8 @@ mod tests {
     use super::*;
 
     fn said(bytes: &[u8]) -> Option<String> {
-        let Pipe { reader, writer: write } = Pipe::new().expect("a pipe");
-        let outcome = Pipe::new().expect("a pipe").reader;
+        let Pipe { reader, writer: write } = Pipe::new(None).expect("a pipe");
+        let outcome = Pipe::new(None).expect("a pipe").reader;
         let mut command = Command { output: Some(reader), outcome, kept: Vec::new() };
         nix::unistd::write(&write, bytes).expect("written");
         assert!(command.read().is_none(), "it goes on");

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::fchown;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -26,14 +27,22 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Makes one.
+    /// Makes one that belongs to a user and a group, or to ourselves. Only its owner may open
+    /// `/dev/stdout` where that leads to a pipe, see pipe(7).
     ///
     /// # Errors
     ///
     /// `EMFILE` and `ENFILE` when no descriptor is left.
-    pub fn new() -> io::Result<Pipe> {
+    pub fn new(owner: Option<(u32, u32)>) -> io::Result<Pipe> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        if let Some((user, group)) = owner {
+            match fchown(&writer, Some(user), Some(group)) {
+                // A container's root may lack CAP_CHOWN: then it can write, and not open it anew.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                chowned => chowned?,
+            }
+        }
         Ok(Pipe { reader, writer })
     }
 }
@@ -71,7 +80,7 @@ mod tests {
 
     #[test]
     fn only_our_end_never_waits() {
-        let Pipe { reader, writer } = Pipe::new().expect("a pipe");
+        let Pipe { reader, writer } = Pipe::new(None).expect("a pipe");
         let waits = |end: &OwnedFd| {
             let flags = fcntl(end, FcntlArg::F_GETFL).expect("flags");
             !OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK)
