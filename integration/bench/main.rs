@@ -36,6 +36,9 @@ struct Options {
     /// Measure these only.
     #[arg(long, value_delimiter = ',', value_name = "WHAT")]
     only: Vec<What>,
+    /// Compare with these only, as the table names them.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    with: Vec<String>,
     /// Take few turns.
     #[arg(long)]
     quick: bool,
@@ -44,13 +47,20 @@ struct Options {
     bench: bool,
 }
 
+/// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
+    /// Requests in a second, and what one costs.
     Request,
+    /// From the death of a worker to an answer.
     Respawn,
+    /// To the first answer and until all are ready.
     Start,
+    /// All workers replaced under load.
     Reload,
+    /// Memory and wakeups of an idle supervisor.
     Memory,
+    /// What each worker costs shepherd, from a few to a thousand.
     Growth,
 }
 
@@ -71,6 +81,8 @@ fn main() {
 
     let mut pairs = contender::pairs();
     let mut absent = Vec::new();
+    let named = |name: &str| options.with.iter().any(|with| with == name);
+    pairs.retain(|pair| options.with.is_empty() || named(pair.theirs.name()));
     pairs.retain(|pair| {
         let missing = contender::missing(pair);
         absent.extend(missing.iter().map(|program| (pair.theirs.name(), *program)));
@@ -78,7 +90,9 @@ fn main() {
     });
     let mut comparisons = Vec::new();
     for (what, measure) in measures {
-        for pair in pairs.iter().filter(|_| wanted(what)) {
+        for pair in
+            pairs.iter().filter(|pair| wanted(what) && pair.theirs.measures().contains(&what))
+        {
             let name = what.to_possible_value();
             let name = name.as_ref().map_or("", |value| value.get_name());
             eprintln!("{name}: {} workers, {}", pair.ours.0.name(), pair.theirs.name());

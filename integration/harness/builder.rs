@@ -4,7 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt::Display,
     os::unix::ffi::OsStrExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -109,6 +109,11 @@ impl Builder {
     pub fn kept(mut self, kept: Kept) -> Self {
         self.kept = kept;
         self
+    }
+
+    /// For the files of what is run; goes with the last daemon in it.
+    pub fn home_directory(&self) -> &Path {
+        self.home.directory()
     }
 
     /// How long this daemon's `wait_*` and `stop` wait.

@@ -6,7 +6,7 @@
 //! over the daemon's descendants that its drop makes while it is still there.
 
 use std::{
-    fs,
+    env, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process,
@@ -53,8 +53,14 @@ pub struct Home {
 
 impl Home {
     pub fn new() -> Arc<Home> {
+        Home::new_in(&env::temp_dir())
+    }
+
+    /// The same in another directory for what is temporary.
+    pub fn new_in(directory: &Path) -> Arc<Home> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let directory = TempDir::with_prefix("shepherd-test-").expect("a temporary directory");
+        let directory = TempDir::with_prefix_in("shepherd-test-", directory);
+        let directory = directory.expect("a temporary directory");
         let runtime = directory.path().join("run");
         fs::create_dir(&runtime).expect("a runtime directory");
         // Workers of another user must find their notification sockets in here.

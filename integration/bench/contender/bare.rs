@@ -32,8 +32,8 @@ impl Contender for PlainLoop {
         wait_for_line(running, workers)
     }
 
-    fn takes_many(&self) -> bool {
-        true
+    fn crowds(&self) -> &'static [usize] {
+        &[4, 200, 1000]
     }
 
     fn reload(&self) -> Option<fn(&Running)> {

@@ -1,29 +1,38 @@
 //! Those that are measured, each with the same worker under shepherd beside it.
 
 mod bare;
+mod circus;
 mod gunicorn;
+mod nginx;
 mod node_cluster;
 mod place;
+mod pm2;
 mod shepherd;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use nix::sys::signal::Signal;
 
 use crate::{
-    cost,
-    harness::{Builder, Daemon, Port},
+    What, cost,
+    harness::{Builder, Daemon, Home, Port, eventually_within},
 };
 
 pub use self::{
     bare::PlainLoop,
+    circus::Circus,
     gunicorn::Gunicorn,
+    nginx::{Nginx, NginxInFront},
     node_cluster::NodeCluster,
+    pm2::Pm2,
     shepherd::{Shepherd, Worker},
 };
 
 /// How long a contender may take for what it is asked: a thousand workers on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long after a stop signal another is sent: longer than any that has heard it takes.
+const SIGNAL_AGAIN: Duration = Duration::from_secs(10);
 
 /// Something that keeps workers behind a port.
 pub trait Contender {
@@ -39,9 +48,14 @@ pub trait Contender {
     /// Waits until it says that so many workers are ready, if it ever does.
     fn says_ready(&self, running: &Running, workers: usize) -> Says;
 
-    /// Whether it is meant for hundreds of workers.
-    fn takes_many(&self) -> bool {
-        false
+    /// What there is to measure of it.
+    fn measures(&self) -> &'static [What] {
+        &[What::Request, What::Respawn, What::Start, What::Reload, What::Memory]
+    }
+
+    /// How many workers it is started with: some are not meant for hundreds.
+    fn crowds(&self) -> &'static [usize] {
+        &[4]
     }
 
     /// Asks it to replace its workers; `None` if it has no way to do that.
@@ -82,7 +96,13 @@ impl Running {
     /// Ends it and everything below it.
     pub fn stop(self) {
         for daemon in std::iter::once(self.supervisor).chain(self.behind) {
-            daemon.stop();
+            // Some forget a signal that comes while they start.
+            let ends = || {
+                daemon.signal(Signal::SIGTERM);
+                eventually_within(SIGNAL_AGAIN, || (!daemon.is_running()).then_some(()))
+            };
+            eventually_within(PATIENCE, ends);
+            daemon.wait_exit();
         }
     }
 }
@@ -95,10 +115,15 @@ pub struct Pair {
 
 /// Everybody that is known.
 pub fn pairs() -> Vec<Pair> {
+    let pair = |worker, theirs| Pair { ours: Shepherd(worker), theirs };
     vec![
-        Pair { ours: Shepherd(Worker::C), theirs: Box::new(PlainLoop) },
-        Pair { ours: Shepherd(Worker::Node), theirs: Box::new(NodeCluster) },
-        Pair { ours: Shepherd(Worker::Gunicorn), theirs: Box::new(Gunicorn) },
+        pair(Worker::C, Box::new(PlainLoop)),
+        pair(Worker::C, Box::new(Circus)),
+        pair(Worker::C, Box::new(Nginx)),
+        pair(Worker::C, Box::new(NginxInFront)),
+        pair(Worker::Node, Box::new(NodeCluster)),
+        pair(Worker::Node, Box::new(Pm2)),
+        pair(Worker::Gunicorn, Box::new(Gunicorn)),
     ]
 }
 
@@ -128,8 +153,11 @@ fn wait_for_line(running: &Running, workers: usize) -> Says {
     Says::Ready
 }
 
-/// A world of its own for each.
+/// A world of its own for each, on a file system in memory where there is one: runtime directories
+/// are on such a one, and a socket in `/tmp` would cost what the disk's file system does.
 fn builder() -> Builder {
+    let memory = Path::new("/dev/shm");
+    let home = if memory.is_dir() { Home::new_in(memory) } else { Home::new() };
     // A stopping worker does not wait long for clients that keep idle connections.
-    Daemon::run().deadline(PATIENCE).env("LAME_DUCK_MS", "100")
+    Daemon::run().home(&home).deadline(PATIENCE).env("LAME_DUCK_MS", "100")
 }

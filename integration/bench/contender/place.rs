@@ -1,35 +1,52 @@
 //! A directory for a program of somebody else, and a user who may do no harm: as root, such a program
 //! would own the machine.
 
-use std::{ffi::OsString, fs, os::unix::fs::chown, path::PathBuf, sync::Arc};
+use std::{ffi::OsString, fs, os::unix::fs::chown, path::PathBuf};
 
 use nix::unistd::geteuid;
 
 use super::{Running, builder};
-use crate::harness::{Builder, Home};
+use crate::harness::Builder;
 
 /// Debian's `nobody` and `nogroup`.
 const NOBODY: u32 = 65_534;
 
 /// A directory that goes with what runs in it.
 pub struct Place {
-    home: Arc<Home>,
+    builder: Builder,
     directory: PathBuf,
 }
 
 impl Place {
     /// A directory with these files, names and texts, in it.
     pub fn new(files: &[(&str, &str)]) -> Place {
-        let home = Home::new();
-        let directory = home.directory().join("place");
+        let builder = builder();
+        let directory = builder.home_directory().join("place");
         fs::create_dir(&directory).expect("a directory");
-        for (name, text) in files {
-            fs::write(directory.join(name), text).expect("a file");
-        }
         if geteuid().is_root() {
             chown(&directory, Some(NOBODY), Some(NOBODY)).expect("root may give files away");
         }
-        Place { home, directory }
+        let builder = builder.directory(&directory).env("HOME", &directory);
+        let place = Place { builder, directory };
+        for (name, text) in files {
+            place.write(name, text);
+        }
+        place
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// One more file.
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("a file");
+    }
+
+    /// A copy of a program, which may be where only root gets to.
+    pub fn copy(&self, program: &OsString, name: &str) {
+        fs::copy(program, self.path(name)).expect("a copy");
     }
 
     /// Runs a command in it as somebody else.
@@ -41,8 +58,7 @@ impl Place {
 
     /// A daemon in it.
     pub fn builder(&self) -> Builder {
-        let home_variable = self.directory.clone();
-        builder().home(&self.home).directory(&self.directory).env("HOME", home_variable)
+        self.builder.clone()
     }
 }
 

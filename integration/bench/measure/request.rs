@@ -34,13 +34,14 @@ fn ask(pair: &Pair, effort: Effort, stages: &[Stage; 2], connections: usize) -> 
     let mut rate = new("requests", Unit::PerSecond);
     let mut cost = new("CPU of a request", Unit::Seconds);
     let turn = effort.of(Duration::from_millis(400), Duration::from_millis(150));
-    let mut loops = stages.each_ref().map(|stage| Loop::open(&stage.port, connections));
-    for load in &mut loops {
-        load.run(WARM_UP);
+    for stage in stages {
+        Loop::open(&stage.port, connections).run(WARM_UP);
     }
     for _ in 0..effort.of(11, 5) {
         let columns = [(&mut rate.ours, &mut cost.ours), (&mut rate.theirs, &mut cost.theirs)];
-        for ((stage, load), (rate, cost)) in stages.iter().zip(&mut loops).zip(columns) {
+        for (stage, (rate, cost)) in stages.iter().zip(columns) {
+            // Connections find their workers anew each time: not all turns get the same lot.
+            let mut load = Loop::open(&stage.port, connections);
             let before = stage.running.cpu();
             let answered = load.run(turn);
             let cpu = stage.running.cpu().saturating_sub(before);

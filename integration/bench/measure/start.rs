@@ -3,20 +3,13 @@
 use super::{Comparison, Effort, Unit};
 use crate::{
     clock::Begin,
-    contender::{Contender, Pair, Says, Worker},
+    contender::{Contender, Pair, Says},
     harness::free_port,
     probe,
 };
 
-/// How many workers are started, of the kind that takes little.
-const MANY: [usize; 3] = [4, 200, 1000];
-
-/// And of all others.
-const FEW: [usize; 1] = [4];
-
 pub fn measure(pair: &Pair, effort: Effort) -> Vec<Comparison> {
-    let crowds =
-        if pair.theirs.takes_many() && pair.ours.0 == Worker::C { &MANY[..] } else { &FEW };
+    let crowds = pair.theirs.crowds();
     crowds.iter().flat_map(|&workers| start(pair, effort, workers)).collect()
 }
 
