@@ -13,6 +13,10 @@ use crate::{
 
 const WORKERS: usize = 4;
 
+/// A light load also where a thousand share the socket: those that wait for it in poll(2) are all
+/// woken by each connection.
+const NEW_PER_SECOND: u32 = 20;
+
 /// How long all that is replaced may take to go.
 const GONE_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -43,7 +47,7 @@ pub fn measure(pair: &Pair, effort: Effort) -> Vec<Comparison> {
 /// Does something while new and kept-alive clients ask.
 pub(super) fn under_load<T>(stage: &Stage, act: impl FnOnce() -> T) -> (T, Report) {
     let clients = [(Kind::New, 2), (Kind::kept_alive(), 3)];
-    let limits = Limits { new_per_second: 200, ..Limits::default() };
+    let limits = Limits { new_per_second: NEW_PER_SECOND, ..Limits::default() };
     let load = Load::start_with(limits, &stage.port, clients);
     load.wait_ok(50);
     let done = act();
