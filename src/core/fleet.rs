@@ -1,6 +1,9 @@
 //! The workers that a generation should have, slot by slot. Workers that drain are in no fleet.
+//!
+//! Which slots are empty and which wait is asked after everything that happens, so both are kept in
+//! order of their own; a seat is changed through [`Fleet::take_seat`] only, which keeps them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::{GenerationId, SlotId, WorkerId};
 use super::time::{Time, Why};
@@ -11,6 +14,8 @@ pub struct Fleet {
     /// The definition that its workers run.
     pub generation: GenerationId,
     slots: BTreeMap<SlotId, Slot>,
+    empty: BTreeSet<SlotId>,
+    waiting: BTreeSet<(Time, SlotId)>,
 }
 
 /// One slot of a generation.
@@ -36,10 +41,11 @@ pub enum Seat {
 }
 
 impl Fleet {
-    /// A fleet without workers.
+    /// A fleet without slots; [`Fleet::resize`] gives it some.
     #[must_use]
     pub fn new(generation: GenerationId) -> Fleet {
-        Fleet { generation, slots: BTreeMap::new() }
+        let (slots, empty, waiting) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Fleet { generation, slots, empty, waiting }
     }
 
     /// Who fills this slot.
@@ -62,38 +68,28 @@ impl Fleet {
         })
     }
 
-    /// The slots below `wanted` that should get a worker at `now`, at most `most` of them. Others
-    /// whose time to wait is over are empty from here on.
-    pub fn take_due(&mut self, now: Time, wanted: u32, most: u32) -> Vec<SlotId> {
-        for slot in self.slots.values_mut() {
-            match slot.seat {
-                Seat::Waiting { until } if until <= now => slot.seat = Seat::Empty,
-                Seat::Waiting { .. } | Seat::Empty | Seat::Held(_) => {}
-            }
+    /// The slots that should get a worker at `now`, at most `most` of them. Others whose time to
+    /// wait is over are empty from here on.
+    pub fn take_due(&mut self, now: Time, most: u32) -> Vec<SlotId> {
+        while let Some(&(until, slot)) = self.waiting.first()
+            && until <= now
+        {
+            self.take_seat(slot, Seat::Empty);
         }
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        self.empty(wanted).take(most).collect()
+        self.empty.iter().take(most).copied().collect()
     }
 
-    /// The first slot below `wanted` that nobody fills and that waits for nothing.
+    /// The first slot that nobody fills and that waits for nothing.
     #[must_use]
-    pub fn vacancy(&self, wanted: u32) -> Option<SlotId> {
-        self.empty(wanted).next()
-    }
-
-    /// In one pass over both, since this is asked after everything that happens.
-    fn empty(&self, wanted: u32) -> impl Iterator<Item = SlotId> {
-        let mut known = self.slots.iter().peekable();
-        (0..wanted).map(SlotId).filter(move |&slot| match known.next_if(|&(&id, _)| id == slot) {
-            Some((_, Slot { seat: Seat::Empty, .. })) | None => true,
-            Some((_, Slot { seat: Seat::Held(_) | Seat::Waiting { .. }, .. })) => false,
-        })
+    pub fn vacancy(&self) -> Option<SlotId> {
+        self.empty.first().copied()
     }
 
     /// When the next waiting slot is due.
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {
-        self.waiting().map(|(_, until)| (until, Why::Restart)).min()
+        self.waiting.first().map(|&(until, _)| (until, Why::Restart))
     }
 
     /// The slots that wait, and until when.
@@ -106,39 +102,109 @@ impl Fleet {
 
     /// A worker fills the slot.
     pub fn hold(&mut self, slot: SlotId, worker: WorkerId) {
-        self.entry(slot).seat = Seat::Held(worker);
+        self.take_seat(slot, Seat::Held(worker));
     }
 
     /// The worker of the slot has ended.
     pub fn vacate(&mut self, slot: SlotId) {
-        self.entry(slot).seat = Seat::Empty;
+        self.take_seat(slot, Seat::Empty);
     }
 
     /// The worker of the slot is ready: what failed here before does not count any more.
     pub fn ready(&mut self, slot: SlotId) {
-        self.entry(slot).failures = 0;
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.failures = 0;
+        }
     }
 
     /// The worker of the slot ended before it was ready. Returns how many have in a row.
     pub fn failed(&mut self, slot: SlotId) -> u32 {
-        let entry = self.entry(slot);
-        entry.failures = entry.failures.saturating_add(1);
-        entry.failures
+        let Some(slot) = self.slots.get_mut(&slot) else {
+            return 0;
+        };
+        slot.failures = slot.failures.saturating_add(1);
+        slot.failures
     }
 
     /// The slot stays empty until then.
     pub fn wait(&mut self, slot: SlotId, until: Time) {
-        self.entry(slot).seat = Seat::Waiting { until };
+        self.take_seat(slot, Seat::Waiting { until });
     }
 
-    /// Drops the slots from `wanted` on and gives the workers that filled them.
-    pub fn trim(&mut self, wanted: u32) -> Vec<WorkerId> {
-        let cut = self.slots.split_off(&SlotId(wanted));
-        let cut = Fleet { generation: self.generation, slots: cut };
-        cut.workers().collect()
+    /// Has the slots below `wanted` and no others, and gives the workers that filled those.
+    pub fn resize(&mut self, wanted: u32) -> Vec<WorkerId> {
+        let have = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        for slot in (have..wanted).map(SlotId) {
+            self.slots.insert(slot, Slot { seat: Seat::Empty, failures: 0 });
+            self.empty.insert(slot);
+        }
+        let mut cut = Vec::new();
+        for slot in (wanted..have).map(SlotId) {
+            if let Some(Seat::Held(worker)) = self.seat(slot) {
+                cut.push(worker);
+            }
+            self.take_seat(slot, Seat::Empty);
+            self.empty.remove(&slot);
+            self.slots.remove(&slot);
+        }
+        cut
     }
 
-    fn entry(&mut self, slot: SlotId) -> &mut Slot {
-        self.slots.entry(slot).or_insert(Slot { seat: Seat::Empty, failures: 0 })
+    /// Changes who fills a slot. One that is not wanted any more stays so.
+    fn take_seat(&mut self, id: SlotId, seat: Seat) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        match std::mem::replace(&mut slot.seat, seat) {
+            Seat::Empty => {
+                self.empty.remove(&id);
+            }
+            Seat::Waiting { until } => {
+                self.waiting.remove(&(until, id));
+            }
+            Seat::Held(_) => {}
+        }
+        match seat {
+            Seat::Empty => {
+                self.empty.insert(id);
+            }
+            Seat::Waiting { until } => {
+                self.waiting.insert((until, id));
+            }
+            Seat::Held(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_empty_and_what_waits_follows_each_seat() {
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        let mut fleet = Fleet::new(GenerationId(1));
+        assert_eq!(fleet.resize(4), []);
+        assert_eq!(fleet.take_due(at(0), 2), [SlotId(0), SlotId(1)]);
+        for slot in 0..4 {
+            fleet.hold(SlotId(slot), WorkerId(10 + u64::from(slot)));
+        }
+        assert_eq!((fleet.vacancy(), fleet.deadline()), (None, None));
+
+        fleet.wait(SlotId(2), at(9));
+        fleet.wait(SlotId(3), at(5));
+        assert_eq!(fleet.deadline(), Some((at(5), Why::Restart)));
+        assert_eq!(fleet.take_due(at(5), 9), [SlotId(3)]);
+        fleet.vacate(SlotId(1));
+        assert_eq!(fleet.vacancy(), Some(SlotId(1)));
+
+        assert_eq!(fleet.resize(1), []);
+        assert_eq!((fleet.vacancy(), fleet.deadline()), (None, None));
+        fleet.wait(SlotId(2), at(9));
+        assert_eq!(fleet.deadline(), None, "a slot that is not wanted waits for nothing");
+        assert_eq!(fleet.resize(0), [WorkerId(10)]);
+        assert_eq!(fleet.resize(2), []);
+        assert_eq!(fleet.take_due(at(9), 9), [SlotId(0), SlotId(1)]);
     }
 }

@@ -392,11 +392,11 @@ impl Service {
         }
     }
 
-    /// Stops what fills slots that are no longer wanted.
+    /// Has as many slots as are wanted, and stops what fills others.
     fn trim(&mut self, now: Time, context: &mut Context<'_>) {
-        let mut cut = self.serving.trim(self.wanted);
+        let mut cut = self.serving.resize(self.wanted);
         if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) = &mut self.reload {
-            cut.extend(fleet.trim(self.wanted));
+            cut.extend(fleet.resize(self.wanted));
         }
         for id in cut {
             self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
@@ -409,7 +409,7 @@ impl Service {
     fn fill(&mut self, now: Time, context: &mut Context<'_>) {
         let launching = self.workers.tally().launching;
         let free = self.policy.launching_max.saturating_sub(launching);
-        for slot in self.serving.take_due(now, self.wanted, free) {
+        for slot in self.serving.take_due(now, free) {
             let id = self.spawn(now, slot, self.serving.generation, context);
             self.serving.hold(slot, id);
         }

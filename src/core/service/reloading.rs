@@ -85,7 +85,7 @@ impl Service {
             let Some(fleet) = self.rolling() else { return };
             let generation = fleet.generation;
             let tally = self.workers.tally_of(generation);
-            let vacancy = fleet.vacancy(self.wanted);
+            let vacancy = fleet.vacancy();
             match reload::next_step(vacancy, tally, self.wanted, self.policy.starting_max) {
                 Step::Start(slot) => {
                     let id = self.spawn(now, slot, generation, context);
