@@ -129,6 +129,22 @@ fn what_is_left_in_a_cgroup_may_end_by_itself() {
 }
 
 #[test]
+fn what_a_probe_leaves_behind_ends_with_it_however_it_hides() {
+    let Some(site) = site() else { return };
+    let file = site.path("pid");
+    let command =
+        format!("exec:(setsid env -i /bin/sleep 5000 & echo $! > {}); exit 0", file.display());
+    let daemon = site.run(1).args(["--ready", &command]).command(odd_mode(&["alive"])).start();
+    daemon.wait_line(|line| line.ends_with(": 1 worker ready"), "the worker");
+    let pid = fs::read_to_string(&file).expect("its pid").trim().parse().expect("a pid");
+    daemon.eventually("the end of what is left", || Process::open(pid).is_err().then_some(()));
+    assert_eq!(members(&directory(&daemon).join("worker.1")).len(), 1);
+    let directory = directory(&daemon);
+    stop_well(&daemon);
+    assert!(!directory.exists(), "it is left behind");
+}
+
+#[test]
 fn a_storm_of_forks_ends_with_its_worker() {
     let Some(site) = site() else { return };
     let daemon =

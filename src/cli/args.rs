@@ -71,12 +71,12 @@ pub(super) struct Run {
     /// where nothing can be read, alive for 1s.
     ///
     /// `tcp`: it took a connection. `http:/PATH`: it answered GET /PATH, in plain HTTP, with a
-    /// status from 200 to 399. Both connect to the first TCP or unix socket. Workers share their
-    /// sockets, so the kernel is asked which process took a connection before anything is sent, and
-    /// one that another worker took is closed and made again; where the kernel cannot tell, an
-    /// answer counts whoever gave it, and the log says so. `exec:COMMAND`: `/bin/sh -c COMMAND`
-    /// exited with 0; it runs in the worker's directory with the worker's environment and its pid
-    /// in SHEPHERD_PID, without its sockets, and its output is shown only when it fails.
+    /// status from 200 to 399. Both connect to the first TCP or unix stream socket. Workers share
+    /// their sockets, so the kernel is asked which process took a connection before anything is
+    /// sent, and one that another worker took is closed and made again; where the kernel cannot
+    /// tell, an answer counts whoever gave it, and the log says so. `exec:COMMAND`: `/bin/sh -c
+    /// COMMAND` exited with 0; it runs in the worker's directory with the worker's environment and
+    /// its pid in SHEPHERD_PID, without its sockets, and its output is shown only when it fails.
     #[arg(long, value_name = "EVIDENCE", default_value = "auto", value_parser = values::ready_when)]
     pub(super) ready: ReadyWhen,
 

@@ -37,15 +37,11 @@ const LOOK_FIRST: Duration = Duration::from_millis(1);
 /// The longest pause between two looks: so much later a worker may be seen to be ready.
 const LOOK_MAX: Duration = Duration::from_millis(25);
 
-/// How many times connections are made, as long as others take them: with the bursts some 100
-/// connections, enough to meet one worker of 20 with near certainty.
+/// How many times connections are made, as long as others take them, and how many at once from which
+/// time on: some 300 connections, enough to meet one worker of 100 in nearly every probe, and few
+/// enough that those who take the others hardly notice.
 const TRIES_MAX: u32 = 32;
-
-/// How many of those are single connections.
-const TRIES_SINGLE: u32 = 8;
-
-/// How many connections are made at once after that.
-const BURST: usize = 4;
+const BURSTS: [(u32, usize); 3] = [(0, 1), (8, 4), (16, 16)];
 
 /// A connection that is kept back for so long waits for data, not for its handshake.
 const KEPT_BACK_MAX: Duration = Duration::from_millis(50);
@@ -250,7 +246,8 @@ impl Probe {
 
     /// Makes connections anew, after those before were taken by others or came to nothing.
     fn launch(&mut self, step: &mut Step) {
-        let count = if self.tries < TRIES_SINGLE { 1 } else { BURST };
+        let burst = BURSTS.iter().rev().find(|(from, _)| *from <= self.tries);
+        let count = burst.map_or(1, |(_, count)| *count);
         self.tries += 1;
         self.pause = LOOK_FIRST;
         for _ in 0..count {

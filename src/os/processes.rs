@@ -200,8 +200,11 @@ impl Processes {
 
     /// Kills whatever a check of the worker has started and is left, until no further one is found.
     pub fn kill_check(&mut self, worker: WorkerId) {
-        if self.workers.contains_key(&check_of(worker)) {
-            self.kill_tree(check_of(worker));
+        let check = check_of(worker);
+        if self.workers.contains_key(&check) {
+            self.kill_tree(check);
+            let leaf = self.workers.get_mut(&check).and_then(|entry| entry.leaf.take());
+            self.discard_leaf(leaf);
         }
     }
 
