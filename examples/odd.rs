@@ -413,6 +413,15 @@ fn meddle(deed: &str, after_ms: Option<u64>) {
                 do_to_all(listeners, deed);
             });
         }
+        scope.spawn(|| {
+            poll_for(&[stop.as_fd()]);
+            if deed == "shutdown-on-term" {
+                listeners.iter().for_each(Listener::shut_down);
+            }
+            // The other thread may be in accept() for ever, or finishing an answer.
+            sleep_ms(200);
+            exit(0);
+        });
         serve_as_is(&stop, &listeners);
         if deed == "shutdown-on-term" {
             listeners.iter().for_each(Listener::shut_down);

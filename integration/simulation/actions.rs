@@ -25,9 +25,10 @@ impl Ledger {
         rest: &[Action],
     ) -> Result<(), Violation> {
         match action {
-            Action::Prepare { service, generation } => {
+            Action::Prepare { service, generation, like } => {
                 let book = self.books.get_mut(service).ok_or("S7: no such service")?;
                 ensure!(self.stop == Stop::No, "S7: {action:?} after a stop");
+                ensure!(like.is_none_or(|it| it == book.serving), "S7: {action:?} of {like:?}");
                 ensure!(book.rolling.is_none(), "S7: {action:?} during a reload");
                 ensure!(generation.0 == book.last_generation.0 + 1, "S7: {action:?} out of turn");
                 book.last_generation = *generation;
@@ -52,9 +53,11 @@ impl Ledger {
                 ensure!(worth_it, "S7: {action:?} of {record:?}");
                 Ok(())
             }
-            Action::Inspect { .. } | Action::Listen(_) | Action::SetMode(..) => {
-                self.check_socket_action(turn, action)
-            }
+            Action::Inspect { .. }
+            | Action::Listen(_)
+            | Action::SetMode(..)
+            | Action::Renew { .. }
+            | Action::FindHolders { .. } => self.check_socket_action(turn, action),
             Action::Check(id) => self.check_check(turn, *id),
             Action::EndCheck(id) => self.check_end_of_check(turn, *id),
             Action::Signal(id, signal) => self.check_signal(turn, *id, *signal, rest),
@@ -72,7 +75,7 @@ impl Ledger {
             }
             Action::KillTree(id) => self.check_kill(turn, *id),
             Action::Close(member) => {
-                ensure!(self.stop != Stop::No, "S1: {action:?} without a stop");
+                self.check_close(turn, *member)?;
                 ensure!(self.closed.insert(*member), "S1: {action:?} twice");
                 Ok(())
             }
@@ -127,14 +130,13 @@ impl Ledger {
     fn check_spawn(&mut self, turn: &mut Turn<'_>, spawn: &Spawn) -> Result<(), Violation> {
         let Spawn { worker, service, slot, generation, members } = spawn;
         ensure!(self.stop == Stop::No, "S4: {spawn:?} after a stop");
+        let expected = self.members_of(*service);
+        ensure!(expected == *members, "S1: {spawn:?} gets other sockets than {expected:?}");
         ensure!(worker.0 > self.last_worker, "S7: a worker's number is used twice: {worker}");
         self.last_worker = worker.0;
         let book = self.books.get_mut(service).ok_or("S7: no such service")?;
         ensure!(book.kept.contains(generation), "S7: {spawn:?}, whose definition is not kept");
         ensure!(slot.0 < book.wanted, "S4: {spawn:?} beyond {} wanted", book.wanted);
-        let expected: Vec<u32> = book.policy.sockets.iter().map(|socket| socket.id.0).collect();
-        let given: Vec<u32> = members.iter().map(|member| member.0).collect();
-        ensure!(expected == given, "S1: {spawn:?} gets other sockets than {expected:?}");
         if *generation == book.serving {
             if let Some(due) = book.waits.remove(slot) {
                 ensure!(due <= turn.now, "S18: {spawn:?} before {due:?}");
@@ -153,6 +155,7 @@ impl Ledger {
             slot: *slot,
             generation: *generation,
             stage,
+            members: members.clone(),
             main_gone: false,
             checks: Checks::Rest(turn.now),
             last_finding: None,
@@ -423,7 +426,9 @@ impl Ledger {
             Notice::Scaled { .. } => self.saw("a scaled service"),
             Notice::NotScaled { .. } => self.saw("a scale refused"),
             Notice::ReloadQueued { .. } => self.saw("a queued reload"),
-            Notice::ReloadBegins { .. } => self.saw("a reload"),
+            Notice::ReloadBegins { service, cause, .. } => {
+                self.check_begin(turn, service, *cause)?;
+            }
             Notice::Socket { what, .. } => self.check_socket_notice(what),
             Notice::Stopping { .. } => self.saw("a stop"),
             Notice::StoppingNow { .. } => self.saw("a stop at once"),

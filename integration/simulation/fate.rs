@@ -70,6 +70,9 @@ pub(crate) enum Deed {
     SetMode(Mode),
     /// With this backlog.
     Listen(u32),
+    ShutDown,
+    /// The file of a unix socket.
+    Unlink,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +162,7 @@ impl Fate {
     }
 
     fn worsen(&mut self, script: &mut Script) {
-        match script.below(22) {
+        match script.below(24) {
             0 => self.stop_takes = ms(script.pick(&[5, 0, 100, 900, 4000])),
             1 => self.able = None,
             2 => self.exit = Some((ms(script.pick(&[5, 0, 1, 15, 50, 300, 3000])), 1)),
@@ -183,15 +186,17 @@ impl Fate {
             14 => self.say(script, WorkerEvent::SaidReady),
             15 => self.say(script, WorkerEvent::SaidStatus("busy".to_owned())),
             16 => self.say(script, WorkerEvent::MainChanged { pid: Pid(99) }),
-            17 | 18 => {
-                let deed = match script.below(3) {
+            17..=20 => {
+                let deed = match script.below(6) {
                     0 => Deed::SetMode(Mode::NonBlocking),
                     1 => Deed::SetMode(Mode::Blocking),
+                    2 | 3 => Deed::ShutDown,
+                    4 => Deed::Unlink,
                     _ => Deed::Listen(script.pick(&[511, 5])),
                 };
                 self.deeds.push((ms(script.pick(&[0, 0, 2, 20, 700])), deed));
             }
-            19 | 20 => {
+            21 | 22 => {
                 let after = ms(script.pick(&[5, 0, 70, 900]));
                 self.check = script.pick(&[
                     Checked::After(after, Taker::Unseen),

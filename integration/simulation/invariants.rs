@@ -1,7 +1,8 @@
 //! What must hold after every turn, whatever happens. The ledger hears what the core is told and
 //! what it wants done, keeps its own account of every worker, and compares.
 //!
-//! - S1 A configured socket is never closed before a stop is asked for, and then exactly once.
+//! - S1 A configured socket is never closed before a stop is asked for, unless another has taken its
+//!   place, and then exactly once.
 //! - S2 A ready worker of the serving generation is asked to stop only after a commit (the whole new
 //!   fleet is ready), for a smaller number of workers, or for a stop.
 //! - S3 Time moves only to deadlines and happenings; when there is none, the world is at rest.
@@ -32,11 +33,13 @@
 //! - S21 A worker that starts is checked again and again, where it was asked for: one check at a
 //!   time, each with its time, with pauses no longer than the interval. A check that nobody waits for
 //!   ends within the turn, and what the last one saw is told of a worker that is late.
+//! - S22 A socket that was shut down or lost its path is repaired, unless an operator has to act
+//!   first; where that took a new one, all workers that serve come to have it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use shepherd::core::action::Announcement;
-use shepherd::core::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
+use shepherd::core::ids::{GenerationId, RequestId, ServiceId, SlotId, WorkerId};
 use shepherd::core::policy::{CheckPace, ReadyWhen};
 use shepherd::core::readiness::CHECK_MARGIN;
 use shepherd::core::restart::FAILING_AFTER;
@@ -56,6 +59,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a check that took too long",
     "a commit",
     "what a worker used",
+    "a culprit",
     "a drained worker",
     "a failing service",
     "a first fleet",
@@ -63,17 +67,23 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a mode postponed",
     "a mode set back",
     "a long backoff",
+    "a path that is back",
+    "a path that is gone",
     "a queued reload",
     "a recovered service",
     "a reload",
     "a reload answered",
     "a reload that lost a worker",
     "a reload too many",
+    "a repair that failed",
     "a request done",
     "a request refused",
     "a restart at once",
     "a scale refused",
     "a scaled service",
+    "a shutdown",
+    "a socket bound anew",
+    "a socket lost",
     "a second signal",
     "a start",
     "a stop",
@@ -95,6 +105,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "ready by sight",
     "ready by time",
     "ready by word",
+    "stale workers replaced",
 ];
 
 /// How many workers of a service are on their way to their program.
@@ -139,6 +150,8 @@ impl Ledger {
             aborts: BTreeMap::new(),
             spawned: BTreeSet::new(),
             inspected: Vec::new(),
+            to_close: None,
+            begins: BTreeSet::new(),
         };
         self.learn(&mut turn);
         self.check_size(actions)?;
@@ -180,8 +193,7 @@ impl Ledger {
                 };
                 ensure!(obeyed, "S8: everything stops, and worker {id} is not told: {record:?}");
             }
-            let mut sockets = self.books.values().flat_map(|book| &book.policy.sockets);
-            let closed = sockets.all(|socket| self.closed.contains(&MemberId(socket.id.0)));
+            let closed = self.members.keys().all(|member| self.closed.contains(member));
             ensure!(closed, "S1: everything stops, and only {:?} are closed", self.closed);
         }
         for (id, record) in self.alive() {
@@ -403,15 +415,11 @@ impl Ledger {
     pub(crate) fn check_end(&self) -> Result<(), Violation> {
         let open: Vec<&RequestId> = self.requests.keys().collect();
         ensure!(open.is_empty(), "S6: without a response: {open:?}");
+        let closed = self.members.keys().all(|member| self.closed.contains(member));
+        ensure!(closed, "S1: only {:?} are closed", self.closed);
         for book in self.books.values() {
             let kept = &book.kept;
             ensure!(kept.is_empty(), "S7: never forgotten: {kept:?}");
-            for socket in &book.policy.sockets {
-                ensure!(
-                    self.closed.contains(&MemberId(socket.id.0)),
-                    "S1: {socket:?} is not closed"
-                );
-            }
         }
         Ok(())
     }

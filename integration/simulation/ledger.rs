@@ -25,6 +25,7 @@ pub(crate) struct Ledger {
     pub workers: BTreeMap<WorkerId, Record>,
     pub requests: BTreeMap<RequestId, Open>,
     pub last_worker: u64,
+    pub last_member: MemberId,
     pub stop: Stop,
     pub closed: BTreeSet<MemberId>,
     /// Sockets, whose accounts are in `sockets.rs`.
@@ -81,6 +82,8 @@ pub(crate) struct Record {
     pub slot: SlotId,
     pub generation: GenerationId,
     pub stage: Standing,
+    /// The sockets it was given.
+    pub members: Vec<MemberId>,
     pub main_gone: bool,
     pub checks: Checks,
     /// What the last check saw that was not enough.
@@ -126,6 +129,10 @@ pub(crate) struct Turn<'a> {
     pub spawned: BTreeSet<WorkerId>,
     /// The sockets that are to be looked at, and because of which ready worker.
     pub inspected: Vec<(MemberId, Option<WorkerId>)>,
+    /// The socket that another has taken the place of.
+    pub to_close: Option<MemberId>,
+    /// Services whose definition an operator has read again.
+    pub begins: BTreeSet<ServiceId>,
 }
 
 impl Ledger {
@@ -150,6 +157,7 @@ impl Ledger {
             workers: BTreeMap::new(),
             requests: BTreeMap::new(),
             last_worker: 0,
+            last_member: MemberBook::of(policies).keys().max().copied().unwrap_or(MemberId(0)),
             stop: Stop::No,
             closed: BTreeSet::new(),
             members: MemberBook::of(policies),
@@ -169,7 +177,7 @@ impl Ledger {
         match turn.input {
             Input::Start | Input::Timeout => {}
             Input::Event(Event::Worker(id, event)) => self.learn_worker(turn, *id, event),
-            Input::Event(Event::Socket(member, event)) => self.learn_socket(*member, event),
+            Input::Event(Event::Socket(member, event)) => self.learn_socket(turn, *member, event),
             Input::Event(Event::Prepared { service, generation }) => {
                 if let Some(book) = self.books.get_mut(service)
                     && let Some((rolling, read)) = &mut book.rolling

@@ -4,42 +4,66 @@
 use std::collections::BTreeMap;
 
 use shepherd::core::Action;
-use shepherd::core::event::{Event, Mode, SocketEvent};
-use shepherd::core::ids::{MemberId, ServiceId, WorkerId};
+use shepherd::core::event::{Again, Event, Mode, Repair, SocketEvent};
+use shepherd::core::ids::{MemberId, ServiceId, SocketId, WorkerId};
 use shepherd::core::notice::{Notice, SocketNotice};
 use shepherd::core::policy::Policy;
+use shepherd::core::reload::ReloadCause;
 
-use crate::fake_sockets::FakeSockets;
+use crate::fake_sockets::{FakeSocket, FakeSockets};
 use crate::invariants::{Violation, ensure};
 use crate::ledger::{Ledger, Standing, Stop, Turn};
 use crate::world::Input;
 
 /// The account of one kernel socket.
+#[derive(Clone)]
 pub(crate) struct MemberBook {
-    service: ServiceId,
+    pub service: ServiceId,
+    pub socket: SocketId,
     /// How the serving generation's first ready worker left it, and the rolling one's.
     serving: Option<Mode>,
     rolling: Option<Mode>,
     /// It was looked at, and what was found has not been compared yet.
     looked_at: bool,
+    /// Another is being bound in its place.
+    in_hand: bool,
+    /// It is broken until an operator acts, if that helps.
+    lost: Option<Again>,
 }
 
 impl MemberBook {
+    fn fresh(service: ServiceId, socket: SocketId) -> MemberBook {
+        MemberBook {
+            service,
+            socket,
+            serving: None,
+            rolling: None,
+            looked_at: false,
+            in_hand: false,
+            lost: None,
+        }
+    }
+
     pub(crate) fn of(policies: &[Policy]) -> BTreeMap<MemberId, MemberBook> {
         let books = policies.iter().flat_map(|policy| {
-            let service = policy.service;
-            policy.sockets.iter().map(move |socket| {
-                let book = MemberBook { service, serving: None, rolling: None, looked_at: false };
-                (MemberId(socket.id.0), book)
-            })
+            let fresh = |socket: SocketId| MemberBook::fresh(policy.service, socket);
+            policy.sockets.iter().map(move |socket| (MemberId(socket.id.0), fresh(socket.id)))
         });
         books.collect()
     }
 }
 
 impl Ledger {
-    pub(crate) fn learn_socket(&mut self, member: MemberId, event: &SocketEvent) {
+    pub(crate) fn learn_socket(
+        &mut self,
+        turn: &mut Turn<'_>,
+        member: MemberId,
+        event: &SocketEvent,
+    ) {
         let Some(account) = self.members.get_mut(&member) else {
+            if let SocketEvent::Renewed { to } = event {
+                turn.to_close = Some(*to);
+            }
             return;
         };
         match event {
@@ -56,7 +80,41 @@ impl Ledger {
                     account.rolling.get_or_insert(state.mode);
                 }
             }
+            SocketEvent::ShutDown(_) | SocketEvent::PathGone => {}
+            SocketEvent::Renewed { to } if self.stop == Stop::No => {
+                let fresh = MemberBook::fresh(account.service, account.socket);
+                self.members.remove(&member);
+                self.members.insert(*to, fresh);
+                turn.to_close = Some(member);
+            }
+            SocketEvent::Renewed { to } => turn.to_close = Some(*to),
+            SocketEvent::Back => account.in_hand = false,
+            SocketEvent::RepairFailed { again, .. } => {
+                account.in_hand = false;
+                account.lost = (*again != Again::Later).then_some(*again);
+            }
+            SocketEvent::Held(_) => {}
         }
+    }
+
+    /// What a worker of the service is given, in the order of the sockets.
+    pub(crate) fn members_of(&self, service: ServiceId) -> Vec<MemberId> {
+        let members = self.members.iter().filter(|(_, account)| account.service == service);
+        let mut members: Vec<(SocketId, MemberId)> =
+            members.map(|(&member, account)| (account.socket, member)).collect();
+        members.sort_unstable();
+        members.into_iter().map(|(_, member)| member).collect()
+    }
+
+    /// Whether a worker that serves has a socket that none gets any more.
+    fn has_stale(&self, service: ServiceId) -> bool {
+        let members = self.members_of(service);
+        let serving = self.books[&service].serving;
+        self.alive().any(|(_, record)| {
+            let serves = matches!(record.stage, Standing::Starting { .. } | Standing::Ready);
+            let stale = record.members != members;
+            serves && record.service == service && record.generation == serving && stale
+        })
     }
 
     pub(crate) fn commit_modes(&mut self, service: ServiceId) {
@@ -72,36 +130,71 @@ impl Ledger {
     }
 
     pub(crate) fn check_socket_action(
-        &self,
+        &mut self,
         turn: &mut Turn<'_>,
         action: &Action,
     ) -> Result<(), Violation> {
-        let looked_at = |member: MemberId| match turn.input {
-            Input::Event(Event::Socket(looked_at, SocketEvent::Inspected { .. })) => {
-                *looked_at == member
-            }
-            Input::Event(_) | Input::Start | Input::Timeout => false,
+        let news = |member: MemberId| match turn.input {
+            Input::Event(Event::Socket(told, event)) => (*told == member).then_some(event),
+            Input::Event(_) | Input::Start | Input::Timeout => None,
         };
-        match *action {
-            Action::Inspect { member, by } => {
-                ensure!(self.stop == Stop::No, "S20: {action:?} after a stop");
-                turn.inspected.push((member, by));
-            }
+        let timeout = *turn.input == Input::Timeout;
+        ensure!(self.stop == Stop::No, "S20: {action:?} after a stop");
+        match action {
+            Action::Inspect { member, by } => turn.inspected.push((*member, *by)),
             Action::Listen(member) => {
-                ensure!(looked_at(member), "S20: {action:?} without a look");
+                let reason = match news(*member) {
+                    Some(SocketEvent::Inspected { .. } | SocketEvent::ShutDown(Repair::Listen)) => {
+                        true
+                    }
+                    Some(_) => false,
+                    None => timeout,
+                };
+                ensure!(reason, "S20: {action:?} without a reason");
             }
             Action::SetMode(member, mode) => {
-                let account = self.members.get(&member).ok_or("S20: no such socket")?;
+                let account = self.members.get(member).ok_or("S20: no such socket")?;
                 let commits = turn.commits.contains_key(&account.service);
-                ensure!(commits || looked_at(member), "S20: {action:?} without a look");
-                ensure!(
-                    account.serving == Some(mode),
-                    "S20: {action:?}, but: {:?}",
-                    account.serving
-                );
+                let seen = matches!(news(*member), Some(SocketEvent::Inspected { .. }));
+                ensure!(commits || seen, "S20: {action:?} without a look");
+                let wanted = account.serving;
+                ensure!(wanted == Some(*mode), "S20: {action:?}, but: {wanted:?}");
+            }
+            Action::Renew { from, to } => {
+                let reason = match news(*from) {
+                    Some(SocketEvent::PathGone | SocketEvent::ShutDown(Repair::Bind)) => true,
+                    Some(_) | None => timeout,
+                };
+                let account = self.members.get_mut(from).ok_or("S22: it is closed")?;
+                let lost = account.lost.take();
+                ensure!(lost != Some(Again::Never), "S22: {action:?}, which cannot go");
+                let asked = lost.is_some() && turn.begins.contains(&account.service);
+                ensure!(reason && lost.is_none() || asked, "S22: {action:?} without a reason");
+                ensure!(!account.in_hand, "S22: {action:?} twice");
+                account.in_hand = true;
+                ensure!(*to > self.last_member, "S7: a socket's number is used twice: {to}");
+                self.last_member = *to;
+            }
+            Action::FindHolders { member, workers, .. } => {
+                ensure!(timeout && self.members.contains_key(member), "S22: {action:?}");
+                for worker in workers {
+                    self.named(*worker, action)?;
+                }
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// One is closed while nothing stops: another has taken its place.
+    pub(crate) fn check_close(
+        &self,
+        turn: &mut Turn<'_>,
+        member: MemberId,
+    ) -> Result<(), Violation> {
+        let replaced = turn.to_close.take() == Some(member);
+        let current = self.members.contains_key(&member);
+        ensure!(replaced || (self.stop != Stop::No && current), "S1: {member} is closed");
         Ok(())
     }
 
@@ -110,11 +203,39 @@ impl Ledger {
             SocketNotice::Backlog { .. } => "a backlog set back",
             SocketNotice::Mode { .. } => "a mode set back",
             SocketNotice::ModePostponed { .. } => "a mode postponed",
+            SocketNotice::ShutDown { by, .. } if by.workers.len() == 1 => "a culprit",
+            SocketNotice::ShutDown { .. } => "a shutdown",
+            SocketNotice::PathGone { .. } => "a path that is gone",
+            SocketNotice::Renewed => "a socket bound anew",
+            SocketNotice::Back => "a path that is back",
+            SocketNotice::RepairFailed { again: Again::Later, .. } => "a repair that failed",
+            SocketNotice::RepairFailed { .. } => "a socket lost",
         });
+    }
+
+    pub(crate) fn check_begin(
+        &mut self,
+        turn: &mut Turn<'_>,
+        service: &str,
+        cause: ReloadCause,
+    ) -> Result<(), Violation> {
+        let (service, _) = self.book_mut(service)?;
+        match cause {
+            ReloadCause::Asked => {
+                turn.begins.insert(service);
+                self.saw("a reload");
+            }
+            ReloadCause::SocketRenewed => {
+                ensure!(self.has_stale(service), "S22: all workers are replaced without need");
+                self.saw("stale workers replaced");
+            }
+        }
+        Ok(())
     }
 
     /// Whoever became ready or ended in this turn had its sockets looked at, and nobody else.
     pub(crate) fn check_looks(&self, turn: &Turn<'_>, actions: &[Action]) -> Result<(), Violation> {
+        ensure!(turn.to_close.is_none(), "S1: {:?} is not closed", turn.to_close);
         let mut due: Vec<(MemberId, Option<WorkerId>)> = Vec::new();
         for action in actions {
             let (name, by) = match action {
@@ -140,12 +261,31 @@ impl Ledger {
     pub(crate) fn check_sockets(&mut self, sockets: &FakeSockets) -> Result<(), Violation> {
         for (&member, account) in &mut self.members {
             let Some(socket) = sockets.get(member) else { continue };
-            if !std::mem::take(&mut account.looked_at) {
+            if !std::mem::take(&mut account.looked_at) || !socket.is_whole() {
                 continue;
             }
             ensure!(socket.has_its_backlog(), "S20: {member} was looked at and is {socket:?}");
             let right = account.serving.is_none_or(|mode| mode == socket.mode);
             ensure!(right, "S20: {member} is {socket:?} and not {:?}", account.serving);
+        }
+        Ok(())
+    }
+
+    /// Nothing is to come: every socket can be reached, through one that the workers have.
+    pub(crate) fn check_sockets_at_rest(&self, sockets: &FakeSockets) -> Result<(), Violation> {
+        let open: Vec<MemberId> = sockets.open().collect();
+        let known: Vec<MemberId> = self.members.keys().copied().collect();
+        ensure!(open == known, "S1: {open:?} are open instead of {known:?}");
+        for (&member, account) in &self.members {
+            let whole = sockets.get(member).copied().is_some_and(FakeSocket::is_whole);
+            let fate = account.lost;
+            ensure!(
+                whole || fate.is_some(),
+                "S22: {member} is broken at rest: {:?}",
+                sockets.get(member)
+            );
+            ensure!(!account.in_hand, "S22: {member} is in hand at rest");
+            ensure!(!self.has_stale(account.service), "S22: workers have old sockets at rest");
         }
         Ok(())
     }

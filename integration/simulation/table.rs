@@ -235,6 +235,8 @@ fn action(action: &Action) -> String {
         | Action::Spawn(_)
         | Action::Inspect { .. }
         | Action::Listen(_)
+        | Action::Renew { .. }
+        | Action::FindHolders { .. }
         | Action::SetMode(..)
         | Action::Close(_)
         | Action::Forget { .. }

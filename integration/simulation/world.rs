@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use shepherd::core::action::Spawn;
 use shepherd::core::event::{
-    Exit, Finding, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting, WorkerEvent, Wrapped,
+    Exit, Finding, Grip, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting, WorkerEvent,
+    Wrapped,
 };
 use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
 use shepherd::core::notice::Notice;
@@ -52,6 +53,8 @@ enum Happening {
     Checked(WorkerId, u64),
     Freezes(WorkerId),
     Does(WorkerId, Deed),
+    /// A descriptor or a path of ours has news, if it still has.
+    LookedAt(MemberId),
     /// News of a worker that was underway when it went.
     Echo(WorkerId, WorkerEvent),
     Read(ServiceId, GenerationId, bool),
@@ -89,7 +92,7 @@ enum Main {
 enum Answer {
     Look(WorkerId),
     Checked(WorkerId, Finding),
-    Socket(MemberId, SocketEvent),
+    Socket(MemberId, Vec<SocketEvent>),
 }
 
 /// Fates that are not left to the script.
@@ -239,6 +242,7 @@ impl World<'_> {
     /// Nothing is to come: everything must be as it should, and then the operator stops it.
     fn rest(&mut self) -> Result<(), Violation> {
         self.ledger.check_rest(&self.core.status(self.now))?;
+        self.ledger.check_sockets_at_rest(&self.sockets)?;
         ensure!(!self.stopped, "S3: asked to stop, not finished, and nothing will happen any more");
         self.stopped = true;
         self.plan(ms(5), Happening::Asked(self.last_stop));
@@ -324,12 +328,19 @@ impl World<'_> {
                 }
                 Ok(())
             }
+            Happening::LookedAt(member) => match self.sockets.broken(member) {
+                Some(event) => self.turn(&Input::Event(Event::Socket(member, event))),
+                None => Ok(()),
+            },
             Happening::Does(worker, deed) => {
                 if let Some(process) = self.processes.get(&worker)
                     && process.main != Main::Exited
                     && !process.frozen
                 {
-                    self.sockets.suffer(&process.members, deed);
+                    for member in self.sockets.suffer(&process.members, deed) {
+                        let after = ms(u64::from(self.script.below(2)));
+                        self.plan(after, Happening::LookedAt(member));
+                    }
                 }
                 Ok(())
             }
@@ -385,8 +396,10 @@ impl World<'_> {
                 Answer::Checked(worker, finding) => {
                     self.tell(worker, WorkerEvent::Checked(finding))?;
                 }
-                Answer::Socket(member, event) => {
-                    self.turn(&Input::Event(Event::Socket(member, event)))?;
+                Answer::Socket(member, events) => {
+                    for event in events {
+                        self.turn(&Input::Event(Event::Socket(member, event)))?;
+                    }
                 }
             }
         }
@@ -396,16 +409,36 @@ impl World<'_> {
     /// Does it; gives what is to be answered within the same moment.
     fn perform(&mut self, action: Action) -> Option<Answer> {
         match action {
-            Action::Prepare { service, generation } => self.prepare(service, generation),
+            Action::Prepare { service, generation, like } => {
+                self.prepare(service, generation, like);
+            }
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Probe(worker) => return Some(Answer::Look(worker)),
             Action::Check(worker) => self.begin_check(worker),
             Action::EndCheck(worker) => return self.end_check(worker),
             Action::Inspect { member, by } => {
                 let state = self.sockets.inspect(member)?;
-                return Some(Answer::Socket(member, SocketEvent::Inspected { by, state }));
+                let mut events: Vec<SocketEvent> =
+                    self.sockets.broken(member).into_iter().collect();
+                events.push(SocketEvent::Inspected { by, state });
+                return Some(Answer::Socket(member, events));
             }
-            Action::Listen(member) => self.sockets.listen(member),
+            Action::Listen(member) => {
+                let answer = self.sockets.listen(member, &mut self.script)?;
+                return Some(Answer::Socket(member, vec![answer]));
+            }
+            Action::Renew { from, to } => {
+                let answer = self.sockets.renew(from, to, &mut self.script)?;
+                return Some(Answer::Socket(from, vec![answer]));
+            }
+            Action::FindHolders { member, workers, .. } => {
+                let grips = workers.into_iter().filter(|worker| self.runs_main(*worker));
+                let grips: Vec<WorkerId> = grips.collect();
+                let grip = [Grip::Waits, Grip::Waits, Grip::LetGo, Grip::Idle, Grip::Unreadable];
+                let grips = grips.into_iter().map(|worker| (worker, self.script.pick(&grip)));
+                let held = SocketEvent::Held(grips.collect());
+                return Some(Answer::Socket(member, vec![held]));
+            }
             Action::SetMode(member, mode) => self.sockets.set_mode(member, mode),
             Action::Close(member) => self.sockets.close(member),
             Action::Signal(worker, signal) => self.signal(worker, signal),
@@ -425,7 +458,21 @@ impl World<'_> {
         None
     }
 
-    fn prepare(&mut self, service: ServiceId, generation: GenerationId) {
+    fn runs_main(&self, worker: WorkerId) -> bool {
+        self.processes.get(&worker).is_some_and(|process| process.main != Main::Exited)
+    }
+
+    fn prepare(
+        &mut self,
+        service: ServiceId,
+        generation: GenerationId,
+        like: Option<GenerationId>,
+    ) {
+        if let Some(like) = like {
+            let character = self.characters[&(service, like)];
+            self.characters.insert((service, generation), character);
+            return self.plan(ms(0), Happening::Read(service, generation, true));
+        }
         let character = self.script.pick(&[
             Character::Good,
             Character::Good,
@@ -703,6 +750,8 @@ impl World<'_> {
             .map(|(worker, _)| worker)
             .collect();
         ensure!(alive.is_empty(), "S5: finished, and {alive:?} are alive");
+        let open: Vec<MemberId> = self.sockets.open().collect();
+        ensure!(open.is_empty(), "S1: finished, and {open:?} are open");
         ensure!(self.core.next_deadline().is_none(), "S12: finished, and there is a deadline");
         self.ledger.check_end()
     }

@@ -16,6 +16,8 @@ pub enum Action {
         service: ServiceId,
         /// Its number.
         generation: GenerationId,
+        /// Nothing is read: it is the same as this one.
+        like: Option<GenerationId>,
     },
     /// Start a worker. Answered by `Started` or `SpawnFailed`.
     Spawn(Spawn),
@@ -28,8 +30,25 @@ pub enum Action {
         /// The worker that has just become ready; `None` when another has ended.
         by: Option<WorkerId>,
     },
-    /// Call listen(2) again with the configured backlog.
+    /// Call listen(2) again with the configured backlog. `RepairFailed` if that does not go.
     Listen(MemberId),
+    /// Bind a new socket in the place of one that cannot listen any more or lost its path; both are
+    /// there until the old one is closed. Answered by `Renewed`, `Back` or `RepairFailed`.
+    Renew {
+        /// The old one.
+        from: MemberId,
+        /// What the new one is called.
+        to: MemberId,
+    },
+    /// Look which of these workers hold a socket, and wait on it. Answered by `Held`.
+    FindHolders {
+        /// Which socket.
+        member: MemberId,
+        /// The same as they were given it: another, if it was bound anew since.
+        given: MemberId,
+        /// Which workers.
+        workers: Vec<WorkerId>,
+    },
     /// Set or clear `O_NONBLOCK`, for all who share the socket.
     SetMode(MemberId, Mode),
     /// Begin the check that its service's author asked for. Answered by one `Checked`, in any time.

@@ -205,6 +205,61 @@ pub enum SocketEvent {
         /// What was seen.
         state: SocketState,
     },
+    /// Somebody called shutdown(2) on it: nobody can connect any more.
+    ShutDown(Repair),
+    /// The file of a unix socket is not at its path any more: nobody can connect any more.
+    PathGone,
+    /// The answer to `Action::Renew`: the new socket is bound and listens.
+    Renewed {
+        /// The new one.
+        to: MemberId,
+    },
+    /// The answer to `Action::Renew`: the file is at its path again, nothing was bound.
+    Back,
+    /// What was tried to repair it did not go.
+    RepairFailed {
+        /// What was tried.
+        repair: Repair,
+        /// Why it did not go, and the next step, for people.
+        reason: String,
+        /// Whether it can go another time.
+        again: Again,
+    },
+    /// The answer to `Action::FindHolders`, for those that still run.
+    Held(Vec<(WorkerId, Grip)>),
+}
+
+/// What brings a socket back after shutdown(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// listen(2), for TCP: the socket is the same, what was in its queue is lost.
+    Listen,
+    /// A new socket, for unix: workers keep the old one, with what is in its queue.
+    Bind,
+}
+
+/// Whether a repair that failed can succeed by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// It can: try it again.
+    Later,
+    /// Not before somebody acts: it is tried again when an operator reloads.
+    WhenAsked,
+    /// It cannot while we and our workers live.
+    Never,
+}
+
+/// What a worker has to do with a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grip {
+    /// No process of it holds it.
+    LetGo,
+    /// It holds it, and nobody waits on it.
+    Idle,
+    /// It waits on it.
+    Waits,
+    /// The kernel does not let us look.
+    Unreadable,
 }
 
 /// What any worker can change on a socket, for all who share it.

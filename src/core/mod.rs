@@ -68,6 +68,10 @@ pub mod restart;
 
 pub mod sockets;
 
+pub mod repair;
+
+pub mod suspicion;
+
 pub mod notice;
 
 pub mod status;

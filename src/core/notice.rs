@@ -7,6 +7,7 @@ use super::event::{Exit, Used, Wrapped};
 use super::ids::{GenerationId, Pid, SlotId, WorkerId};
 use super::policy::Signal;
 use super::readiness::Evidence;
+use super::reload::ReloadCause;
 use super::restart::FAILING_AFTER;
 use super::worker::Cause;
 
@@ -169,6 +170,8 @@ pub enum Notice {
         service: String,
         /// The definition that is to serve.
         generation: GenerationId,
+        /// Why.
+        cause: ReloadCause,
     },
     /// A reload is through: the new generation serves, the old one drains.
     ReloadCommitted {
@@ -191,6 +194,8 @@ pub enum Notice {
         serving: GenerationId,
         /// Why.
         reason: String,
+        /// When another follows by itself.
+        again: Option<Duration>,
     },
     /// Somebody changed a socket that workers share, and what becomes of it.
     Socket {
@@ -379,18 +384,27 @@ impl fmt::Display for Notice {
             Notice::ReloadQueued { service, behind } => {
                 write!(f, "{service}: reload queued behind {behind}")
             }
-            Notice::ReloadBegins { service, generation } => {
-                write!(f, "{service}: reload begins: reading generation {generation}")
-            }
+            Notice::ReloadBegins { service, generation, cause } => match cause {
+                ReloadCause::Asked => {
+                    write!(f, "{service}: reload begins: reading generation {generation}")
+                }
+                ReloadCause::SocketRenewed => {
+                    write!(f, "{service}: reload begins, because a socket was bound anew: ")?;
+                    write!(f, "generation {generation} is the same program")
+                }
+            },
             Notice::ReloadCommitted { service, generation, after, draining } => {
                 write!(f, "{service}: reload committed after {}: ", Human(*after))?;
                 write!(f, "generation {generation} serves, ")?;
                 write!(f, "{} draining", Count(*draining, "old worker", "old workers"))
             }
-            Notice::ReloadAborted { service, generation, serving, reason } => {
+            Notice::ReloadAborted { service, generation, serving, reason, again } => {
                 write!(f, "{service}: reload to generation {generation} aborted: {reason}; ")?;
-                write!(f, "generation {serving} serves on, nothing is retried: ")?;
-                write!(f, "mend it and reload again")
+                write!(f, "generation {serving} serves on, ")?;
+                match again {
+                    None => write!(f, "nothing is retried: mend it and reload again"),
+                    Some(pause) => write!(f, "trying again in {}", Human(*pause)),
+                }
             }
             Notice::Socket { socket, what } => what.tell(socket, f),
             Notice::Stopping { workers, kill_after } => {

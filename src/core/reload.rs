@@ -16,8 +16,19 @@ pub struct Reload {
     pub since: Time,
     /// Who waits for its outcome.
     pub requests: Vec<RequestId>,
+    /// Why it is done.
+    pub cause: ReloadCause,
     /// How far it is.
     pub stage: ReloadStage,
+}
+
+/// Why all workers are replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadCause {
+    /// An operator asked for it: the definition is read again.
+    Asked,
+    /// A socket was bound anew: the same definition gets it.
+    SocketRenewed,
 }
 
 /// How far a reload is.

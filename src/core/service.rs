@@ -53,6 +53,9 @@ pub struct Service {
     failing: bool,
     /// The generation for which a wrapper was last warned of.
     wrapper_told: Option<GenerationId>,
+    /// Replacements of workers with stale sockets that failed in a row, and when the next may begin.
+    refresh_failures: u32,
+    refresh_from: Time,
     stopping: bool,
 }
 
@@ -71,6 +74,8 @@ enum FirstStart {
 pub struct Context<'a> {
     /// The last worker's number.
     pub last_worker: &'a mut u64,
+    /// The last kernel socket's number.
+    pub last_member: &'a mut u32,
     /// Jitter.
     pub random: &'a mut Random,
     /// Where actions go.
@@ -109,6 +114,8 @@ impl Service {
             failures: 0,
             failing: false,
             wrapper_told: None,
+            refresh_failures: 0,
+            refresh_from: Time::ZERO,
             stopping: false,
             policy,
         }
@@ -149,7 +156,8 @@ impl Service {
     pub fn deadline(&self) -> Option<(Time, Why)> {
         let workers = self.workers.deadline();
         let slots = if self.stopping { None } else { self.serving.deadline() };
-        earlier(workers, slots)
+        let sockets = if self.stopping { None } else { self.sockets_deadline() };
+        earlier(workers, earlier(slots, sockets))
     }
 
     /// Tells one of its workers what happened to it.
@@ -171,6 +179,7 @@ impl Service {
 
     /// Lets every worker whose deadline has come act on it.
     pub fn handle_timeout(&mut self, now: Time, context: &mut Context<'_>) {
+        self.sockets_timeout(now, context);
         for id in self.workers.due(now) {
             // A rung of the ladder that waits for no time at all is left at once, hence the loop;
             // it ends, since a ladder ends in Killed and nothing else waits for no time.

@@ -16,18 +16,24 @@
 //! generation, as its first ready worker left it. What any other worker makes of it is undone, and
 //! what the first ready worker of a reload makes of it is remembered and applied at the commit.
 //!
-//! It is looked at whenever a worker becomes ready or ends. What a worker changes later than that
+//! Both are looked at whenever a worker becomes ready or ends. What a worker changes later than that
 //! stays until the next of these.
+//!
+//! # What workers break for each other
+//!
+//! shutdown(2) ends the listening for all who hold a socket. TCP listens again when it is told to;
+//! a unix socket never does, so a new one takes its place, as one does that lost its path: a new
+//! member of the same socket. Workers keep the old one, so all that were started before are *stale*
+//! and are replaced, the new beside the old, as a reload does it.
 
 use std::collections::BTreeMap;
 
 use super::event::{Backlog, Mode, SocketState};
-use super::ids::{GenerationId, MemberId, SlotId, SocketId};
+use super::ids::{GenerationId, MemberId, SlotId, SocketId, WorkerId};
 use super::policy::Socket;
-
-/// After so many times that somebody did the same to a socket, only each time that doubles the
-/// count is told of.
-const TOLD_EACH: u32 = 8;
+use super::repair::{Health, is_worth_telling};
+use super::suspicion::Suspicion;
+use super::time::Time;
 
 /// The members of one service's sockets.
 #[derive(Debug, Clone)]
@@ -46,6 +52,11 @@ struct Member {
     mode_set_back: u32,
     /// The generation for which a changed backlog was last told of.
     backlog_told: Option<GenerationId>,
+    health: Health,
+    suspicion: Option<Suspicion>,
+    /// The last worker that was started before this member took the place of another, which that
+    /// worker was given.
+    last_stale: Option<WorkerId>,
 }
 
 /// Whose workers a member is for.
@@ -116,6 +127,9 @@ impl Sockets {
             mode: ModeRule::default(),
             mode_set_back: 0,
             backlog_told: None,
+            health: Health::default(),
+            suspicion: None,
+            last_stale: None,
         };
         Sockets {
             names: sockets.iter().map(|socket| (socket.id, socket.name.clone())).collect(),
@@ -198,6 +212,60 @@ impl Sockets {
         self.members.values_mut().for_each(|member| member.mode.rolling = None);
     }
 
+    /// How a member fares.
+    pub fn health(&mut self, member: MemberId) -> Option<&mut Health> {
+        self.members.get_mut(&member).map(|member| &mut member.health)
+    }
+
+    /// Who may have shut a member down, while that is not settled.
+    pub fn suspicion(&mut self, member: MemberId) -> Option<&mut Option<Suspicion>> {
+        self.members.get_mut(&member).map(|member| &mut member.suspicion)
+    }
+
+    /// All members, by their numbers.
+    #[must_use]
+    pub fn ids(&self) -> Vec<MemberId> {
+        self.members.keys().copied().collect()
+    }
+
+    /// When a member is repaired or its holders are looked at.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let look =
+            |member: &Member| member.suspicion.as_ref().and_then(|suspicion| suspicion.look_at);
+        self.members
+            .values()
+            .flat_map(|member| [member.health.deadline(), look(member)])
+            .flatten()
+            .min()
+    }
+
+    /// A new member took the place of an old one. Workers up to `last` have the old one.
+    pub fn renewed(&mut self, from: MemberId, to: MemberId, last: WorkerId) {
+        if let Some(mut member) = self.members.remove(&from) {
+            member.mode = ModeRule::default();
+            member.mode_set_back = 0;
+            member.backlog_told = None;
+            // It counts on how often that has happened.
+            member.health.whole();
+            member.last_stale = Some(last);
+            self.members.insert(to, member);
+        }
+    }
+
+    /// Whether this worker was given a member that is none any more.
+    #[must_use]
+    pub fn is_stale(&self, worker: WorkerId) -> bool {
+        self.members.keys().any(|&member| !self.was_given(member, worker))
+    }
+
+    /// Whether this worker was given this member, not one that it took the place of.
+    #[must_use]
+    pub fn was_given(&self, member: MemberId, worker: WorkerId) -> bool {
+        let last_stale = self.members.get(&member).and_then(|member| member.last_stale);
+        last_stale.is_none_or(|last| worker > last)
+    }
+
     /// Takes all members out, to be closed: the service stops.
     pub fn close(&mut self) -> Vec<MemberId> {
         std::mem::take(&mut self.members).into_keys().collect()
@@ -234,11 +302,6 @@ impl Member {
         }
         Some((wanted, news))
     }
-}
-
-/// Whether the `count`th time of the same is told of.
-fn is_worth_telling(count: u32) -> bool {
-    count <= TOLD_EACH || count.is_power_of_two()
 }
 
 #[cfg(test)]
@@ -313,11 +376,5 @@ mod tests {
         assert_eq!(found(NEW, changed), (true, Some((511, 4096))));
         assert_eq!(found(OLD, Backlog::AsSet), (false, None));
         assert_eq!(found(OLD, Backlog::Unseen), (true, None));
-    }
-
-    #[test]
-    fn what_happens_again_and_again_is_told_of_ever_more_rarely() {
-        let told: Vec<u32> = (1..100).filter(|&count| is_worth_telling(count)).collect();
-        assert_eq!(told, [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64]);
     }
 }

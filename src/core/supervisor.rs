@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::action::{Action, Announcement};
-use super::event::Event;
+use super::event::{Event, SocketEvent};
 use super::ids::{RequestId, ServiceId};
 use super::notice::Notice;
 use super::policy::Policy;
@@ -25,6 +25,7 @@ pub struct Supervisor {
     services: BTreeMap<ServiceId, Service>,
     phase: Phase,
     last_worker: u64,
+    last_member: u32,
     random: Random,
     actions: VecDeque<Action>,
     /// How requests ended in single services, until the last service has said so.
@@ -73,12 +74,15 @@ impl Supervisor {
     /// `seed` decides the jitter. The first actions are there at once.
     #[must_use]
     pub fn new(now: Time, policies: Vec<Policy>, seed: u64) -> Supervisor {
+        let sockets = policies.iter().flat_map(|policy| &policy.sockets);
+        let last_member = sockets.map(|socket| socket.id.0).max().unwrap_or(0);
         let services =
             policies.into_iter().map(|policy| (policy.service, Service::new(policy))).collect();
         let mut supervisor = Supervisor {
             services,
             phase: Phase::Running,
             last_worker: 0,
+            last_member,
             random: Random::seeded(seed),
             actions: VecDeque::new(),
             outcomes: Vec::new(),
@@ -98,6 +102,7 @@ impl Supervisor {
                 if let Some(service) = owner {
                     let mut context = Context {
                         last_worker: &mut self.last_worker,
+                        last_member: &mut self.last_member,
                         random: &mut self.random,
                         actions: &mut self.actions,
                         outcomes: &mut self.outcomes,
@@ -106,10 +111,15 @@ impl Supervisor {
                 }
             }
             Event::Socket(member, event) => {
-                let owner = self.services.values_mut().find(|service| service.has_member(member));
                 // Nobody has it when it is closed already: then this is late news.
-                if let Some(service) = owner {
-                    service.handle_socket(member, &event, &mut self.actions);
+                let owner = self.services.iter().find(|(_, service)| service.has_member(member));
+                if let Some((&id, _)) = owner {
+                    self.with_service(id, |service, context| {
+                        service.handle_socket(now, member, event, context);
+                    });
+                } else if let SocketEvent::Renewed { to } = event {
+                    // Everything was closed while it was bound.
+                    self.actions.push_back(Action::Close(to));
                 }
             }
             Event::Prepared { service, generation } => {
@@ -316,6 +326,7 @@ impl Supervisor {
         if let Some(service) = self.services.get_mut(&id) {
             let mut context = Context {
                 last_worker: &mut self.last_worker,
+                last_member: &mut self.last_member,
                 random: &mut self.random,
                 actions: &mut self.actions,
                 outcomes: &mut self.outcomes,
@@ -327,6 +338,7 @@ impl Supervisor {
     fn with_services(&mut self, mut act: impl FnMut(&mut Service, &mut Context<'_>)) {
         let mut context = Context {
             last_worker: &mut self.last_worker,
+            last_member: &mut self.last_member,
             random: &mut self.random,
             actions: &mut self.actions,
             outcomes: &mut self.outcomes,

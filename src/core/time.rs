@@ -65,6 +65,8 @@ pub enum Why {
     Orphans,
     /// A killed tree is looked at again.
     Kill,
+    /// A broken socket is repaired, its holders are looked at, or its workers are replaced.
+    Socket,
     /// An empty slot's backoff, or the service's limit on restarts, ends.
     Restart,
 }

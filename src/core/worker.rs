@@ -232,6 +232,17 @@ impl Worker {
         }
     }
 
+    /// Whether it is on its way out, or what it left behind is.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        match self.state {
+            WorkerState::Starting { .. } | WorkerState::Ready { .. } => false,
+            WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => true,
+        }
+    }
+
     /// When it wants to be woken, and why.
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {

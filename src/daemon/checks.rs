@@ -93,7 +93,8 @@ impl Daemon {
     fn first_stream(&self, worker: WorkerId) -> Option<&Listener> {
         let handles = self.workers.get(&worker)?;
         let is_stream = |listener: &&Listener| listener.transport == Transport::Stream;
-        let given = |listener: &&Listener| handles.sockets.contains(&listener.inode);
+        let given =
+            |listener: &&Listener| handles.sockets.values().any(|&inode| inode == listener.inode);
         self.parts.listeners.values().filter(is_stream).find(given)
     }
 

@@ -1,8 +1,9 @@
 //! The loop: perform what the core wants, wait for a descriptor or a deadline, turn what is readable
 //! into events, and again. It decides nothing; an `if` about policy here belongs into the core.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::run::Source;
@@ -17,6 +18,7 @@ use crate::os::definition::Definition;
 use crate::os::limits::OpenFiles;
 use crate::os::listeners::Listener;
 use crate::os::notify_socket::NotifySocket;
+use crate::os::path_watch::PathWatch;
 use crate::os::processes::{self, NewMain, Processes, Reaped};
 use crate::os::reactor::Reactor;
 use crate::os::runtime_dir::RuntimeDir;
@@ -45,11 +47,14 @@ pub(super) struct Parts {
     pub(super) open_files: OpenFiles,
     pub(super) cgroups: Option<Cgroups>,
     pub(super) listeners: BTreeMap<MemberId, Listener>,
+    /// Where the kernel gives us none, paths are looked at whenever a worker becomes ready or ends.
+    pub(super) path_watch: Option<PathWatch>,
     pub(super) names: BTreeMap<ServiceId, String>,
     pub(super) sources: BTreeMap<ServiceId, Source>,
     /// How workers are checked, where a check is what makes them ready.
     pub(super) checks: BTreeMap<ServiceId, Check>,
-    pub(super) definitions: BTreeMap<(ServiceId, GenerationId), Definition>,
+    /// Generations that are the same program share one.
+    pub(super) definitions: BTreeMap<(ServiceId, GenerationId), Rc<Definition>>,
 }
 
 /// The daemon: one table for each kind of thing that the core knows by id.
@@ -71,8 +76,8 @@ pub(super) struct Handles {
     pub(super) service: ServiceId,
     pub(super) slot: SlotId,
     pub(super) generation: GenerationId,
-    /// The inodes of its sockets, for looking at it.
-    pub(super) sockets: BTreeSet<u64>,
+    /// The inodes of its sockets, for looking at it. They outlast our own copies.
+    pub(super) sockets: BTreeMap<MemberId, u64>,
     pub(super) spawning: Option<Spawning>,
     pub(super) notify: NotifySocket,
     /// Copies of pidfds that are watched: a main process that is not our child, and what a main
@@ -97,6 +102,11 @@ pub(super) struct Spawning {
 /// runs before it speaks, and it speaks before it exits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Token {
+    /// A socket was shut down. First of all: whoever did it may exit in the same turn, and is
+    /// known as a holder until then.
+    Listener(MemberId),
+    /// Something happened to the file of a unix socket.
+    Paths,
     Outcome(WorkerId),
     Notify(WorkerId),
     Main(WorkerId),
@@ -124,6 +134,8 @@ impl Token {
             Token::Sink(Stream::Stdout) => (6, 1),
             Token::Sink(Stream::Stderr) => (6, 2),
             Token::Check(worker) => (7, worker.0),
+            Token::Listener(member) => (9, u64::from(member.0)),
+            Token::Paths => (8, 0),
         };
         kind << Token::KIND_SHIFT | worker
     }
@@ -143,6 +155,8 @@ impl Token {
             5 => Some(Token::Lines(stream)),
             6 => Some(Token::Sink(stream)),
             7 => Some(Token::Check(worker)),
+            9 => u32::try_from(worker.0).ok().map(|member| Token::Listener(MemberId(member))),
+            8 => Some(Token::Paths),
             _ => None,
         }
     }
@@ -167,6 +181,9 @@ impl Daemon {
 
     /// Runs until the core has finished. Gives what is left: the cgroups that workers were kept in.
     pub(super) fn run(mut self) -> Option<Cgroups> {
+        for member in self.parts.listeners.keys().copied().collect::<Vec<_>>() {
+            self.watch_listener(member);
+        }
         let mut more_children = false;
         loop {
             self.settle();
@@ -190,6 +207,8 @@ impl Daemon {
             for token in ready {
                 self.processes.may_have_changed();
                 match token {
+                    Token::Listener(member) => self.look_at_listener(member),
+                    Token::Paths => self.look_at_paths(),
                     Token::Outcome(worker) => self.read_outcome(worker),
                     Token::Notify(worker) => self.read_messages(worker),
                     Token::Main(worker) => self.main_changed(worker),
@@ -442,7 +461,7 @@ impl Daemon {
             let key = (handles.service, handles.generation);
             let outcome = spawning.reader.outcome();
             self.parts.reactor.remove(&spawning.outcome);
-            let definition = self.parts.definitions.get(&key);
+            let definition = self.parts.definitions.get(&key).map(Rc::as_ref);
             let reason = super::perform::explain(outcome, how, definition);
             if matches!(outcome, Outcome::Failed(Stage::Cgroup, _)) {
                 self.give_up_cgroups(&reason);

@@ -6,6 +6,8 @@ mod perform;
 
 mod checks;
 
+mod sockets;
+
 mod journal;
 
 mod output;
@@ -15,6 +17,7 @@ mod capture;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use thiserror::Error;
 
@@ -29,6 +32,7 @@ use crate::os::cgroup::Cgroups;
 use crate::os::definition::{self, DefinitionError};
 use crate::os::inherited::{self, InheritedError};
 use crate::os::listeners::{self, BindError, Bound, Listener};
+use crate::os::path_watch::PathWatch;
 use crate::os::pid_file::PidFile;
 use crate::os::proc::{self, View};
 use crate::os::processes;
@@ -130,8 +134,12 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         limits::raise_open_files(needed).map_err(system("read the limit on open files"))?;
     // Before the first worker: a signal that comes early must find us listening.
     let signals = Signals::listen().map_err(system("listen to signals"))?;
+    let path_watch = PathWatch::new().ok();
     let reactor = Reactor::new().map_err(system("watch descriptors"))?;
     reactor.add(&signals, Token::Signals.encode()).map_err(system("watch for signals"))?;
+    if let Some(watch) = &path_watch {
+        reactor.add(watch, Token::Paths.encode()).map_err(system("watch for paths"))?;
+    }
     let logs = config.logs.unwrap_or_else(|| logs_for(stdio));
     let output = Output::new(logs, stdio, label_width(config.name.as_str(), workers))
         .map_err(system("watch descriptors"))?;
@@ -201,10 +209,11 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         open_files: open_files.before,
         cgroups,
         listeners: (0..).map(MemberId).zip(listeners).collect(),
+        path_watch,
         names: BTreeMap::from([(service, name.clone())]),
         sources: BTreeMap::from([(service, config.source.clone())]),
         checks: config.ready.check().map(|check| (service, check.clone())).into_iter().collect(),
-        definitions: BTreeMap::from([((service, GenerationId(1)), definition)]),
+        definitions: BTreeMap::from([((service, GenerationId(1)), Rc::new(definition))]),
     };
     let cgroups = Daemon::new(parts, output).run();
     drop(pid_file);

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use crate::core::action::{Action, Announcement, Spawn};
-use crate::core::event::{
-    Event, Exit, Mode, Sight, SocketEvent, SpawnFailure, Waiting, WorkerEvent, Wrapped,
-};
+use crate::core::event::{Event, Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SlotId, WorkerId};
 use crate::os::cgroup::Leaf;
 use crate::os::clock;
 use crate::os::definition::{self, Definition};
 use crate::os::identity::Identity;
 use crate::os::limits;
+use crate::os::listeners::Listener;
 use crate::os::notify_socket::NotifySocket;
 use crate::os::output::Pipe;
 use crate::os::processes::Child;
@@ -29,7 +29,9 @@ impl Daemon {
     /// Does one thing. What goes wrong comes back as an event.
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::Prepare { service, generation } => self.prepare(service, generation),
+            Action::Prepare { service, generation, like } => {
+                self.prepare(service, generation, like);
+            }
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Probe(worker) => self.probe(worker),
             Action::Inspect { member, by } => self.inspect(member, by),
@@ -37,6 +39,10 @@ impl Daemon {
             Action::SetMode(member, mode) => self.set_mode(member, mode),
             Action::Check(worker) => self.begin_check(worker),
             Action::EndCheck(worker) => self.end_check(worker),
+            Action::Renew { from, to } => self.renew(from, to),
+            Action::FindHolders { member, given, workers } => {
+                self.find_holders(member, given, &workers);
+            }
             Action::Signal(worker, signal) => self.processes.signal(worker, signal),
             Action::SignalTree(worker, signal) => self.processes.signal_tree(worker, signal),
             Action::KillTree(worker) => self.kill_tree(worker),
@@ -55,13 +61,23 @@ impl Daemon {
         }
     }
 
-    fn prepare(&mut self, service: ServiceId, generation: GenerationId) {
+    fn prepare(
+        &mut self,
+        service: ServiceId,
+        generation: GenerationId,
+        like: Option<GenerationId>,
+    ) {
+        let kept = like.and_then(|like| self.parts.definitions.get(&(service, like)));
+        if let Some(definition) = kept.map(Rc::clone) {
+            self.parts.definitions.insert((service, generation), definition);
+            return self.events.push_back(Event::Prepared { service, generation });
+        }
         let Some(source) = self.parts.sources.get(&service) else {
             return;
         };
         let event = match definition::read(source) {
             Ok(definition) => {
-                self.parts.definitions.insert((service, generation), definition);
+                self.parts.definitions.insert((service, generation), Rc::new(definition));
                 Event::Prepared { service, generation }
             }
             Err(error) => Event::PrepareFailed { service, generation, reason: error.to_string() },
@@ -94,8 +110,11 @@ impl Daemon {
             .ok_or_else(|| ("finding its definition", io::ErrorKind::NotFound.into()))?;
         let notify = bind_notify(&mut self.parts.runtime_dir, worker, &definition.identity)
             .map_err(|error| ("making its notification socket", error))?;
-        let listeners: Vec<_> =
-            members.iter().filter_map(|member| self.parts.listeners.get(member)).collect();
+        let given: Vec<(MemberId, &Listener)> = members
+            .iter()
+            .filter_map(|member| Some((*member, self.parts.listeners.get(member)?)))
+            .collect();
+        let listeners: Vec<&Listener> = given.iter().map(|(_, listener)| *listener).collect();
         let names: Vec<Option<String>> =
             listeners.iter().map(|listener| listener.name.clone()).collect();
         let service_name = self.parts.names.get(&service).cloned().unwrap_or_default();
@@ -123,7 +142,7 @@ impl Daemon {
             output: pipes.as_ref().map(|pipes| pipes.each_ref().map(|pipe| pipe.writer.as_fd())),
             cgroup: entrance.as_ref().map(AsFd::as_fd),
         })?;
-        let sockets: BTreeSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
+        let sockets = given.iter().map(|&(member, listener)| (member, listener.inode)).collect();
         let pid = Pid(u32::try_from(spawned.pid.as_raw()).unwrap_or(0));
         let child = Child { pid: spawned.pid, pidfd: spawned.pidfd, leaf: leaf.cloned() };
         self.processes.insert(worker, child, &service_name);
@@ -164,7 +183,8 @@ impl Daemon {
         let Some(handles) = self.workers.get(&worker) else {
             return;
         };
-        let Some(seen) = self.processes.look(worker, &handles.sockets) else {
+        let sockets: BTreeSet<u64> = handles.sockets.values().copied().collect();
+        let Some(seen) = self.processes.look(worker, &sockets) else {
             return;
         };
         let sight = Sight {
@@ -179,35 +199,6 @@ impl Daemon {
             }),
         };
         self.happened(worker, WorkerEvent::Probed(sight));
-    }
-
-    fn inspect(&mut self, member: MemberId, by: Option<WorkerId>) {
-        let Some(listener) = self.parts.listeners.get(&member) else {
-            return;
-        };
-        match listener.state() {
-            Ok(state) => {
-                let event = SocketEvent::Inspected { by, state };
-                self.events.push_back(Event::Socket(member, event));
-            }
-            Err(error) => tracing::warn!("cannot look at `{}`: {error}", listener.label()),
-        }
-    }
-
-    fn listen(&mut self, member: MemberId) {
-        if let Some(listener) = self.parts.listeners.get_mut(&member)
-            && let Err(error) = listener.listen_again()
-        {
-            tracing::warn!("cannot set the backlog of `{}`: {error}", listener.label());
-        }
-    }
-
-    fn set_mode(&mut self, member: MemberId, mode: Mode) {
-        if let Some(listener) = self.parts.listeners.get(&member)
-            && let Err(error) = listener.set_mode(mode)
-        {
-            tracing::warn!("cannot make `{}` {mode}: {error}", listener.label());
-        }
     }
 
     fn kill_tree(&mut self, worker: WorkerId) {
@@ -234,12 +225,6 @@ impl Daemon {
             no_new_privileges: definition.no_new_privileges,
             ends_with: None,
             pinned: definition.pinned,
-        }
-    }
-
-    fn close_member(&mut self, member: MemberId) {
-        if let Some(listener) = self.parts.listeners.remove(&member) {
-            listener.close();
         }
     }
 

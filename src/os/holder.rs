@@ -77,9 +77,10 @@ fn ip_entries(transport: Transport) -> impl Iterator<Item = IpEntry> {
 
 /// Finds who listens on a unix path, or receives there. `peer` is what `SO_PEERCRED` of a connection said: the
 /// process that called listen(2), which helps where the path was renamed or is relative, and
-/// misleads where that process left the socket to others.
+/// misleads where that process left the socket to others. `ours` is a socket that had the path before:
+/// the table shows it there still.
 #[must_use]
-pub fn of_unix(path: &Path, peer: Option<i32>) -> Option<Holder> {
+pub fn of_unix(path: &Path, peer: Option<i32>, ours: Option<u64>) -> Option<Holder> {
     let absolute = std::path::absolute(path).ok();
     let inodes: Vec<u64> = lines(Path::new("/proc/net/unix"))
         .filter_map(|line| unix_entry(&line))
@@ -89,6 +90,7 @@ pub fn of_unix(path: &Path, peer: Option<i32>) -> Option<Holder> {
             serves && (entry_path == path || Some(entry_path) == absolute.as_deref())
         })
         .map(|entry| entry.inode)
+        .filter(|&inode| Some(inode) != ours)
         .collect();
     of_first(&inodes).or_else(|| peer.filter(|pid| *pid > 0).and_then(named))
 }
@@ -489,9 +491,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         let _unix = UnixListener::bind(&path).unwrap();
-        assert_eq!(of_unix(&path, None).map(|holder| holder.pid), own);
-        assert_eq!(of_unix(&directory.path().join("y.sock"), None), None);
-        assert_eq!(of_unix(Path::new("moved"), own).map(|holder| holder.pid), own);
+        assert_eq!(of_unix(&path, None, None).map(|holder| holder.pid), own);
+        assert_eq!(of_unix(&directory.path().join("y.sock"), None, None), None);
+        assert_eq!(of_unix(Path::new("moved"), own, None).map(|holder| holder.pid), own);
 
         let name = format!("shepherd-test-{}", std::process::id());
         let address = UnixAddr::from_abstract_name(&name).unwrap();

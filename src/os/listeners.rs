@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockType;
 
 pub use self::error::BindError;
-pub use self::listener::{Listener, Origin};
+pub use self::listener::{Listener, Origin, RenewError};
 use self::warning::Limits;
 pub use self::warning::Warning;
 

@@ -42,9 +42,11 @@ pub mod unix_path;
 
 pub mod abstract_name;
 
-pub mod holder;
+pub mod path_watch;
 
 pub mod sock_diag;
+
+pub mod holder;
 
 pub mod probe;
 

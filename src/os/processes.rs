@@ -19,7 +19,7 @@ use super::sys::Whom;
 use super::tree::{self, Main, Mark, Owner, Process, Root};
 use super::waiting::{self, Sight, Waiting};
 use super::{clock, proc, sys};
-use crate::core::event::{Exit, Used};
+use crate::core::event::{Exit, Grip, Used};
 use crate::core::ids::WorkerId;
 use crate::core::policy::Signal;
 
@@ -383,6 +383,15 @@ impl Processes {
         }
         let (main, pids) = self.others(worker)?;
         Some(waiting::look(main, &pids, sockets))
+    }
+
+    /// What the worker has to do with a socket; `None` when its main process has gone.
+    pub fn grip(&mut self, worker: WorkerId, socket: u64) -> Option<Grip> {
+        if !proc::shows_us() {
+            return self.main(worker).map(|_| Grip::Unreadable);
+        }
+        let (main, pids) = self.others(worker)?;
+        Some(waiting::grip(main, &pids, socket))
     }
 
     /// Looks whether somebody in the worker's tree has the socket with this inode.

@@ -55,6 +55,19 @@ impl Reactor {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLPRI, token))?)
     }
 
+    /// Reports `token` once each time that `fd` is hung up, or can be read from no more: for a
+    /// listening socket, when somebody calls shutdown(2) on it, and not when a connection comes.
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_ctl(2), `ENOSPC` among them.
+    pub fn add_for_hangup(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        // Hanging up is always reported; a unix socket that was shut down for reading alone is not
+        // hung up. A unix socket stays as it is, hence at the edge only.
+        let flags = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        Ok(self.epoll.add(fd, EpollEvent::new(flags, token))?)
+    }
+
     /// Stops reporting `fd`. To be called before it is closed: a copy of it elsewhere would keep it
     /// in the set.
     pub fn remove(&self, fd: impl AsFd) {
@@ -109,6 +122,44 @@ fn round_up(timeout: Option<Duration>) -> EpollTimeout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::socket::{Shutdown, shutdown};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    #[test]
+    fn a_listener_wakes_nobody_until_it_is_shut_down_and_then_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let unix = UnixListener::bind(&path).unwrap();
+        let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
+        let v6 = TcpListener::bind("[::1]:0").unwrap();
+        let connect = |listener: &TcpListener| {
+            Some(OwnedFd::from(TcpStream::connect(listener.local_addr().unwrap()).ok()?))
+        };
+        let clients: [&dyn Fn() -> Option<OwnedFd>; 3] =
+            [&|| connect(&v4), &|| connect(&v6), &|| {
+                Some(OwnedFd::from(UnixStream::connect(&path).ok()?))
+            }];
+        for (listener, client) in [v4.as_fd(), v6.as_fd(), unix.as_fd()].into_iter().zip(clients) {
+            for how in [Shutdown::Read, Shutdown::Both] {
+                let reactor = Reactor::new().unwrap();
+                reactor.add_for_hangup(listener, 7).unwrap();
+                let news = || reactor.wait(Some(Duration::ZERO)).unwrap();
+                if how == Shutdown::Read {
+                    let _client = client().unwrap();
+                    assert!(news().is_empty());
+                } else {
+                    // TCP listens again and is quiet; a unix socket stays as it is, which is told.
+                    crate::os::sys::listen(listener, 16).unwrap();
+                    news();
+                }
+                shutdown(listener.as_raw_fd(), how).unwrap();
+                assert_eq!(news(), [7]);
+                assert!(news().is_empty());
+            }
+        }
+    }
 
     #[test]
     fn timeouts_round_up_to_whole_milliseconds_and_never_overflow() {

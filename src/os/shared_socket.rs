@@ -1,14 +1,21 @@
 //! What a kernel socket shows of what any of the processes that share it can change for all:
-//! whether calls on it wait, and how many connections may. It decides nothing.
+//! whether calls on it wait, how many connections may, whether it can be reached at all; and how
+//! that is set right. It decides nothing.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{SockaddrIn, SockaddrIn6, bind};
 
-use crate::core::event::{Backlog, Mode, SocketState};
-use crate::os::listeners::Listener;
+use crate::core::event::{Backlog, Mode, Repair, SocketState};
+use crate::os::listeners::{Listener, listen};
 use crate::os::local_address::LocalAddress;
+use crate::os::sock_diag::SockDiag;
 use crate::os::sys;
 
 impl Listener {
@@ -42,6 +49,51 @@ impl Listener {
         Ok(SocketState { mode: mode(&self.fd)?, backlog })
     }
 
+    /// What somebody broke, if anything: it was shut down, or its file is not at its path any more.
+    #[must_use]
+    pub fn broken(&self) -> Option<Broken> {
+        let repair = match self.address {
+            LocalAddress::DualStack(_) | LocalAddress::Ip(_) => Repair::Listen,
+            LocalAddress::Unix(_) | LocalAddress::Abstract(_) => Repair::Bind,
+        };
+        if self.transport.accepts() && is_shut_down(&self.fd) {
+            Some(Broken::ShutDown(repair))
+        } else if !self.has_its_path() {
+            Some(Broken::PathGone)
+        } else {
+            None
+        }
+    }
+
+    /// Listens after shutdown(2). A second shutdown before that would leave the socket listening and
+    /// every connection that it accepts shut down from birth: the mask of a socket that is closed
+    /// already is set, not acted upon, survives listen(2) and is inherited. So it is cleared before,
+    /// and whether another one came in between is asked after.
+    pub(super) fn listen_anew(&self, backlog: u32) -> Result<(), Errno> {
+        if matches!(self.address, LocalAddress::Unix(_) | LocalAddress::Abstract(_)) {
+            return listen(&self.fd, backlog);
+        }
+        for _ in 0..LISTEN_TRIES_MAX {
+            sys::disconnect(&self.fd).map_err(|error| errno_of(&error))?;
+            restore_port(&self.fd, &self.address)?;
+            listen(&self.fd, backlog)?;
+            // Where the kernel does not tell, hope is left; the window is a microsecond.
+            if !matches!(self.is_poisoned(), Ok(Some(true))) {
+                return Ok(());
+            }
+        }
+        Err(Errno::EBUSY)
+    }
+
+    fn is_poisoned(&self) -> io::Result<Option<bool>> {
+        let address = match self.address {
+            LocalAddress::DualStack(port) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            LocalAddress::Ip(address) => address,
+            LocalAddress::Unix(_) | LocalAddress::Abstract(_) => return Ok(None),
+        };
+        SockDiag::open()?.is_poisoned(address, self.inode)
+    }
+
     /// Has calls on it wait or not, for all who share it.
     ///
     /// # Errors
@@ -50,6 +102,49 @@ impl Listener {
     pub fn set_mode(&self, mode: Mode) -> io::Result<()> {
         set_mode(&self.fd, mode)
     }
+}
+
+/// How often a socket is made to listen whose holders keep shutting it down in that very moment.
+const LISTEN_TRIES_MAX: u32 = 16;
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Nobody can connect since somebody called shutdown(2).
+    ShutDown(Repair),
+    /// Its file was removed or moved, or another is in its place.
+    PathGone,
+}
+
+/// Whether nobody can connect to a listening socket since somebody called shutdown(2): TCP is
+/// closed by that and hung up, a unix socket listens on and can be read from no more.
+#[must_use]
+pub fn is_shut_down(socket: impl AsFd) -> bool {
+    let closed = PollFlags::from_bits_retain(libc::POLLRDHUP) | PollFlags::POLLHUP;
+    let mut entry = [PollFd::new(socket.as_fd(), closed)];
+    poll(&mut entry, PollTimeout::ZERO).is_ok()
+        // Without an answer it is POLLRDHUP, which nix does not know.
+        && entry[0].revents().is_none_or(|found| found.intersects(closed))
+}
+
+/// Binds a socket to its port once more, if shutdown(2) took it away: one that was handed over may
+/// have been bound to port 0.
+pub(super) fn restore_port(socket: &impl AsFd, address: &LocalAddress) -> Result<(), Errno> {
+    if !is_shut_down(socket) {
+        return Ok(());
+    }
+    let raw = socket.as_fd().as_raw_fd();
+    let bound = match address {
+        LocalAddress::DualStack(port) => {
+            let any = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, *port, 0, 0);
+            bind(raw, &SockaddrIn6::from(any))
+        }
+        LocalAddress::Ip(SocketAddr::V6(address)) => bind(raw, &SockaddrIn6::from(*address)),
+        LocalAddress::Ip(SocketAddr::V4(address)) => bind(raw, &SockaddrIn::from(*address)),
+        LocalAddress::Unix(_) | LocalAddress::Abstract(_) => Ok(()),
+    };
+    // It is bound, as most are. getsockname(2) shows the port in either case.
+    if bound == Err(Errno::EINVAL) { Ok(()) } else { bound }
 }
 
 /// Whether calls on the socket wait, see `O_NONBLOCK` in open(2).
@@ -81,6 +176,10 @@ pub fn backlog(socket: impl AsFd) -> Option<u32> {
     sys::tcp_backlog(socket).ok().flatten()
 }
 
+fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
 /// `O_APPEND`, `O_ASYNC` and whatever else is set are kept.
 fn flags(socket: impl AsFd) -> io::Result<OFlag> {
     Ok(OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?))
@@ -89,8 +188,9 @@ fn flags(socket: impl AsFd) -> io::Result<OFlag> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
-    use std::os::unix::net::UnixListener;
+    use nix::sys::socket::{Shutdown, shutdown};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     #[test]
     fn the_mode_is_shared_by_all_copies() {
@@ -110,6 +210,39 @@ mod tests {
         assert_eq!(backlog(&listener), Some(64));
         sys::listen(listener.try_clone().unwrap(), 5).unwrap();
         assert_eq!(backlog(&listener), Some(5));
+    }
+
+    #[test]
+    fn tcp_that_was_shut_down_listens_again_on_its_port_even_where_the_kernel_chose_that() {
+        for address in ["127.0.0.1:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let local = LocalAddress::of(&listener).unwrap().unwrap();
+            let port = local.port().unwrap();
+            for how in [Shutdown::Read, Shutdown::Both] {
+                assert!(!is_shut_down(&listener));
+                shutdown(listener.as_raw_fd(), how).unwrap();
+                assert!(is_shut_down(&listener));
+                restore_port(&listener, &local).unwrap();
+                sys::listen(&listener, 16).unwrap();
+                assert!(!is_shut_down(&listener));
+                assert_eq!(listener.local_addr().unwrap().port(), port);
+                TcpStream::connect(("127.0.0.1", port)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_is_no_shutdown_and_one_for_writing_alone_harms_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        shutdown(listener.as_raw_fd(), Shutdown::Write).unwrap();
+        assert!(!is_shut_down(&listener));
+        UnixStream::connect(&path).unwrap();
+        shutdown(listener.as_raw_fd(), Shutdown::Read).unwrap();
+        assert!(is_shut_down(&listener));
+        UnixStream::connect(&path).unwrap_err();
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //! in the queue of a listener nobody has; once accept(2) has taken it, it has an inode, which
 //! `/proc/PID/fd` shows to whoever looks.
 //!
-//! It never lists sockets: each question names one connection exactly, and one datagram answers.
+//! And whether what a listener accepts is shut down from birth.
+//!
+//! It never lists sockets: each question names one socket exactly, and one datagram answers.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -96,11 +98,33 @@ impl SockDiag {
         };
         match self.ask(&inet_question(self.sequence, theirs, ours))? {
             Answer::Inet { state: SYN_RECV | NEW_SYN_RECV, .. } => Ok(OtherEnd::KeptBack),
-            Answer::Inet { state: ESTABLISHED, inode: 0 } => Ok(OtherEnd::Queued),
+            Answer::Inet { state: ESTABLISHED, inode: 0, .. } => Ok(OtherEnd::Queued),
             // It was closed, by its taker or before it was taken, and has no process any more.
             Answer::Inet { inode: 0, .. } => Ok(OtherEnd::Closed),
             Answer::Inet { inode, .. } => Ok(OtherEnd::Taken(inode.into())),
             Answer::Refused(libc::ENOENT) => Ok(OtherEnd::Closed),
+            Answer::Refused(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Answer::Unix { .. } => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    /// Whether what the TCP listener with this address and inode accepts is shut down from birth, as
+    /// it is after it was shut down twice; `None` where another one has the address.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` when nobody listens there, and what the kernel says to a question that it does not
+    /// know.
+    pub fn is_poisoned(&mut self, address: SocketAddr, inode: u64) -> io::Result<Option<bool>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let nowhere = match address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        match self.ask(&inet_question(self.sequence, address, nowhere))? {
+            Answer::Inet { inode: found, shut, .. } => {
+                Ok((u64::from(found) == inode & u64::from(u32::MAX)).then_some(shut))
+            }
             Answer::Refused(errno) => Err(io::Error::from_raw_os_error(errno)),
             Answer::Unix { .. } => Err(io::ErrorKind::InvalidData.into()),
         }
@@ -146,8 +170,12 @@ const ATTRIBUTE_SHUTDOWN: u16 = 6;
 /// The size of a `struct unix_diag_msg`.
 const UNIX_BYTES: usize = 16;
 
-/// Where `idiag_inode` stands in a `struct inet_diag_msg`, its last field.
+/// Where `idiag_inode` stands in a `struct inet_diag_msg`, its last field, and the size of that.
 const INODE_AT: usize = 68;
+const INET_BYTES: usize = 72;
+
+/// `INET_DIAG_SHUTDOWN` of `linux/inet_diag.h`, which every answer has.
+const INET_SHUTDOWN: u16 = 8;
 
 const AF_UNIX: u8 = 1;
 const AF_INET: u8 = 2;
@@ -160,13 +188,12 @@ enum Answer {
     Inet {
         state: u8,
         inode: u32,
+        /// Whether it is shut down, in a direction at least.
+        shut: bool,
     },
     /// The peer's inode: 0 when no process has it, none when there is no peer. And whether one of
     /// the two has shut something down, as closing does.
-    Unix {
-        peer: Option<u32>,
-        shut: bool,
-    },
+    Unix { peer: Option<u32>, shut: bool },
     /// An error number.
     Refused(i32),
 }
@@ -244,17 +271,23 @@ fn read_answer(datagram: &[u8], sequence: u32) -> Option<Answer> {
     match *body.first()? {
         AF_INET | AF_INET6 => {
             let state = *body.get(1)?;
-            Some(Answer::Inet { state, inode: u32_at(body, INODE_AT)? })
+            let inode = u32_at(body, INODE_AT)?;
+            let attributes = body.get(INET_BYTES..).unwrap_or_default();
+            Some(Answer::Inet { state, inode, shut: is_shut(attributes, INET_SHUTDOWN) })
         }
         AF_UNIX => {
             let attributes = body.get(UNIX_BYTES..)?;
             let peer = attribute(attributes, ATTRIBUTE_PEER).and_then(|value| u32_at(value, 0));
-            let shut = attribute(attributes, ATTRIBUTE_SHUTDOWN)
-                .is_some_and(|value| value.first().is_some_and(|&how| how != 0));
+            let shut = is_shut(attributes, ATTRIBUTE_SHUTDOWN);
             Some(Answer::Unix { peer, shut })
         }
         _ => None,
     }
+}
+
+/// Whether an attribute that says what is shut down says anything.
+fn is_shut(attributes: &[u8], kind: u16) -> bool {
+    attribute(attributes, kind).is_some_and(|value| value.first().is_some_and(|&how| how != 0))
 }
 
 /// The value of one of the attributes of an answer, netlink(7): each a length, a type and a value,
@@ -288,6 +321,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::os::local_address::LocalAddress;
+    use crate::os::shared_socket::restore_port;
+    use crate::os::sys;
+    use nix::sys::socket::{Shutdown, shutdown};
 
     /// Answers as Linux 6.18 gave them.
     const TAKEN: &str = "7c00000014000000070000000265000002010000d0c7a0647f000001000000000000000000\
@@ -309,10 +346,28 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_that_was_shut_down_twice_is_poisoned() {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let local = LocalAddress::of(&listener).unwrap().unwrap();
+            let address = listener.local_addr().unwrap();
+            let inode = fstat(&listener).unwrap().st_ino;
+            let mut diagnosis = SockDiag::open().unwrap();
+            assert_eq!(diagnosis.is_poisoned(address, inode).unwrap(), Some(false), "{address}");
+            assert_eq!(diagnosis.is_poisoned(address, inode + 1).unwrap(), None);
+            shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
+            shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap_err();
+            restore_port(&listener, &local).unwrap();
+            sys::listen(&listener, 16).unwrap();
+            assert_eq!(diagnosis.is_poisoned(address, inode).unwrap(), Some(true), "{address}");
+        }
+    }
+
+    #[test]
     #[cfg(target_endian = "little")]
     fn answers_are_read_as_the_kernel_writes_them() {
         let cases = [
-            (TAKEN, 7, Answer::Inet { state: ESTABLISHED, inode: 76876 }),
+            (TAKEN, 7, Answer::Inet { state: ESTABLISHED, inode: 76876, shut: false }),
             (NO_SUCH, 7, Answer::Refused(libc::ENOENT)),
             (UNIX_QUEUED, 8, Answer::Unix { peer: Some(0), shut: false }),
             (UNIX_TAKEN, 8, Answer::Unix { peer: Some(76883), shut: false }),

@@ -170,6 +170,24 @@ pub fn set_socket_option(socket: impl AsFd, level: i32, option: i32, value: i32)
     Ok(())
 }
 
+/// Makes a TCP socket what it was before it was connected or listened, see connect(2) on `AF_UNSPEC`:
+/// its queue is reset, and it forgets that it was shut down, which listen(2) alone does not. One
+/// that was bound to port 0 loses its port.
+///
+/// # Errors
+///
+/// None that is known for TCP.
+pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
+    let raw = socket.as_fd().as_raw_fd();
+    let nowhere = libc::sockaddr { sa_family: 0, sa_data: [0; 14] };
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr>()).unwrap_or(0);
+    // SAFETY: the descriptor is open while it is borrowed, and the kernel reads `length` bytes of
+    // `nowhere`, which has so many.
+    let result = unsafe { libc::connect(raw, &raw const nowhere, length) };
+    Errno::result(result)?;
+    Ok(())
+}
+
 /// How many connections may wait on a TCP socket that listens, see `TCP_INFO` in tcp(7); `None` for
 /// one that does not.
 ///

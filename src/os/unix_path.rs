@@ -165,11 +165,22 @@ pub fn bind(
     backlog: u32,
     access: Access,
 ) -> Result<(OwnedFd, UnixPath), UnixPathError> {
+    bind_within(path, transport, backlog, access, LOCK_TRIES_MAX, None)
+}
+
+fn bind_within(
+    path: &Path,
+    transport: Transport,
+    backlog: u32,
+    access: Access,
+    lock_tries_max: u32,
+    ours: Option<u64>,
+) -> Result<(OwnedFd, UnixPath), UnixPathError> {
     let system = |operation| move |errno| UnixPathError::System { operation, errno };
     let address = UnixAddr::new(path).map_err(|_| UnixPathError::TooLong)?;
     let directory = directory_of(path);
     let absolute = absolute(path).map_err(|error| no_directory(&directory, &error))?;
-    let lock = lock(&directory, LOCK_TRIES_MAX)?;
+    let lock = lock(&directory, lock_tries_max)?;
 
     let kind = socket_type(transport);
     let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)
@@ -195,7 +206,7 @@ pub fn bind(
                 Way::Taken { peer } => {
                     // The walk over all processes may take long and needs no lock.
                     drop(lock);
-                    return Err(match holder::of_unix(path, peer) {
+                    return Err(match holder::of_unix(path, peer, ours) {
                         Some(holder) => UnixPathError::Live { holder },
                         None => UnixPathError::LiveUnknown,
                     });
@@ -209,6 +220,27 @@ pub fn bind(
     Err(UnixPathError::Contended)
 }
 
+impl UnixPathError {
+    /// Whether the same can go another time without an operator.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            UnixPathError::DirectoryMissing { .. }
+            | UnixPathError::DirectoryNot { .. }
+            | UnixPathError::DirectoryDenied { .. }
+            | UnixPathError::Unremovable { .. }
+            | UnixPathError::Contended
+            | UnixPathError::System { .. } => true,
+            UnixPathError::TooLong
+            | UnixPathError::NotSocket
+            | UnixPathError::Live { .. }
+            | UnixPathError::LiveUnknown
+            | UnixPathError::Owner { .. }
+            | UnixPathError::Unprobed => false,
+        }
+    }
+}
+
 impl UnixPath {
     /// Whether clients still find the file that we bound at the path.
     #[must_use]
@@ -216,8 +248,14 @@ impl UnixPath {
         self.is(&self.path)
     }
 
+    /// Where it is, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Binds another socket to the path, with the same permissions and owner. A file of ours is
-    /// replaced if nobody listens behind it any more.
+    /// replaced if nobody listens behind it any more. `ours` is the inode of the socket that we have.
     ///
     /// # Errors
     ///
@@ -226,8 +264,10 @@ impl UnixPath {
         &self,
         transport: Transport,
         backlog: u32,
+        ours: u64,
     ) -> Result<(OwnedFd, UnixPath), UnixPathError> {
-        bind(&self.asked, transport, backlog, self.access)
+        // The loop waits for nobody, as a stop does.
+        bind_within(&self.asked, transport, backlog, self.access, 1, Some(ours))
     }
 
     /// Removes the file if it is still the one that we bound.

@@ -32,6 +32,7 @@
 //! size than ours, whose numbers mean other calls.
 
 use super::proc;
+use crate::core::event::Grip;
 use nix::libc;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::stat::{major, minor};
@@ -134,6 +135,30 @@ pub fn look(main: Pid, tree: &[Pid], sockets: &BTreeSet<u64>) -> Sight {
     }
     let waiting = unreadable.map_or(Waiting::NotSeen, |pid| Waiting::Unreadable { pid });
     Sight { waiting, wrapped }
+}
+
+/// What a worker has to do with one of its sockets. Arguments as for [`look`].
+#[must_use]
+pub fn grip(main: Pid, tree: &[Pid], socket: u64) -> Grip {
+    let socket = BTreeSet::from([socket]);
+    let mut grip = Grip::LetGo;
+    for pid in std::iter::once(main).chain(tree.iter().copied()) {
+        match proc::as_owner(pid, || examine(pid, &socket)) {
+            Ok((held, Evidence::Seen(_))) if !held.sockets.is_empty() => return Grip::Waits,
+            Ok((held, Evidence::Nothing | Evidence::Seen(_))) => {
+                if !held.sockets.is_empty() && grip == Grip::LetGo {
+                    grip = Grip::Idle;
+                }
+            }
+            Ok((_, Evidence::Denied)) => grip = Grip::Unreadable,
+            Err(error) => {
+                if is_denied(&error) || proc::is_hidden(pid) {
+                    grip = Grip::Unreadable;
+                }
+            }
+        }
+    }
+    grip
 }
 
 /// What one process holds, and whether it waits.

@@ -2,15 +2,20 @@
 //! What each should be like is decided in [`crate::core::sockets`].
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::core::action::Action;
-use crate::core::event::{SocketEvent, SocketState};
+use crate::core::event::{Grip, Repair, SocketEvent, SocketState};
 use crate::core::ids::{MemberId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice, Suspects, WorkerName};
+use crate::core::repair::{Health, Step};
+use crate::core::restart::{Random, backoff};
 use crate::core::sockets::{Findings, ModeNews, Occasion};
+use crate::core::suspicion::{Holder, Suspicion};
+use crate::core::time::{Time, Why};
 use crate::core::worker::Worker;
 
-use super::Service;
+use super::{Context, Service};
 
 impl Service {
     /// Whether this socket is one of ours.
@@ -22,20 +27,61 @@ impl Service {
     /// Something happened to one of its sockets.
     pub fn handle_socket(
         &mut self,
+        now: Time,
         member: MemberId,
-        event: &SocketEvent,
-        actions: &mut VecDeque<Action>,
+        event: SocketEvent,
+        context: &mut Context<'_>,
     ) {
         match event {
-            &SocketEvent::Inspected { by, state } => {
+            SocketEvent::Inspected { by, state } => {
                 // Only one that serves or is about to has a say; it may have gone meanwhile.
                 let by = by.and_then(|by| self.workers.get(by)).filter(|worker| worker.is_ready());
                 let occasion = by.map_or(Occasion::Other, |worker| self.occasion(worker));
                 let name = by.map(|worker| self.name_of(worker));
                 let serving = self.serving.generation;
                 let found = self.sockets.inspected(member, occasion, serving, state);
-                self.undo(member, found, name.as_ref(), state, actions);
+                self.undo(member, found, name.as_ref(), state, context.actions);
             }
+            SocketEvent::ShutDown(repair) => {
+                self.suspect(now, member, repair);
+                self.broken(now, member, repair, context);
+            }
+            SocketEvent::PathGone => {
+                let step = self.broken(now, member, Repair::Bind, context);
+                let Some(health) = self.sockets.health(member) else {
+                    return;
+                };
+                if step != Step::Nothing && health.take_news() {
+                    let pause = pause(now, health);
+                    self.tell(member, SocketNotice::PathGone { pause }, context);
+                }
+            }
+            SocketEvent::Renewed { to } => {
+                let last = WorkerId(*context.last_worker);
+                self.sockets.renewed(member, to, last);
+                context.actions.push_back(Action::Close(member));
+                self.refresh_from = now;
+                self.tell(to, SocketNotice::Renewed, context);
+            }
+            SocketEvent::Back => {
+                if let Some(health) = self.sockets.health(member) {
+                    health.whole();
+                }
+                self.tell(member, SocketNotice::Back, context);
+            }
+            SocketEvent::RepairFailed { repair, reason, again } => {
+                let Some(health) = self.sockets.health(member) else {
+                    return;
+                };
+                let Some(pause) = health.failed(now, repair, again) else {
+                    return;
+                };
+                if health.failure_is_worth_telling() {
+                    let what = SocketNotice::RepairFailed { repair, reason, pause, again };
+                    self.tell(member, what, context);
+                }
+            }
+            SocketEvent::Held(grips) => self.conclude(now, member, &grips, context),
         }
     }
 
@@ -51,6 +97,120 @@ impl Service {
         };
         let members = self.sockets.members_for(worker.generation, worker.slot);
         actions.extend(members.into_iter().map(|member| Action::Inspect { member, by }));
+    }
+
+    /// When it wants to be woken for its sockets.
+    pub(super) fn sockets_deadline(&self) -> Option<(Time, Why)> {
+        let refresh = (self.has_stale() && self.may_reload()).then_some(self.refresh_from);
+        let at = [self.sockets.deadline(), refresh].into_iter().flatten().min()?;
+        Some((at, Why::Socket))
+    }
+
+    /// Acts on what is due: repairs, and looks at those who may have broken something.
+    pub(super) fn sockets_timeout(&mut self, now: Time, context: &mut Context<'_>) {
+        for member in self.sockets.ids() {
+            if let Some(repair) =
+                self.sockets.health(member).and_then(|health| health.take_due(now))
+            {
+                repair_member(member, repair, context);
+            }
+            let Some(Some(suspicion)) = self.sockets.suspicion(member) else {
+                continue;
+            };
+            if suspicion.look_at.is_some_and(|at| at <= now) {
+                suspicion.look_at = None;
+                let given = suspicion.given;
+                let suspects: Vec<WorkerId> = suspicion.workers().collect();
+                let workers = suspects.into_iter().filter(|&id| self.workers.get(id).is_some());
+                let workers = workers.collect();
+                context.actions.push_back(Action::FindHolders { member, given, workers });
+            }
+        }
+    }
+
+    /// What an operator had to see to first is tried again, before any new worker starts.
+    pub(super) fn retry_lost(&mut self, context: &mut Context<'_>) {
+        for member in self.sockets.ids() {
+            if let Some(repair) = self.sockets.health(member).and_then(Health::take_lost) {
+                repair_member(member, repair, context);
+            }
+        }
+    }
+
+    /// Whether a replacement of workers with stale sockets may begin.
+    pub(super) fn is_refresh_due(&self, now: Time) -> bool {
+        self.has_stale() && self.refresh_from <= now
+    }
+
+    /// One failed: when the next may begin.
+    pub(super) fn postpone_refresh(&mut self, now: Time, random: &mut Random) -> Duration {
+        self.refresh_failures = self.refresh_failures.saturating_add(1);
+        let pause = backoff(self.refresh_failures, random);
+        self.refresh_from = now + pause;
+        pause
+    }
+
+    fn has_stale(&self) -> bool {
+        self.serving.workers().any(|worker| self.sockets.is_stale(worker))
+    }
+
+    fn broken(
+        &mut self,
+        now: Time,
+        member: MemberId,
+        repair: Repair,
+        context: &mut Context<'_>,
+    ) -> Step {
+        let Some(health) = self.sockets.health(member) else {
+            return Step::Nothing;
+        };
+        let step = health.broken(now, repair);
+        if step == Step::Repair {
+            repair_member(member, repair, context);
+        }
+        step
+    }
+
+    /// Notes who holds a socket that was shut down just now.
+    fn suspect(&mut self, now: Time, member: MemberId, repair: Repair) {
+        let holders: Vec<Holder> = self
+            .workers
+            .iter()
+            .filter(|worker| !worker.is_launching() && self.sockets.was_given(member, worker.id))
+            .map(|worker| Holder { name: self.name_of(worker), leaving: worker.is_leaving() })
+            .collect();
+        if let Some(suspicion) = self.sockets.suspicion(member) {
+            let suspicion = suspicion.get_or_insert_with(|| Suspicion::new(now, member, repair));
+            suspicion.happened(holders.into_iter());
+        }
+    }
+
+    /// Those who may have shut a socket down were looked at: tells of it.
+    fn conclude(
+        &mut self,
+        now: Time,
+        member: MemberId,
+        grips: &[(WorkerId, Grip)],
+        context: &mut Context<'_>,
+    ) {
+        let Some(suspicion) = self.sockets.suspicion(member).and_then(Option::take) else {
+            return;
+        };
+        let (times, repair) = (suspicion.times, suspicion.repair);
+        let workers = suspicion.conclude(grips);
+        let Some(health) = self.sockets.health(member) else {
+            return;
+        };
+        if health.take_news() {
+            let by = Suspects { service: self.policy.name.clone(), workers };
+            let pause = pause(now, health);
+            self.tell(member, SocketNotice::ShutDown { by, times, repair, pause }, context);
+        }
+    }
+
+    fn tell(&self, member: MemberId, what: SocketNotice, context: &mut Context<'_>) {
+        let socket = self.sockets.name(member);
+        context.notice(Notice::Socket { socket, what });
     }
 
     /// The reload's generation serves from here on, and with it its choice of blocking or not.
@@ -114,4 +274,19 @@ impl Service {
         let service = self.policy.name.clone();
         WorkerName { worker: worker.id, service, slot: worker.slot }
     }
+}
+
+fn repair_member(member: MemberId, repair: Repair, context: &mut Context<'_>) {
+    context.actions.push_back(match repair {
+        Repair::Listen => Action::Listen(member),
+        Repair::Bind => {
+            *context.last_member += 1;
+            Action::Renew { from: member, to: MemberId(*context.last_member) }
+        }
+    });
+}
+
+/// How long it is until the next repair, and how many there have been.
+fn pause(now: Time, health: &Health) -> Option<(Duration, u32)> {
+    health.deadline().map(|at| (now.until(at), health.count()))
 }

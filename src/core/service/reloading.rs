@@ -4,7 +4,7 @@ use crate::core::action::Action;
 use crate::core::fleet::Fleet;
 use crate::core::ids::{GenerationId, RequestId, WorkerId};
 use crate::core::notice::Notice;
-use crate::core::reload::{self, Reload, ReloadStage, Step};
+use crate::core::reload::{self, Reload, ReloadCause, ReloadStage, Step};
 use crate::core::request::{Response, WAITING_MAX};
 use crate::core::time::Time;
 
@@ -56,7 +56,7 @@ impl Service {
         context.notice(Notice::ReloadQueued { service: self.policy.name.clone(), behind });
     }
 
-    fn may_reload(&self) -> bool {
+    pub(super) fn may_reload(&self) -> bool {
         self.reload.is_none() && self.first_start != FirstStart::UnderWay
     }
 
@@ -64,19 +64,28 @@ impl Service {
         if !self.may_reload() {
             return;
         }
-        let Some(requests) = self.queued.take() else {
-            return;
+        let (requests, cause) = match self.queued.take() {
+            Some(requests) => (requests, ReloadCause::Asked),
+            None if self.is_refresh_due(now) => (Vec::new(), ReloadCause::SocketRenewed),
+            None => return,
         };
         let generation = GenerationId(self.last_generation.0 + 1);
         self.last_generation = generation;
         self.last_abort = None;
         self.definitions.insert(generation);
         let service = self.policy.name.clone();
-        context.notice(Notice::ReloadBegins { service, generation });
+        context.notice(Notice::ReloadBegins { service, generation, cause });
+        let like = match cause {
+            ReloadCause::Asked => {
+                self.retry_lost(context);
+                None
+            }
+            ReloadCause::SocketRenewed => Some(self.serving.generation),
+        };
         let service = self.policy.service;
-        context.actions.push_back(Action::Prepare { service, generation });
+        context.actions.push_back(Action::Prepare { service, generation, like });
         let stage = ReloadStage::Preparing;
-        self.reload = Some(Reload { generation, since: now, requests, stage });
+        self.reload = Some(Reload { generation, since: now, requests, cause, stage });
     }
 
     pub(super) fn advance_reload(&mut self, now: Time, context: &mut Context<'_>) {
@@ -102,7 +111,7 @@ impl Service {
     }
 
     fn commit(&mut self, now: Time, context: &mut Context<'_>) {
-        let Some(Reload { generation, since, requests, stage }) = self.reload.take() else {
+        let Some(Reload { generation, since, requests, stage, .. }) = self.reload.take() else {
             return;
         };
         let ReloadStage::Rolling(fleet) = stage else {
@@ -118,6 +127,7 @@ impl Service {
             draining: u32::try_from(old.len()).unwrap_or(u32::MAX),
         });
         self.recover(context);
+        self.refresh_failures = 0;
         self.adopt_modes(context.actions);
         for id in old {
             self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
@@ -136,8 +146,12 @@ impl Service {
         worker: Option<WorkerId>,
         context: &mut Context<'_>,
     ) {
-        let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
+        let Some(Reload { generation, requests, cause, stage, .. }) = self.reload.take() else {
             return;
+        };
+        let again = match cause {
+            ReloadCause::Asked => None,
+            ReloadCause::SocketRenewed => Some(self.postpone_refresh(now, context.random)),
         };
         self.sockets.abort();
         self.last_abort = Some(format!("reload to generation {generation} aborted: {reason}"));
@@ -146,6 +160,7 @@ impl Service {
             generation,
             serving: self.serving.generation,
             reason: reason.clone(),
+            again,
         });
         if let ReloadStage::Rolling(fleet) = stage {
             for id in fleet.workers() {

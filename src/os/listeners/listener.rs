@@ -2,6 +2,7 @@
 //! It never decides when it is to be mended.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::fstat;
@@ -9,11 +10,12 @@ use nix::sys::stat::fstat;
 use super::{BindError, listen};
 use crate::config::socket::{SocketSpec, Transport};
 use crate::config::socket_options::{AtTheStop, BACKLOG};
+use crate::core::event::Again;
 use crate::os::inherited::{Endpoint, Inherited};
 use crate::os::ip_options;
 use crate::os::local_address::LocalAddress;
 use crate::os::shared_socket;
-use crate::os::unix_path::UnixPath;
+use crate::os::unix_path::{UnixPath, UnixPathError};
 
 /// A socket that accepts connections or receives datagrams, and what is known of it.
 #[derive(Debug)]
@@ -46,6 +48,36 @@ pub enum Origin {
     Bound,
     /// Whoever started us handed it over.
     Inherited,
+}
+
+/// Why a socket cannot be bound anew.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum RenewError {
+    #[error("it was handed over, and only who did that can bind it; restart its socket unit")]
+    HandedOver,
+    #[error(
+        "its workers have the name until the last of them has gone; stop shepherd and start it \
+         again"
+    )]
+    WithoutFile,
+    #[error("{0}")]
+    Path(#[from] UnixPathError),
+    #[error("getsockname failed: {}", .0.desc())]
+    System(Errno),
+}
+
+impl RenewError {
+    /// Whether the same can go another time.
+    #[must_use]
+    pub fn again(&self) -> Again {
+        match self {
+            RenewError::HandedOver | RenewError::WithoutFile => Again::Never,
+            RenewError::Path(cause) if cause.is_passing() => Again::Later,
+            RenewError::Path(_) => Again::WhenAsked,
+            RenewError::System(_) => Again::Later,
+        }
+    }
 }
 
 impl Listener {
@@ -82,7 +114,11 @@ impl Listener {
         if let Some(backlog) = self.backlog
             && self.transport.accepts()
         {
-            listen(&self.fd, backlog)?;
+            if shared_socket::is_shut_down(&self.fd) {
+                self.listen_anew(backlog)?;
+            } else {
+                listen(&self.fd, backlog)?;
+            }
             // What the kernel cuts it to is a setting that may have changed.
             self.backlog_cut = shared_socket::backlog(&self.fd);
         }
@@ -96,34 +132,41 @@ impl Listener {
         self.path.as_ref().is_none_or(UnixPath::is_there)
     }
 
-    /// Binds a unix path that we bound before anew, with the same permissions, owner and backlog:
-    /// after its file was removed, or after a worker shut the socket down, which listening again does
-    /// not mend for a unix socket. The inode is another one from then on.
-    ///
-    /// Gives the socket that was replaced: workers may hold it, and connections wait in it. `None`
-    /// where there is no path of ours, and then nothing was done: a handed-over path belongs to
-    /// whoever made it, and a name without a file is free only when all who have the socket close it.
+    /// The path that it has to have, absolute, if we made it.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_ref().map(UnixPath::path)
+    }
+
+    /// Binds another socket to the path, with the same permissions, owner and backlog, after its file
+    /// was removed, or after a worker shut the socket down, which listening again does not mend for
+    /// a unix socket. This one stays as it is: workers may hold it, and connections wait in it.
+    /// `None` if it turns out to be whole, and then nothing was done.
     ///
     /// # Errors
     ///
-    /// If the path cannot be bound. It is live, and held by ourselves, as long as clients can connect.
-    pub fn bind_path_again(&mut self) -> Result<Option<OwnedFd>, BindError> {
-        let Some(path) = &self.path else {
+    /// Where it is not ours to bind, or somebody listens in its place, or the path cannot be bound.
+    pub fn renew(&self) -> Result<Option<Listener>, RenewError> {
+        if self.broken().is_none() {
             return Ok(None);
+        }
+        let Some(path) = &self.path else {
+            return Err(match self.origin {
+                Origin::Inherited => RenewError::HandedOver,
+                Origin::Bound => RenewError::WithoutFile,
+            });
         };
-        let socket = self.place();
-        let (fd, path) = path
-            .bind_again(self.transport, self.backlog.unwrap_or(BACKLOG))
-            .map_err(|cause| BindError::Path { socket: socket.clone(), cause })?;
-        match fstat(&fd) {
-            Ok(found) => {
-                self.inode = found.st_ino;
-                self.path = Some(path);
-                Ok(Some(std::mem::replace(&mut self.fd, fd)))
+        let backlog = self.backlog.unwrap_or(BACKLOG);
+        let (fd, path) = path.bind_again(self.transport, backlog, self.inode)?;
+        let name = self.name.clone();
+        match Listener::new(fd, self.transport, name, Origin::Bound, Some(backlog)) {
+            Ok(listener) => {
+                let at_the_stop = self.at_the_stop;
+                Ok(Some(Listener { path: Some(path), at_the_stop, ..listener }))
             }
             Err(errno) => {
                 path.remove();
-                Err(BindError::System { socket, operation: "fstat", errno })
+                Err(RenewError::System(errno))
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Real sockets on the loopback and in directories of their own.
 
 use super::*;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -12,7 +12,6 @@ use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockaddrStorage, bind, getsockopt, setsockopt, shutdown,
     socket, sockopt,
 };
-use nix::sys::stat::fstat;
 
 #[test]
 fn a_bare_port_serves_both_families() {
@@ -212,19 +211,25 @@ fn a_shared_port_is_told_of_and_our_own_is_not_taken_twice() {
 fn a_path_that_is_gone_is_bound_again_and_others_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.sock");
-    let [mut unix, mut tcp] =
-        listeners(&[&*format!("unix:{},mode=0600", path.display()), "127.0.0.1:0"]);
+    let [unix, tcp] = listeners(&[&*format!("unix:{},mode=0600", path.display()), "127.0.0.1:0"]);
     assert!(unix.has_its_path() && tcp.has_its_path());
-    assert!(tcp.bind_path_again().unwrap().is_none());
+    assert!(unix.renew().unwrap().is_none() && tcp.renew().unwrap().is_none());
     std::fs::remove_file(&path).unwrap();
     assert!(!unix.has_its_path());
-    let inode = unix.inode;
-    let replaced = unix.bind_path_again().unwrap().unwrap();
-    assert_eq!(fstat(&replaced).unwrap().st_ino, inode);
-    assert_ne!(unix.inode, inode);
-    assert!(unix.has_its_path());
-    UnixStream::connect(&path).unwrap();
+    let renewed = unix.renew().unwrap().unwrap();
+    assert_ne!(renewed.inode, unix.inode);
+    assert!(renewed.has_its_path() && !unix.has_its_path());
     unix.close();
+    UnixStream::connect(&path).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // The same when its file is there and a worker has shut it down.
+    shutdown(renewed.fd.as_raw_fd(), Shutdown::Both).unwrap();
+    UnixStream::connect(&path).unwrap_err();
+    let again = renewed.renew().unwrap().unwrap();
+    UnixStream::connect(&path).unwrap();
+    renewed.close();
+    again.close();
     assert!(!path.exists());
 }
 
@@ -504,4 +509,24 @@ fn free_port() -> u16 {
 
 fn has_ipv6() -> bool {
     TcpListener::bind("[::1]:0").is_ok()
+}
+
+#[test]
+fn what_was_shut_down_twice_listens_again_and_its_connections_can_be_read() {
+    for spec in ["127.0.0.1:0", "0"] {
+        let [mut tcp] = listeners(&[spec]);
+        let port = tcp.address.port().unwrap();
+        for _ in 0..2 {
+            shutdown(tcp.fd.as_raw_fd(), Shutdown::Both).unwrap();
+            shutdown(tcp.fd.as_raw_fd(), Shutdown::Both).unwrap_err();
+            tcp.listen_again().unwrap();
+            let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let (mut accepted, _) =
+                TcpListener::from(tcp.fd.try_clone().unwrap()).accept().unwrap();
+            client.write_all(b"hello").unwrap();
+            let mut bytes = [0; 5];
+            accepted.read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"hello");
+        }
+    }
 }

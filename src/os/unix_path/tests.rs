@@ -196,17 +196,17 @@ fn a_path_that_was_removed_or_shut_down_is_bound_again_as_it_was() {
     let as_before = access(",mode=0604");
     let (first, bound) = super::bind(&path, Transport::Stream, 16, as_before).unwrap();
     assert!(bound.is_there());
-    let error = bound.bind_again(Transport::Stream, 16).unwrap_err();
+    let error = bound.bind_again(Transport::Stream, 16, 0).unwrap_err();
     assert!(matches!(error, UnixPathError::Live { .. }), "{error}");
 
     fs::remove_file(&path).unwrap();
     assert!(!bound.is_there());
-    let (second, bound) = bound.bind_again(Transport::Stream, 16).unwrap();
+    let (second, bound) = bound.bind_again(Transport::Stream, 16, 0).unwrap();
     UnixStream::connect(&path).unwrap();
     shutdown(second.as_raw_fd(), Shutdown::Both).unwrap();
     assert!(bound.is_there());
     UnixStream::connect(&path).unwrap_err();
-    let (third, bound) = bound.bind_again(Transport::Stream, 16).unwrap();
+    let (third, bound) = bound.bind_again(Transport::Stream, 16, 0).unwrap();
     UnixStream::connect(&path).unwrap();
     let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o604);
