@@ -425,6 +425,29 @@ fn a_file_that_may_not_be_given_away_is_refused_and_not_left() {
 }
 
 #[test]
+fn a_socket_is_non_blocking_from_the_start_where_that_is_asked_for() {
+    const SHOW_FLAGS: &str = "\
+import fcntl, os, signal
+for fd in range(3, 3 + int(os.environ['LISTEN_FDS'])):
+    print(fd, 'waits' if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK else 'never waits', flush=True)
+signal.pause()
+";
+    let home = Home::new();
+    let path = home.directory().join("x.sock");
+    let builder = Daemon::run().home(&home).args(["--ready", "alive:1ms"]);
+    let daemon = builder
+        .listen("127.0.0.1:0,non_blocking")
+        .listen(format!("unix:{},non_blocking", path.display()))
+        .listen("udp:127.0.0.1:0,non_blocking=yes")
+        .listen("127.0.0.1:0")
+        .command(["python3", "-c", SHOW_FLAGS])
+        .start();
+    for line in ["3 never waits", "4 never waits", "5 never waits", "6 waits"] {
+        daemon.wait_line(|text| text == line, "the mode of each socket");
+    }
+}
+
+#[test]
 fn a_mistake_in_an_option_is_wrong_usage_and_says_what_to_write() {
     for (socket, cause) in [
         ("unix:x,mod=0600", "it has no option `mod`; there is `mode`; for a comma write `,,`"),
@@ -435,7 +458,7 @@ fn a_mistake_in_an_option_is_wrong_usage_and_says_what_to_write() {
         (
             "8000,x=1",
             "it has no option `x`; there are backlog, reuse_port, v6only, freebind, transparent, \
-             bind_to_device, fast_open, defer_accept, no_delay, keep_alive, mark, receive_buffer, \
+             bind_to_device, fast_open, defer_accept, no_delay, keep_alive, non_blocking, mark, receive_buffer, \
              send_buffer, mode, user, group, unlink; for a comma write `,,`",
         ),
         ("udp:53,fast_open=9", "the option `fast_open` is for TCP sockets only; leave it away"),

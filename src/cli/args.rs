@@ -202,6 +202,7 @@ Options of sockets, as in `-p 8000,backlog=1024,no_delay`:
                        kernel rounds up to 1, 3, 7, 15, 31 ... seconds
   no_delay             small packets go out at once
   keep_alive           idle connections are probed
+  non_blocking         calls on it never wait, for programs that leave it as it is and need it so
   receive_buffer=SIZE, send_buffer=SIZE
                        of the socket, and of the connections accepted from it; the kernel cuts them
                        to net.core.rmem_max and wmem_max, except for CAP_NET_ADMIN

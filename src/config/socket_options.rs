@@ -40,6 +40,8 @@ pub struct SocketOptions {
     pub defer_accept: Option<Duration>,
     /// `no_delay`: small packets go out at once (tcp(7)); accepted connections inherit it.
     pub no_delay: bool,
+    /// `non_blocking`: calls on it never wait, whatever a worker expects (`O_NONBLOCK` in open(2)).
+    pub non_blocking: bool,
     /// `keep_alive`: idle connections are probed (socket(7)); accepted connections inherit it.
     pub keep_alive: bool,
     /// `bind_to_device`: only what comes over this interface (socket(7)).
@@ -182,6 +184,7 @@ enum Moment {
     AnyTime,
 }
 
+const ALL: &str = "all sockets";
 const TCP: &str = "TCP sockets";
 const IP: &str = "TCP and UDP sockets";
 const WILDCARD: &str = "a bare port or `[::]`";
@@ -288,6 +291,16 @@ const KNOWN: &[Known] = &[
         example: "yes",
         read: |options, text| flag(&mut options.keep_alive, text),
         write: |options| raised(options.keep_alive),
+    },
+    Known {
+        name: "non_blocking",
+        moment: Moment::AnyTime,
+        fits: |_| true,
+        which: ALL,
+        what: FLAG,
+        example: "yes",
+        read: |options, text| flag(&mut options.non_blocking, text),
+        write: |options| raised(options.non_blocking),
     },
     Known {
         name: "mark",

@@ -61,7 +61,7 @@ fn reads_every_transport() {
 #[test]
 fn reads_every_option() {
     let every = "http=8000,backlog=1024,reuse_port,v6only,freebind,transparent,bind_to_device=lo,\
-                 fast_open=16,defer_accept=5s,no_delay,keep_alive,mark=42,receive_buffer=65536,\
+                 fast_open=16,defer_accept=5s,no_delay,keep_alive,non_blocking,mark=42,receive_buffer=65536,\
                  send_buffer=1048576";
     let spec: SocketSpec = every.parse().unwrap();
     let expected = SocketOptions {
@@ -74,6 +74,7 @@ fn reads_every_option() {
         defer_accept: Some(Duration::from_secs(5)),
         no_delay: true,
         keep_alive: true,
+        non_blocking: true,
         bind_to_device: Some("lo".to_owned()),
         mark: Some(42),
         receive_buffer: Some(65536),

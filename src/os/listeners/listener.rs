@@ -9,8 +9,8 @@ use nix::sys::stat::fstat;
 
 use super::{BindError, listen};
 use crate::config::socket::{SocketSpec, Transport};
-use crate::config::socket_options::{AtTheStop, BACKLOG};
-use crate::core::event::Again;
+use crate::config::socket_options::{AtTheStop, BACKLOG, SocketOptions};
+use crate::core::event::{Again, Mode};
 use crate::os::inherited::{Endpoint, Inherited};
 use crate::os::ip_options;
 use crate::os::local_address::LocalAddress;
@@ -179,6 +179,7 @@ impl Listener {
     ) -> Result<Listener, BindError> {
         let name = spec.name.as_ref().map(ToString::to_string);
         let backlog = Some(spec.options.backlog());
+        begin_mode(&fd, &spec.options);
         match Listener::new(fd, spec.transport, name, Origin::Bound, backlog) {
             Ok(listener) => {
                 Ok(Listener { path, at_the_stop: spec.options.at_the_stop, ..listener })
@@ -213,6 +214,7 @@ impl Listener {
         if let Some(spec) = spec {
             ip_options::set_any_time(&socket.fd, &spec.options)
                 .map_err(|cause| BindError::Option { socket: text.clone(), cause })?;
+            begin_mode(&socket.fd, &spec.options);
         }
         if let Some(backlog) = backlog
             && transport.accepts()
@@ -243,5 +245,14 @@ impl Listener {
             path: None,
             at_the_stop: AtTheStop::Removed,
         })
+    }
+}
+
+/// Whether calls on a socket wait, before the first worker has it. What it is once workers are ready is
+/// theirs to choose.
+fn begin_mode(fd: &OwnedFd, options: &SocketOptions) {
+    if options.non_blocking {
+        // An open descriptor of a socket does not refuse it.
+        let _ = shared_socket::set_mode(fd, Mode::NonBlocking);
     }
 }
