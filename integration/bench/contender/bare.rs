@@ -6,11 +6,11 @@ use std::{
     sync::OnceLock,
 };
 
-use super::{Contender, Program, Running, Says, builder, wait_for_line};
-use crate::harness::{Port, http_c};
+use super::{Contender, Program, Running, Says, Worker, builder, found, wait_for_line};
+use crate::{What, harness::Port};
 
-/// The loop of `programs/loop.c` around the example worker in C.
-pub struct PlainLoop;
+/// The loop of `programs/loop.c` around an example worker that says when it is ready.
+pub struct PlainLoop(pub Worker);
 
 impl Contender for PlainLoop {
     fn name(&self) -> &'static str {
@@ -23,7 +23,9 @@ impl Contender for PlainLoop {
 
     fn start(&self, workers: usize, port: &Port) -> Running {
         let mut arguments = vec![workers.to_string().into(), port.to_string().into()];
-        arguments.extend(http_c());
+        let mut command = self.0.command().into_iter();
+        arguments.extend(command.next().map(|program| found(&program).into_os_string()));
+        arguments.extend(command);
         let builder = builder().binary(compiled());
         Running { supervisor: builder.start_other(arguments), behind: Vec::new() }
     }
@@ -32,8 +34,19 @@ impl Contender for PlainLoop {
         wait_for_line(running, workers)
     }
 
+    fn measures(&self) -> &'static [What] {
+        match self.0 {
+            Worker::C => &[What::Request, What::Respawn, What::Start, What::Memory],
+            // How much of a start is the supervisor's depends on what the worker takes.
+            Worker::Python | Worker::Node | Worker::Gunicorn => &[What::Start],
+        }
+    }
+
     fn crowds(&self) -> &'static [usize] {
-        &[4, 200, 1000]
+        match self.0 {
+            Worker::C => &[4, 200, 1000],
+            Worker::Python | Worker::Node | Worker::Gunicorn => &[200],
+        }
     }
 
     fn reload(&self) -> Option<fn(&Running)> {

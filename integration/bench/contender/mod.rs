@@ -9,7 +9,11 @@ mod place;
 mod pm2;
 mod shepherd;
 
-use std::{path::Path, time::Duration};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 
@@ -117,7 +121,8 @@ pub struct Pair {
 pub fn pairs() -> Vec<Pair> {
     let pair = |worker, theirs| Pair { ours: Shepherd(worker), theirs };
     vec![
-        pair(Worker::C, Box::new(PlainLoop)),
+        pair(Worker::C, Box::new(PlainLoop(Worker::C))),
+        pair(Worker::Python, Box::new(PlainLoop(Worker::Python))),
         pair(Worker::C, Box::new(Circus)),
         pair(Worker::C, Box::new(Nginx)),
         pair(Worker::C, Box::new(NginxInFront)),
@@ -136,8 +141,14 @@ pub fn missing(pair: &Pair) -> Vec<&'static Program> {
 }
 
 fn is_installed(name: &str) -> bool {
+    found(OsStr::new(name)).is_file()
+}
+
+/// Where a program is: as it is named if it is not in PATH.
+fn found(name: &OsStr) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
+    let mut candidates = std::env::split_paths(&path).map(|directory| directory.join(name));
+    candidates.find(|path| path.is_file()).unwrap_or_else(|| name.into())
 }
 
 /// Sends HUP, which most of them take for a wish to reload.

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use super::{Contender, PlainLoop, Program, Running, Says, hang_up, place::Place};
+use super::{Contender, PlainLoop, Program, Running, Says, Worker, hang_up, place::Place};
 use crate::{
     What,
     harness::{Port, free_port},
@@ -58,8 +58,8 @@ impl Contender for NginxInFront {
         let upstream = format!("upstream workers {{ server 127.0.0.1:{behind}; keepalive 64; }}");
         let location = r#"proxy_pass http://workers; proxy_http_version 1.1;
             proxy_set_header Connection "";"#;
-        let bare = PlainLoop.start(workers, &behind);
-        PlainLoop.says_ready(&bare, workers);
+        let bare = PlainLoop(Worker::C).start(workers, &behind);
+        PlainLoop(Worker::C).says_ready(&bare, workers);
         let mut running = serve(workers, port, &upstream, location);
         running.behind.push(bare.supervisor);
         running

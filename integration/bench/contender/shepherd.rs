@@ -7,7 +7,7 @@ use super::{
     place::{Place, unprivileged},
     wait_for_line,
 };
-use crate::harness::{Port, http_c, http_node};
+use crate::harness::{Port, http_c, http_node, http_python};
 
 /// The binary that was built with the bench.
 pub struct Shepherd(pub Worker);
@@ -17,6 +17,8 @@ pub struct Shepherd(pub Worker);
 pub enum Worker {
     /// The example worker in C: it takes so little that what is left is the supervisor's.
     C,
+    /// The example worker in Python.
+    Python,
     /// The example worker in Node.
     Node,
     /// gunicorn with one worker below it.
@@ -28,14 +30,17 @@ impl Worker {
     pub fn name(self) -> &'static str {
         match self {
             Worker::C => "C",
+            Worker::Python => "Python",
             Worker::Node => "Node",
             Worker::Gunicorn => "gunicorn",
         }
     }
 
-    fn command(self) -> Vec<OsString> {
+    /// What it is started by.
+    pub fn command(self) -> Vec<OsString> {
         match self {
             Worker::C => http_c(),
+            Worker::Python => http_python(),
             Worker::Node => http_node(),
             Worker::Gunicorn => unprivileged(&gunicorn::command(1)),
         }
@@ -50,6 +55,7 @@ impl Contender for Shepherd {
     fn needs(&self) -> &'static [Program] {
         match self.0 {
             Worker::C => &[Program { name: "gcc", from: "apt install gcc" }],
+            Worker::Python => &[Program { name: "python3", from: "apt install python3" }],
             Worker::Node => &[Program { name: "node", from: "apt install nodejs" }],
             Worker::Gunicorn => &[Program { name: "gunicorn", from: "pip install gunicorn" }],
         }

@@ -1,6 +1,6 @@
 //! How long a start takes: to the first answer, and until all workers are ready.
 
-use super::{Comparison, Effort, Unit};
+use super::{Comparison, Effort, Stage, Unit};
 use crate::{
     clock::Begin,
     contender::{Contender, Pair, Says},
@@ -9,6 +9,10 @@ use crate::{
 };
 
 pub fn measure(pair: &Pair, effort: Effort) -> Vec<Comparison> {
+    // The first time, programs are compiled, and read from a disk.
+    for contender in [&pair.ours as &dyn Contender, &*pair.theirs] {
+        Stage::new(contender, 1).running.stop();
+    }
     let crowds = pair.theirs.crowds();
     crowds.iter().flat_map(|&workers| start(pair, effort, workers)).collect()
 }
