@@ -255,7 +255,8 @@ fn policy(script: &mut Script, service: ServiceId, last_socket: &mut u32) -> Pol
     }
     let ready_timeout = ms(script.pick(&[2000, 300, 1200, 5000]));
     let check_pace = CheckPace {
-        interval: ms(script.pick(&[100, 1, 20, 1000])),
+        // Not so often that a worker which asks for a minute more uses up all turns.
+        interval: ms(script.pick(&[100, 5, 20, 1000])),
         timeout: ms(script.pick(&[200, 10, 1000, 9000])),
     };
     let signals = [Signal::Term, Signal::Int, Signal::Quit, Signal::Winch];
