@@ -246,11 +246,13 @@ fn bind_notify(
     worker: WorkerId,
     identity: &Identity,
 ) -> io::Result<NotifySocket> {
-    let owner = identity.owner();
-    match NotifySocket::bind(directory.notify_path(worker.0), owner) {
+    let bind = |directory: &RuntimeDir| {
+        NotifySocket::bind(directory, directory.notify_path(worker.0), identity.owner())
+    };
+    match bind(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             directory.restore(&|path| identity.may_enter(path))?;
-            NotifySocket::bind(directory.notify_path(worker.0), owner)
+            bind(directory)
         }
         bound => bound,
     }

@@ -1,15 +1,17 @@
 //! A worker's own notification socket: receives datagrams and says who sent them. It never reads
 //! more than a bound, and closes every descriptor that it is sent.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::unistd::Pid;
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, bind, setsockopt, socket, sockopt,
+};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::{Gid, Pid, Uid, fchownat};
 
 use super::sys;
 use crate::protocol::notify::MESSAGE_MAX;
@@ -20,7 +22,7 @@ const DESCRIPTORS_MAX: usize = 253;
 /// A bound socket; its path goes when it is dropped.
 #[derive(Debug)]
 pub struct NotifySocket {
-    socket: UnixDatagram,
+    socket: OwnedFd,
     path: PathBuf,
 }
 
@@ -39,27 +41,41 @@ pub struct Received {
 }
 
 impl NotifySocket {
-    /// Binds a socket at `path` that only its owner may write to: a user and a group, or ourselves.
+    /// Binds a socket at `path`, in a directory that is ours alone, that only its owner may write to:
+    /// a user and a group, or ourselves.
     ///
     /// # Errors
     ///
-    /// Those of bind(2); a path that is too long is among them.
-    pub fn bind(path: PathBuf, owner: Option<(u32, u32)>) -> io::Result<NotifySocket> {
-        let socket = UnixDatagram::bind(&path)?;
+    /// Those of bind(2); a path that is too long is among them. `NotFound` also where the path does
+    /// not lead into `directory`, whatever somebody has put in its place: nothing there is changed.
+    pub fn bind(
+        directory: impl AsFd,
+        path: PathBuf,
+        owner: Option<(u32, u32)>,
+    ) -> io::Result<NotifySocket> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+        // Before anybody can send: the kernel does not know who sent what came before this.
+        setsockopt(&socket, sockopt::PassCred, &true)?;
+        bind(socket.as_raw_fd(), &UnixAddr::new(&path)?)?;
         let bound = NotifySocket { socket, path };
-        std::fs::set_permissions(&bound.path, Permissions::from_mode(0o600))?;
+        let name = bound.path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        // By the directory itself: somebody above it may have changed where the path leads.
+        let mode = |mode| fchmodat(&directory, name, mode, FchmodatFlags::FollowSymlink);
+        let ours = Mode::S_IRUSR | Mode::S_IWUSR;
+        mode(ours)?;
         if let Some((user, group)) = owner {
-            match chown(&bound.path, Some(user), Some(group)) {
+            let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+            match fchownat(&directory, name, Some(user), Some(group), flags) {
                 // A container's root may lack CAP_CHOWN. Who else writes here is not listened to:
                 // the kernel says of each message which process it is from.
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    std::fs::set_permissions(&bound.path, Permissions::from_mode(0o622))?;
+                Err(Errno::EPERM | Errno::EACCES) => {
+                    mode(ours | Mode::S_IWGRP | Mode::S_IWOTH)?;
                 }
                 chowned => chowned?,
             }
         }
-        bound.socket.set_nonblocking(true)?;
-        setsockopt(&bound.socket, sockopt::PassCred, &true)?;
         Ok(bound)
     }
 
@@ -110,19 +126,26 @@ impl Drop for NotifySocket {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
     use std::io::{IoSlice, PipeReader, pipe};
-    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use nix::poll::{PollFd, PollFlags, poll};
     use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
     use super::*;
 
+    fn bind_in(directory: &Path) -> io::Result<NotifySocket> {
+        NotifySocket::bind(File::open(directory)?, directory.join("notify"), None)
+    }
+
     #[test]
     fn datagrams_come_whole_with_their_sender_and_the_path_goes() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("notify");
-        let socket = NotifySocket::bind(path.clone(), None).expect("binds");
+        let socket = bind_in(directory.path()).expect("binds");
         assert!(socket.receive().expect("readable").is_none());
         let sender = UnixDatagram::unbound().expect("a socket");
         sender.send_to(b"READY=1", &path).expect("sends");
@@ -138,7 +161,7 @@ mod tests {
     #[test]
     fn descriptors_come_with_the_sender() {
         let directory = tempfile::tempdir().expect("a directory");
-        let socket = NotifySocket::bind(directory.path().join("notify"), None).expect("binds");
+        let socket = bind_in(directory.path()).expect("binds");
         let reader = send_writer(&socket, 3);
         let received = socket.receive().expect("readable").expect("a datagram");
         assert!(!received.cut);
@@ -150,7 +173,7 @@ mod tests {
     #[test]
     fn what_came_of_descriptors_that_were_cut_is_closed() {
         let directory = tempfile::tempdir().expect("a directory");
-        let socket = NotifySocket::bind(directory.path().join("notify"), None).expect("binds");
+        let socket = bind_in(directory.path()).expect("binds");
         let reader = send_writer(&socket, 5);
         let received = socket.receive_with(1).expect("readable").expect("a datagram");
         assert!(received.cut);
@@ -158,6 +181,47 @@ mod tests {
         assert!((1..5).contains(&received.descriptors.len()), "{received:?}");
         drop(received);
         assert!(has_ended(&reader), "a writer is left");
+    }
+
+    #[test]
+    fn what_was_put_in_the_place_of_the_directory_is_left_alone() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (place, moved) = (root.path().join("web"), root.path().join("moved"));
+        fs::create_dir(&place).expect("made");
+        let directory = File::open(&place).expect("there");
+        fs::rename(&place, moved).expect("moved");
+        fs::create_dir(&place).expect("made");
+        let error =
+            NotifySocket::bind(directory, place.join("notify"), None).expect_err("elsewhere");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_sender_is_known_from_the_first_datagram_on() {
+        /// Each of them lets another process in between some system calls.
+        const ROUNDS: u32 = 300;
+        let directory = tempfile::tempdir().expect("a directory");
+        let done = Arc::new(AtomicBool::new(false));
+        let sends = {
+            let (path, done) = (directory.path().join("notify"), Arc::clone(&done));
+            move || {
+                let sender = UnixDatagram::unbound().expect("a socket");
+                sender.set_nonblocking(true).expect("a socket");
+                while !done.load(Ordering::Relaxed) {
+                    // Mostly there is nobody, or nobody who reads.
+                    let _ = sender.send_to(b"READY=1", &path);
+                }
+            }
+        };
+        std::thread::spawn(sends);
+        let mut strangers = 0;
+        for _ in 0..ROUNDS {
+            let socket = bind_in(directory.path()).expect("binds");
+            let next = || socket.receive().expect("readable");
+            strangers += std::iter::from_fn(next).take_while(|one| one.sender.is_none()).count();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(strangers, 0);
     }
 
     /// Sends the only writer of a pipe so many times in one message.

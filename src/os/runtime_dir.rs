@@ -8,7 +8,7 @@
 //! It never touches a directory that somebody else could have prepared.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -181,6 +181,13 @@ impl RuntimeDir {
     }
 }
 
+/// The directory itself, wherever its path leads.
+impl AsFd for RuntimeDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
 impl Drop for RuntimeDir {
     fn drop(&mut self) {
         // It may have gone, and another daemon may have taken the name since.
@@ -200,6 +207,9 @@ impl Drop for RuntimeDir {
 /// Others may pass, to a socket that is open to them, but not look.
 const MODE: u32 = 0o711;
 
+/// What no directory of ours may allow.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
 /// Locks the directory `path`, made if need be. `None` when somebody else holds it.
 fn take(path: &Path) -> io::Result<Option<Flock<OwnedFd>>> {
     for _ in 0..TRIES_MAX {
@@ -214,6 +224,11 @@ fn take(path: &Path) -> io::Result<Option<Flock<OwnedFd>>> {
             Err(Errno::ENOENT) => continue,
             Err(errno) => return Err(errno.into()),
         };
+        // By what was opened: whoever owns a directory above may have put another in this place.
+        let found = fstat(&directory)?;
+        if found.st_uid != geteuid().as_raw() || found.st_mode & WRITABLE_BY_OTHERS != 0 {
+            return Err(of_somebody_else());
+        }
         let lock = match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
@@ -312,12 +327,14 @@ fn make_own(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let found = fs::symlink_metadata(path)?;
-    let is_ours = found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o022 == 0;
-    if is_ours {
-        Ok(())
-    } else {
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to somebody else"))
-    }
+    let is_ours = found.is_dir()
+        && found.uid() == geteuid().as_raw()
+        && found.mode() & WRITABLE_BY_OTHERS == 0;
+    if is_ours { Ok(()) } else { Err(of_somebody_else()) }
+}
+
+fn of_somebody_else() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to somebody else")
 }
 
 #[cfg(test)]
@@ -347,6 +364,17 @@ mod tests {
         fs::write(path.join("notify.7"), "").expect("written");
         let claimed = RuntimeDir::claim_in(base.path(), "web", NameIs::Explicit).expect("free");
         assert!(!claimed.notify_path(7).exists());
+    }
+
+    #[test]
+    fn what_others_may_write_to_is_refused_also_below_a_place_of_ours() {
+        use std::os::unix::fs::PermissionsExt;
+        let base = tempfile::tempdir().expect("a directory");
+        let path = base.path().join("web");
+        fs::create_dir(&path).expect("made");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("ours");
+        let refused = RuntimeDir::claim_in(base.path(), "web", NameIs::Explicit);
+        assert!(matches!(refused, Err(RuntimeDirError::Unusable { .. })), "{refused:?}");
     }
 
     #[test]
