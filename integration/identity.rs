@@ -638,6 +638,25 @@ fn without_privilege_nobody_else_may_be_asked_for_and_oneself_may() {
 }
 
 #[test]
+fn a_user_that_this_namespace_does_not_know_is_refused_as_such_to_its_root() {
+    let namespace = ["--user", "--map-root-user"];
+    let tried = std::process::Command::new("unshare").args(namespace).arg("true").output();
+    if !tried.is_ok_and(|output| output.status.success()) {
+        eprintln!("nobody may make a user namespace here");
+        return;
+    }
+    let home = Home::new();
+    let shepherd = env!("CARGO_BIN_EXE_shepherd");
+    let text = format!("exec unshare {} '{shepherd}' \"$@\"", namespace.join(" "));
+    let builder = sleeping().home(&home).binary(wrapper(&home, &text));
+    for (flag, value) in [("--user", "3141592"), ("--group", "7"), ("--groups", "7")] {
+        let builder = builder.clone().args([flag, value]);
+        let words = format!("cannot use `{flag} {value}`: one of its ids is not mapped into this");
+        refused(builder, CONFIGURATION, &[&words]);
+    }
+}
+
+#[test]
 fn a_hard_limit_that_may_not_be_raised_is_refused() {
     let text = format!(
         "exec prlimit --nofile=1000:1000 {} '{}' \"$@\"",

@@ -20,7 +20,7 @@ use nix::unistd::{
 };
 use thiserror::Error;
 
-use super::rights::{self, Capabilities, Rights};
+use super::rights::{self, CAP_SETGID, CAP_SETUID, Capabilities, Rights};
 use super::sys;
 use crate::config::identity::{Account, Identity as Wanted};
 use crate::protocol::exec_plan::Credentials;
@@ -31,8 +31,6 @@ const LOOK_UP_MAX: Duration = Duration::from_secs(5);
 
 /// See capabilities(7).
 const CAP_KILL: u32 = 5;
-const CAP_SETGID: u32 = 6;
-const CAP_SETUID: u32 = 7;
 
 /// What leads to the session of the person that started us, and is of no use to another user.
 const OF_OUR_SESSION: [&str; 5] =

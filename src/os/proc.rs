@@ -12,7 +12,7 @@
 //! pid_namespaces(7). Where that is not ours they name other processes, or none, so nothing is read
 //! of any: all of them have gone, as far as this tells. [`view`] says how it is.
 
-use super::rights::{self, Capabilities, Rights};
+use super::rights::{self, CAP_SETUID, Capabilities, Rights};
 use super::sys;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Gid, Pid, Uid, geteuid, getpgid, getsid};
@@ -268,8 +268,6 @@ pub fn as_owner<T: Send>(pid: Pid, read: impl Fn() -> io::Result<T> + Sync) -> i
 
 /// Who owns a process, if it is somebody else whom we can become.
 fn other_owner(pid: Pid) -> Option<(Uid, Gid)> {
-    /// See capabilities(7).
-    const CAP_SETUID: u32 = 7;
     let directory = fs::metadata(format!("/proc/{pid}")).ok()?;
     let user = Uid::from_raw(directory.uid());
     (user != geteuid() && sys::has_capability(CAP_SETUID))

@@ -14,6 +14,12 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
 use super::sys;
 
+/// What lets a process take another group, see capabilities(7).
+pub const CAP_SETGID: u32 = 6;
+
+/// What lets a process take another user.
+pub const CAP_SETUID: u32 = 7;
+
 /// The stack of such a thread: its work is opening a few paths.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -78,22 +84,28 @@ pub fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::
 ///
 /// See [`with`].
 fn take(rights: Rights<'_>) -> io::Result<()> {
-    if let Some(groups) = rights.groups {
-        sys::set_thread_groups(groups)?;
-    }
     // These give the id before, also where they fail. No id is asked for to see which holds.
     setfsgid(rights.group);
     if setfsgid(Gid::from_raw(u32::MAX)) != rights.group {
-        return Err(Errno::EPERM.into());
+        return Err(refusal(CAP_SETGID));
     }
     setfsuid(rights.user);
     if setfsuid(Uid::from_raw(u32::MAX)) != rights.user {
-        return Err(Errno::EPERM.into());
+        return Err(refusal(CAP_SETUID));
+    }
+    if let Some(groups) = rights.groups {
+        // A namespace that knows one group of its maker denies all change, see user_namespaces(7).
+        sys::set_thread_groups(groups).map_err(|_| refusal(CAP_SETGID))?;
     }
     match rights.capabilities {
         Capabilities::None => sys::clear_thread_capabilities(),
         Capabilities::Ours => Ok(()),
     }
+}
+
+/// Why an id was not to be had, which the calls do not say.
+fn refusal(capability: u32) -> io::Error {
+    if sys::has_capability(capability) { Errno::EINVAL.into() } else { Errno::EPERM.into() }
 }
 
 #[cfg(test)]
