@@ -86,9 +86,11 @@ fn nothing_of_root_stays_with_a_worker_of_another_user() {
     let home = Home::new();
     let nobody = User::from_name("nobody").expect("readable").expect("on every system");
     let (user, group) = (nobody.uid.as_raw(), nobody.gid.as_raw());
-    // Capabilities that would be handed on at exec, were they not given up.
+    // Capabilities that would be handed on at exec, and would outlive the change of user, were they
+    // not given up.
     let text = format!(
-        "exec setpriv --inh-caps=+chown,+net_raw --ambient-caps=+chown,+net_raw '{}' \"$@\"",
+        "exec setpriv --inh-caps=+chown,+net_raw --ambient-caps=+chown,+net_raw \
+         --securebits=+no_setuid_fixup,+keep_caps_locked '{}' \"$@\"",
         env!("CARGO_BIN_EXE_shepherd")
     );
     let builder = Daemon::run()

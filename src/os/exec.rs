@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, FdFlag, fcntl};
-use nix::sys::prctl::{set_keepcaps, set_no_new_privs, set_pdeathsig};
+use nix::sys::prctl::{set_no_new_privs, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, fstat, stat, umask};
 use nix::sys::statfs::fstatfs;
@@ -110,8 +110,8 @@ fn set_up(
     enter(Stage::Privileges);
     if plan.drops_capabilities {
         // Becoming another user than root takes away what is in effect, but not what is handed on
-        // at exec; and somebody may have set us up to keep all of them, see capabilities(7).
-        set_keepcaps(false)?;
+        // at exec; and securebits may keep even that, locked by whoever started us, see
+        // capabilities(7). So all sets are emptied, whatever the bits say.
         sys::clear_thread_capabilities().map_err(errno)?;
     }
     if plan.no_new_privileges {
