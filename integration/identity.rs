@@ -175,6 +175,51 @@ while True: signal.pause()
 "#;
 
 #[test]
+fn keys_of_root_stay_with_root() {
+    if cannot_become_others() {
+        return;
+    }
+    let home = Home::new();
+    let keys = home.directory().join("keys.py");
+    fs::write(&keys, KEYS).expect("written");
+    let keys = keys.to_string_lossy();
+    let text = format!("exec python3 '{keys}' keep \"{}\" \"$@\"", env!("CARGO_BIN_EXE_shepherd"));
+    let daemon = Daemon::run()
+        .home(&home)
+        .binary(wrapper(&home, &text))
+        .directory("/")
+        .args(["--user", "nobody", "--ready", "alive:1ms"])
+        .command(["/usr/bin/python3", keys.as_ref(), "read"])
+        .start();
+    let said = daemon.wait_line(|line| line.starts_with("keyring: "), "what came of it");
+    if said.contains("no keys here") {
+        eprintln!("this machine lets nobody have keys");
+    } else {
+        assert!(said.contains("not readable"), "{said}");
+    }
+    stop_well(&daemon);
+}
+
+/// Runs a command with a key in a session keyring of its own, or reads that key.
+const KEYS: &str = r#"
+import ctypes, os, platform, sys, time
+ADD_KEY, KEYCTL = {"x86_64": (248, 250), "aarch64": (217, 219)}.get(platform.machine(), (0, 0))
+SESSION, JOIN_SESSION, READ = -3, 1, 11
+call = ctypes.CDLL(None).syscall
+if sys.argv[1] == "keep":
+    key = -1
+    if KEYCTL and call(KEYCTL, JOIN_SESSION, None) > 0:
+        key = call(ADD_KEY, b"user", b"secret", b"s3cr3t", 6, SESSION)
+    os.environ["KEY"] = str(key)
+    os.execv(sys.argv[2], sys.argv[2:])
+key, room = int(os.environ["KEY"]), ctypes.create_string_buffer(100)
+if key < 0: print("keyring: no keys here", flush=True)
+elif call(KEYCTL, READ, key, room, 100) < 0: print("keyring: not readable", flush=True)
+else: print("keyring: read", room.value, flush=True)
+time.sleep(1000)
+"#;
+
+#[test]
 fn a_number_without_an_entry_is_a_user_with_no_name_and_the_root_as_home() {
     if cannot_become_others() {
         return;

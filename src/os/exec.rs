@@ -104,6 +104,9 @@ fn set_up(
 
     enter(Stage::Identity);
     if let Some(credentials) = &plan.credentials {
+        // While the new one is charged to us: a user may have 200 keys, root a million. Where it is
+        // refused, by a container mostly, keys are of no use to the worker either.
+        let _ = sys::leave_session_keyring();
         become_user(credentials)?;
     }
 

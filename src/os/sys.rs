@@ -286,6 +286,22 @@ pub fn clear_thread_capabilities() -> io::Result<()> {
     Ok(())
 }
 
+/// Leaves the session keyring for an empty one of our own, see session-keyring(7). Whoever possesses a
+/// keyring may read its keys, whatever user it becomes.
+///
+/// # Errors
+///
+/// `ENOSYS` without keys in the kernel, `EPERM` where a filter refuses the call, `EDQUOT` when the user
+/// has too many keys.
+pub fn leave_session_keyring() -> io::Result<()> {
+    let anonymous = std::ptr::null::<libc::c_char>();
+    let join = libc::KEYCTL_JOIN_SESSION_KEYRING;
+    // SAFETY: a null name asks for a keyring without one, and no memory is touched.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, join, anonymous) };
+    Errno::result(result)?;
+    Ok(())
+}
+
 /// Whose exit to collect.
 #[derive(Debug, Clone, Copy)]
 pub enum Whom<'a> {
