@@ -141,6 +141,25 @@ fn into_file(home: &Home, line: &str) -> (Builder, PathBuf) {
 }
 
 #[test]
+fn a_file_at_its_limit_costs_lines_and_nothing_else() {
+    let home = Home::new();
+    let path = home.directory().join("stdout");
+    // In blocks of 512 or 1024 bytes, as the shell has it.
+    let redirected = format!("exec >'{}'\nulimit -f 8\nexec \"$@\"", path.display());
+    // 40 KB in lines, and then a word on the other stream.
+    let line = "seq 10000 13999 | sed 's/$/ abc/'; echo all >&2; exec sleep 1000";
+    let daemon = wrapped(&redirected)
+        .args(["--name", "web", "--ready", "alive:1ms", "--logs", "prefix"])
+        .command(["sh", "-c", line])
+        .start();
+    let told = |line: &str| line.contains("cannot write to stdout: File too large");
+    daemon.wait_line(told, "the cause");
+    daemon.wait_line(|line| line == "web.0 | all", "the worker, which goes on");
+    assert!(daemon.stop().success());
+    daemon.assert_nothing_left();
+}
+
+#[test]
 fn bytes_that_are_no_text_pass_through_a_file_as_they_are() {
     let home = Home::new();
     let line = "printf 'a\\377\\0\\033[2J\\rb\\r\\n'; exec sleep 1000";

@@ -59,6 +59,8 @@ impl Signals {
         if !sys::is_ignored(SIGHUP) {
             wanted.push(SIGHUP);
         }
+        // A log at its limit (`ulimit -f`) costs lines, not us and with us the service.
+        sys::ignore(libc::SIGXFSZ)?;
         // Whoever started us may have blocked them, and a mask survives exec.
         SigSet::empty().thread_set_mask()?;
         let (read, write) = UnixStream::pair()?;
