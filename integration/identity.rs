@@ -63,7 +63,8 @@ fn given_to<A: AsRef<std::ffi::OsStr>>(
     let mut command = dump(&file);
     command[0] = public_odd(home).into();
     let port = free_port();
-    let builder = builder.home(home).directory("/").listen(port.v4()).args(arguments);
+    let builder = builder.home(home).directory("/").listen(port.v4()).args(["--ready", "notify"]);
+    let builder = builder.args(arguments);
     let daemon = builder.command(command).start();
     let given = Given::wait(&daemon, &file);
     // Its word came from a socket that belongs to it.
