@@ -456,6 +456,19 @@ fn on_a_terminal_the_last_lines_are_quoted_only_when_they_are_not_in_sight() {
 }
 
 #[test]
+fn on_a_terminal_lines_of_an_older_worker_in_its_place_hide_the_last_lines_of_a_new_one() {
+    let line = "[ $SHEPHERD_GENERATION = 1 ] && while :; do echo tick; sleep 0.02; done; \
+                echo cause; sleep 0.5; exit 3";
+    let terminal = on_a_terminal("alive:2s", &[], &[("NO_COLOR", "1")], line);
+    terminal.wait("web: 1 worker ready");
+    let process = crate::harness::Process::open(terminal.shepherd()).expect("the daemon");
+    process.signal(Signal::SIGHUP).expect("sent");
+    terminal.wait("web.0 | cause\r\n");
+    terminal.wait("    web.0 | cause\r\n");
+    terminal.stop();
+}
+
+#[test]
 fn a_terminal_that_closes_stops_everything() {
     let line = "while :; do echo tick; sleep 0.05; done";
     let terminal = on_a_terminal(AT_ONCE, &[], &[], line);

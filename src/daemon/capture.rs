@@ -74,8 +74,13 @@ impl Capture {
         &self.label
     }
 
+    /// Its number.
+    pub(super) fn worker(&self) -> u64 {
+        self.origin.worker
+    }
+
     /// As whose its lines are counted.
-    pub(super) fn source(&self) -> Source {
+    fn source(&self) -> Source {
         Source::Slot(Arc::clone(&self.label))
     }
 
@@ -122,21 +127,25 @@ impl Capture {
         };
         let mut lines = 0;
         match (sink, intake) {
-            (Some(sink), Intake::Open | Intake::Later) => sink.bring(now, &source, |out| {
-                let time = match logs {
-                    Logs::Json => timestamp::rfc3339(clock::since_epoch()),
-                    Logs::Prefix | Logs::Inherit => String::new(),
-                };
-                split(splitter, words, |piece| {
-                    lines += 1;
-                    last.push(piece);
-                    match logs {
-                        Logs::Json => line_styles::write_json(&time, origin, stream, piece, out),
-                        Logs::Prefix | Logs::Inherit => prefix.write(piece, out),
-                    }
+            (Some(sink), Intake::Open | Intake::Later) => {
+                sink.bring(now, &source, origin.worker, |out| {
+                    let time = match logs {
+                        Logs::Json => timestamp::rfc3339(clock::since_epoch()),
+                        Logs::Prefix | Logs::Inherit => String::new(),
+                    };
+                    split(splitter, words, |piece| {
+                        lines += 1;
+                        last.push(piece);
+                        match logs {
+                            Logs::Json => {
+                                line_styles::write_json(&time, origin, stream, piece, out);
+                            }
+                            Logs::Prefix | Logs::Inherit => prefix.write(piece, out),
+                        }
+                    });
+                    lines
                 });
-                lines
-            }),
+            }
             (_, Intake::Open | Intake::Later | Intake::Drop) => {
                 split(splitter, words, |piece| {
                     lines += 1;

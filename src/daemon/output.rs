@@ -212,7 +212,7 @@ impl Output {
             && self
                 .stdio
                 .sink(Stream::Stderr)
-                .is_some_and(|sink| sink.ends_with(&capture.source(), lines))
+                .is_some_and(|sink| sink.ends_with(capture.worker(), lines))
     }
 
     /// When [`Output::tend`] is to be called although nothing has become readable or writable.

@@ -104,8 +104,9 @@ struct State {
     flow: Flow,
     health: Health,
     lost: BTreeMap<Source, (u64, Loss)>,
-    /// Whose the last lines are, and how many of them in a row.
-    run: (Source, u64),
+    /// Which worker the last lines are of, if of one, and how many of them in a row. A slot says too
+    /// little: at a reload two workers have it.
+    run: (Option<u64>, u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +131,7 @@ impl Sink {
             flow: Flow::Open,
             health: Health::Well,
             lost: BTreeMap::new(),
-            run: (Source::Own, 0),
+            run: (None, 0),
         };
         Sink { writer, state: Mutex::new(state) }
     }
@@ -158,12 +159,18 @@ impl Sink {
         }
     }
 
-    /// Queues whole lines of a worker, which `write` adds to the bytes it is given, and says how
+    /// Queues whole lines of a `worker`, which `write` adds to the bytes it is given, and says how
     /// many they are. They are written by [`Sink::flush`], and when they have become many.
-    pub fn bring(&self, now: Time, source: &Source, write: impl FnOnce(&mut Vec<u8>) -> u64) {
+    pub fn bring(
+        &self,
+        now: Time,
+        source: &Source,
+        worker: u64,
+        write: impl FnOnce(&mut Vec<u8>) -> u64,
+    ) {
         let mut state = self.lock();
         let lines = state.queue.push(source, write);
-        state.note_run(source, lines);
+        state.note_run(Some(worker), lines);
         if state.queue.len() >= QUEUE_MAX {
             state.flush(&self.writer, now);
         }
@@ -186,7 +193,7 @@ impl Sink {
                 1
             };
             state.queue.push(&Source::Own, write);
-            state.note_run(&Source::Own, 1);
+            state.note_run(None, 1);
         }
         state.flush(&self.writer, clock::now());
     }
@@ -232,12 +239,12 @@ impl Sink {
         }
     }
 
-    /// Whether the last `lines` lines are all of `source`, so that whoever looks at them has them
-    /// in front of them.
+    /// Whether the last `lines` lines are all of `worker` and none was lost since, so that whoever
+    /// looks at them has them in front of them.
     #[must_use]
-    pub fn ends_with(&self, source: &Source, lines: u64) -> bool {
+    pub fn ends_with(&self, worker: u64, lines: u64) -> bool {
         let state = self.lock();
-        state.run.0 == *source && state.run.1 >= lines
+        state.run.0 == Some(worker) && state.run.1 >= lines
     }
 
     /// Writes what waits before the end, and waits for the reader with a bound. What is left then is
@@ -314,14 +321,15 @@ impl State {
             let (count, cause) = self.lost.entry(source.clone()).or_insert((0, why));
             *count = count.saturating_add(lines);
             *cause = why;
+            self.run = (None, 0);
         }
     }
 
-    fn note_run(&mut self, source: &Source, lines: u64) {
-        if self.run.0 == *source {
+    fn note_run(&mut self, worker: Option<u64>, lines: u64) {
+        if self.run.0 == worker {
             self.run.1 = self.run.1.saturating_add(lines);
         } else if lines > 0 {
-            self.run = (source.clone(), lines);
+            self.run = (worker, lines);
         }
     }
 }
@@ -357,7 +365,11 @@ mod tests {
     }
 
     fn bring_at(now: Time, sink: &Sink, lines: usize) {
-        sink.bring(now, &web(), |bytes| {
+        bring_of(now, sink, 1, lines);
+    }
+
+    fn bring_of(now: Time, sink: &Sink, worker: u64, lines: usize) {
+        sink.bring(now, &web(), worker, |bytes| {
             let line = [[b'x'; 99].as_slice(), b"\n"].concat();
             (0..lines).for_each(|_| bytes.extend_from_slice(&line));
             lines as u64
@@ -496,9 +508,14 @@ mod tests {
         let (_reader, sink) = pipe();
         bring(&sink, 2);
         bring(&sink, 1);
-        assert!(sink.ends_with(&web(), 3) && !sink.ends_with(&web(), 4));
+        assert!(sink.ends_with(1, 3) && !sink.ends_with(1, 4) && !sink.ends_with(2, 1));
+        bring_of(Time::ZERO, &sink, 2, 5);
+        assert!(sink.ends_with(2, 5) && !sink.ends_with(1, 1), "they share a slot");
+        sink.lose(&web(), 1);
+        assert!(!sink.ends_with(2, 1), "what came last was lost");
+        bring(&sink, 1);
         sink.say(b"ours\n");
-        assert!(!sink.ends_with(&web(), 1));
+        assert!(!sink.ends_with(1, 1));
     }
 
     #[test]
