@@ -72,7 +72,7 @@ fn json_says_whose_a_line_is_and_when_it_came() {
         object
     };
     let out = object("\"out");
-    let pid = daemon.workers()[0];
+    let pid = daemon.wait_workers(1)[0];
     assert_eq!(out["message"], "out \u{fffd}");
     assert_eq!((&out["service"], &out["stream"]), (&"web".into(), &"stdout".into()));
     let numbers = ["slot", "worker", "pid", "generation"].map(|name| out[name].as_i64());
@@ -264,7 +264,7 @@ fn a_worker_that_is_late_or_killed_is_shown_with_its_last_lines_too() {
     let daemon = shell("prefix", AT_ONCE, line).start();
     daemon.wait_line(|line| line.contains("is ready"), "ready");
     daemon.wait_line(|line| line.ends_with("database"), "its line");
-    kill(daemon.workers()[0]);
+    kill(daemon.wait_workers(1)[0]);
     let killed = |line: &str| line.contains("worker 1 (web.0) was ended by SIGKILL");
     daemon.wait_line(killed, "its end");
     daemon.wait_line(|line| line.contains("worker 2 (web.0) started"), "the next one");
