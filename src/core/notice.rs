@@ -407,6 +407,7 @@ impl fmt::Display for Notice {
                 }
             }
             Notice::Socket { socket, what } => what.tell(socket, f),
+            Notice::Stopping { workers: 0, .. } => write!(f, "stopping; there is no worker"),
             Notice::Stopping { workers, kill_after } => {
                 write!(f, "stopping {}; ", Count(*workers, "worker", "workers"))?;
                 write!(f, "SIGKILL in {} at the latest", Human(*kill_after))
@@ -546,6 +547,16 @@ mod tests {
         ] {
             assert_eq!(Human(Duration::from_millis(millis)).to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_stop_without_workers_promises_no_signal() {
+        let told = |workers| {
+            let kill_after = Duration::from_secs(30);
+            Notice::Stopping { workers, kill_after }.to_string()
+        };
+        assert_eq!(told(0), "stopping; there is no worker");
+        assert_eq!(told(1), "stopping 1 worker; SIGKILL in 30 s at the latest");
     }
 
     #[test]
