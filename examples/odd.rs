@@ -605,6 +605,8 @@ fn answer(mut stream: TcpStream) {
     while !head.ends_with(b"\r\n\r\n") && head.len() < 8192 {
         match stream.read(&mut bytes) {
             Ok(length @ 1..) => head.extend_from_slice(&bytes[..length]),
+            // With a timeout a signal interrupts a read even under SA_RESTART, see signal(7).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => return,
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     given::environment,
     harness::{Builder, Daemon, Home, Line, Process, free_port, get, http_node, http_rust, odd},
     inherited::handed_over,
-    site::{RUN, Site},
+    site::{RUN, Site, wait_only_generation},
 };
 
 /// A python worker that serves its first socket, one connection at a time. HTTP is what it speaks:
@@ -353,10 +353,9 @@ fn a_new_version_is_not_taken_for_ready_by_the_old_ones_answers() {
     site.write_variables("STATUS=201\n");
     daemon.signal(Signal::SIGHUP);
     daemon.wait_line_since(mark, contains("reload committed"), "a commit");
-    // Old workers may accept until they have heard that they are to stop.
-    daemon.eventually("an answer of the good version", || {
-        (get(&site.port, "/").expect("an answer").status == 201).then_some(())
-    });
+    // Old workers accept until they end, and these end with the question in their hands.
+    wait_only_generation(&daemon, 3, 3);
+    assert_eq!(get(&site.port, "/").expect("an answer").status, 201);
 }
 
 #[test]
