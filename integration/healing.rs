@@ -116,8 +116,11 @@ fn a_program_that_blocks_keeps_its_socket_blocking() {
 #[test]
 fn what_a_worker_changes_after_it_was_ready_is_found_when_another_ends() {
     let site = Site::new();
-    let daemon = site.run(2).command(deeds(2, "blocking 100", "nonblocking")).start();
-    wait_serving(&daemon, 2);
+    let daemon = site.run(1).command(deeds(2, "blocking 100", "nonblocking")).start();
+    // The first that is ready chooses.
+    wait_serving(&daemon, 1);
+    daemon.signal(Signal::SIGTTIN);
+    daemon.wait_line(|line| line.contains("worker 2 (sh.1) is ready"), "the other");
     daemon.eventually("it is changed", || (!is_nonblocking(&daemon)).then_some(()));
     kill_worker(&daemon, "1");
     daemon.wait_line(
