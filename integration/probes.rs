@@ -129,6 +129,21 @@ fn the_first_stream_socket_is_probed() {
 }
 
 #[test]
+fn the_first_stream_socket_is_probed_also_after_it_was_bound_anew() {
+    let home = Home::new();
+    let path = home.directory().join("web.sock");
+    let daemon = probing("http:/")
+        .home(&home)
+        .listen(format!("unix:{}", path.display()))
+        .listen("127.0.0.1:0")
+        .command(python(SERVER))
+        .start();
+    wait_ready(&daemon, "answered `GET /` with 200");
+    std::fs::remove_file(&path).expect("it is there");
+    daemon.wait_line(contains("reload committed"), "that its workers were replaced");
+}
+
+#[test]
 fn a_worker_that_takes_a_connection_on_a_unix_name_is_ready() {
     let name = format!("unix:@shepherd-probes-{}", std::process::id());
     let daemon = probing("tcp").listen(name).command(python(SERVER)).start();

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::config::socket::Transport;
 use crate::core::event::{Exit, Finding, WorkerEvent};
 use crate::core::ids::WorkerId;
 use crate::core::policy::Check;
@@ -83,7 +82,8 @@ impl Daemon {
             self.checks.under_way.insert(worker, UnderWay::Connection(probe));
             self.step_probe(worker);
         } else {
-            // A stop closes our sockets; the core is about to hear of it.
+            // A stop closes our sockets, which the core is about to hear of, and so does another in
+            // its place, which this worker does not have: what goes there says nothing of it.
             let reason = "its socket: it is closed".to_owned();
             self.happened(worker, WorkerEvent::Checked(Finding::NotConnected(reason)));
         }
@@ -91,11 +91,7 @@ impl Daemon {
 
     /// The socket that a probe of this worker connects to.
     fn first_stream(&self, worker: WorkerId) -> Option<&Listener> {
-        let handles = self.workers.get(&worker)?;
-        let is_stream = |listener: &&Listener| listener.transport == Transport::Stream;
-        let given =
-            |listener: &&Listener| handles.sockets.values().any(|&inode| inode == listener.inode);
-        self.parts.listeners.values().filter(is_stream).find(given)
+        self.parts.listeners.get(&self.workers.get(&worker)?.first_stream?)
     }
 
     fn begin_command(&mut self, worker: WorkerId, command: &str) -> Result<(), String> {

@@ -78,6 +78,8 @@ pub(super) struct Handles {
     pub(super) generation: GenerationId,
     /// The inodes of its sockets, for looking at it. They outlast our own copies.
     pub(super) sockets: BTreeMap<MemberId, u64>,
+    /// The first of them that takes a stream, which is the one that probes connect to.
+    pub(super) first_stream: Option<MemberId>,
     pub(super) spawning: Option<Spawning>,
     pub(super) notify: NotifySocket,
     /// Copies of pidfds that are watched: a main process that is not our child, and what a main

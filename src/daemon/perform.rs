@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
+use crate::config::socket::Transport;
 use crate::core::action::{Action, Announcement, Spawn};
 use crate::core::event::{Event, Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SlotId, WorkerId};
@@ -142,6 +143,8 @@ impl Daemon {
             output: pipes.as_ref().map(|pipes| pipes.each_ref().map(|pipe| pipe.writer.as_fd())),
             cgroup: entrance.as_ref().map(AsFd::as_fd),
         })?;
+        let is_stream = |(_, listener): &&(_, &Listener)| listener.transport == Transport::Stream;
+        let first_stream = given.iter().find(is_stream).map(|&(member, _)| member);
         let sockets = given.iter().map(|&(member, listener)| (member, listener.inode)).collect();
         let pid = Pid(u32::try_from(spawned.pid.as_raw()).unwrap_or(0));
         let child = Child { pid: spawned.pid, pidfd: spawned.pidfd, leaf: leaf.cloned() };
@@ -167,6 +170,7 @@ impl Daemon {
                 slot: order.slot,
                 generation,
                 sockets,
+                first_stream,
                 spawning: Some(spawning),
                 notify,
                 main: None,
