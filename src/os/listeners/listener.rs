@@ -39,6 +39,8 @@ pub struct Listener {
     pub(in crate::os) backlog_cut: Option<u32>,
     path: Option<UnixPath>,
     at_the_stop: AtTheStop,
+    /// Whether it was asked for as one on which calls do not wait.
+    non_blocking: bool,
 }
 
 /// Where a listener comes from.
@@ -158,11 +160,12 @@ impl Listener {
         };
         let backlog = self.backlog.unwrap_or(BACKLOG);
         let (fd, path) = path.bind_again(self.transport, backlog, self.inode)?;
+        begin_mode(&fd, self.non_blocking);
         let name = self.name.clone();
         match Listener::new(fd, self.transport, name, Origin::Bound, Some(backlog)) {
             Ok(listener) => {
-                let at_the_stop = self.at_the_stop;
-                Ok(Some(Listener { path: Some(path), at_the_stop, ..listener }))
+                let Listener { at_the_stop, non_blocking, .. } = *self;
+                Ok(Some(Listener { path: Some(path), at_the_stop, non_blocking, ..listener }))
             }
             Err(errno) => {
                 path.remove();
@@ -179,11 +182,10 @@ impl Listener {
     ) -> Result<Listener, BindError> {
         let name = spec.name.as_ref().map(ToString::to_string);
         let backlog = Some(spec.options.backlog());
-        begin_mode(&fd, &spec.options);
+        let SocketOptions { at_the_stop, non_blocking, .. } = spec.options;
+        begin_mode(&fd, non_blocking);
         match Listener::new(fd, spec.transport, name, Origin::Bound, backlog) {
-            Ok(listener) => {
-                Ok(Listener { path, at_the_stop: spec.options.at_the_stop, ..listener })
-            }
+            Ok(listener) => Ok(Listener { path, at_the_stop, non_blocking, ..listener }),
             Err(errno) => {
                 if let Some(path) = path {
                     path.remove();
@@ -214,7 +216,7 @@ impl Listener {
         if let Some(spec) = spec {
             ip_options::set_any_time(&socket.fd, &spec.options)
                 .map_err(|cause| BindError::Option { socket: text.clone(), cause })?;
-            begin_mode(&socket.fd, &spec.options);
+            begin_mode(&socket.fd, spec.options.non_blocking);
         }
         if let Some(backlog) = backlog
             && transport.accepts()
@@ -244,14 +246,15 @@ impl Listener {
             backlog_cut,
             path: None,
             at_the_stop: AtTheStop::Removed,
+            non_blocking: false,
         })
     }
 }
 
 /// Whether calls on a socket wait, before the first worker has it. What it is once workers are ready is
 /// theirs to choose.
-fn begin_mode(fd: &OwnedFd, options: &SocketOptions) {
-    if options.non_blocking {
+fn begin_mode(fd: &OwnedFd, non_blocking: bool) {
+    if non_blocking {
         // An open descriptor of a socket does not refuse it.
         let _ = shared_socket::set_mode(fd, Mode::NonBlocking);
     }

@@ -13,6 +13,8 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
+use crate::core::event::Mode;
+
 #[test]
 fn a_bare_port_serves_both_families() {
     let [listener] = listeners(&["web=0"]);
@@ -231,6 +233,23 @@ fn a_path_that_is_gone_is_bound_again_and_others_are_left_alone() {
     renewed.close();
     again.close();
     assert!(!path.exists());
+}
+
+#[test]
+fn a_path_that_is_bound_again_is_non_blocking_where_that_was_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.sock");
+    for (option, mode) in [("", Mode::Blocking), (",non_blocking", Mode::NonBlocking)] {
+        let [mut unix] = listeners(&[&*format!("unix:{}{option}", path.display())]);
+        for _ in 0..2 {
+            std::fs::remove_file(&path).unwrap();
+            let renewed = unix.renew().unwrap().unwrap();
+            assert_eq!(renewed.state().unwrap().mode, mode);
+            unix.close();
+            unix = renewed;
+        }
+        unix.close();
+    }
 }
 
 #[test]
