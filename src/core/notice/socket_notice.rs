@@ -119,7 +119,8 @@ impl SocketNotice {
                         write!(f, ": connections in its queue were reset; ")?;
                         write!(f, "listening again in {}, after {count} times", Human(*pause))
                     }
-                    (Repair::Bind, None) => write!(f, " for good; binding another in its place"),
+                    // What became of binding another was told before it was known who it was.
+                    (Repair::Bind, None) => write!(f, " for good"),
                     (Repair::Bind, Some((pause, count))) => {
                         write!(f, " for good; binding another in its place in {}", Human(*pause))?;
                         write!(f, ", after {count} times")

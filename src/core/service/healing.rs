@@ -43,8 +43,10 @@ impl Service {
                 self.undo(member, found, name.as_ref(), state, context.actions);
             }
             SocketEvent::ShutDown(repair) => {
-                self.suspect(now, member, repair);
-                self.broken(now, member, repair, context);
+                // One that waits for its repair, or gets none, is found shut down at each look.
+                if self.broken(now, member, repair, context) != Step::Nothing {
+                    self.suspect(now, member, repair);
+                }
             }
             SocketEvent::PathGone => {
                 let step = self.broken(now, member, Repair::Bind, context);
@@ -290,3 +292,6 @@ fn repair_member(member: MemberId, repair: Repair, context: &mut Context<'_>) {
 fn pause(now: Time, health: &Health) -> Option<(Duration, u32)> {
     health.deadline().map(|at| (now.until(at), health.count()))
 }
+
+#[cfg(test)]
+mod tests;
