@@ -72,7 +72,9 @@ impl Ledger {
                 let book = &self.books[&account.service];
                 let ready = by
                     .and_then(|by| self.workers.get(&by))
-                    .filter(|record| record.stage == Standing::Ready);
+                    .filter(|record| record.stage == Standing::Ready)
+                    // It chooses for what it has, not for what took the place of that.
+                    .filter(|record| record.members.contains(&member));
                 let Some(record) = ready else { return };
                 if record.generation == book.serving {
                     account.serving.get_or_insert(state.mode);

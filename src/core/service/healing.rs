@@ -34,8 +34,11 @@ impl Service {
     ) {
         match event {
             SocketEvent::Inspected { by, state } => {
-                // Only one that serves or is about to has a say; it may have gone meanwhile.
-                let by = by.and_then(|by| self.workers.get(by)).filter(|worker| worker.is_ready());
+                // Only one that serves or is about to has a say, and only on a socket that it has;
+                // it may have gone meanwhile.
+                let by = by.and_then(|by| self.workers.get(by)).filter(|worker| {
+                    worker.is_ready() && self.sockets.was_given(member, worker.id)
+                });
                 let occasion = by.map_or(Occasion::Other, |worker| self.occasion(worker));
                 let name = by.map(|worker| self.name_of(worker));
                 let serving = self.serving.generation;

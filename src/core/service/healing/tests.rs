@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::core::Supervisor;
 use crate::core::action::Action;
-use crate::core::event::{Again, Event, Grip, Repair, SocketEvent, WorkerEvent};
-use crate::core::ids::{MemberId, Pid, ServiceId, SocketId, WorkerId};
+use crate::core::event::{
+    Again, Backlog, Event, Grip, Mode, Repair, SocketEvent, SocketState, WorkerEvent,
+};
+use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice};
 use crate::core::policy::{CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
 use crate::core::suspicion::LOOK_AFTER;
@@ -91,4 +93,28 @@ fn a_socket_that_stays_shut_down_is_no_new_deed_at_each_look() {
         world.socket(SOCKET, shut_down());
         assert_eq!(looks(&world.pass(LOOK_AFTER)), 0);
     }
+}
+
+#[test]
+fn a_worker_with_the_old_socket_does_not_choose_for_the_new_one() {
+    let mut world = World::new();
+    world.socket(SOCKET, SocketEvent::PathGone);
+    let new = MemberId(SOCKET.0 + 1);
+    world.socket(SOCKET, SocketEvent::Renewed { to: new });
+    let look = |world: &mut World, worker, mode| {
+        let by = Some(WorkerId(worker));
+        let asked = world.tell(worker, |_| WorkerEvent::SaidReady);
+        assert!(asked.contains(&Action::Inspect { member: new, by }), "{asked:?}");
+        let state = SocketState { mode, backlog: Backlog::AsSet };
+        world.socket(new, SocketEvent::Inspected { by, state })
+    };
+    // Both have the old one, and the new one is as it was bound.
+    assert_eq!(look(&mut world, 1, Mode::Blocking), []);
+    assert_eq!(look(&mut world, 2, Mode::Blocking), []);
+    let (service, generation) = (ServiceId(0), GenerationId(2));
+    world.happens(Event::Prepared { service, generation });
+    world.tell(3, started);
+    // The first that has the new one, beside which another is started.
+    let actions = look(&mut world, 3, Mode::NonBlocking);
+    assert!(!actions.contains(&Action::SetMode(new, Mode::Blocking)), "{actions:?}");
 }
