@@ -102,7 +102,7 @@ impl Connection {
 }
 
 /// Whether an answer with a length of its own is complete.
-fn is_whole(bytes: &[u8]) -> bool {
+pub fn is_whole(bytes: &[u8]) -> bool {
     let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return false;
     };

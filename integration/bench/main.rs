@@ -71,12 +71,11 @@ fn main() {
     let options = Options::parse();
     let effort = if options.quick { Effort::Quick } else { Effort::Full };
     let wanted = |what| options.only.is_empty() || options.only.contains(&what);
-    let measures: [(What, Measure); 5] = [
+    let measures: [(What, Measure); 4] = [
         (What::Request, measure::request::measure),
         (What::Respawn, measure::respawn::measure),
         (What::Start, measure::start::measure),
         (What::Reload, measure::reload::measure),
-        (What::Memory, measure::memory::measure),
     ];
 
     let mut pairs = contender::pairs();
@@ -89,22 +88,32 @@ fn main() {
         missing.is_empty()
     });
     let mut comparisons = Vec::new();
-    for (what, measure) in measures {
-        for pair in
-            pairs.iter().filter(|pair| wanted(what) && pair.theirs.measures().contains(&what))
-        {
-            let name = what.to_possible_value();
-            let name = name.as_ref().map_or("", |value| value.get_name());
-            eprintln!("{name}: {} workers, {}", pair.ours.0.name(), pair.theirs.name());
+    let those = |what| pairs.iter().filter(move |pair| pair.theirs.measures().contains(&what));
+    for (what, measure) in measures.into_iter().filter(|&(what, _)| wanted(what)) {
+        for pair in those(what) {
+            say(what, &format!("{} workers, {}", pair.ours.0.name(), pair.theirs.name()));
             comparisons.extend(measure(pair, effort));
         }
     }
-    println!("{}", report::side_by_side(&comparisons));
+    if wanted(What::Memory) {
+        say(What::Memory, "all");
+        let pairs: Vec<&Pair> = those(What::Memory).collect();
+        comparisons.extend(measure::memory::measure(&pairs, effort));
+    }
+    if !comparisons.is_empty() {
+        println!("{}", report::side_by_side(&comparisons));
+    }
     for (name, program) in absent {
         println!("Not measured: {name}; `{}` is not installed (`{}`).", program.name, program.from);
     }
     if wanted(What::Growth) {
-        eprintln!("growth: C workers");
+        say(What::Growth, "C workers");
         println!("\n{}", report::growth(&measure::growth::measure(effort)));
     }
+}
+
+/// Tells what is being measured, since it takes minutes.
+fn say(what: What, of: &str) {
+    let value = what.to_possible_value();
+    eprintln!("{}: {of}", value.as_ref().map_or("", |value| value.get_name()));
 }

@@ -140,7 +140,7 @@ impl Builder {
 
     /// Runs the binary, which is no shepherd, with these arguments and nothing else.
     pub fn start_other<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Daemon {
-        let mut command = self.marked_command();
+        let mut command = self.marked(self.entering());
         command.args(arguments);
         Daemon::attach(self, command)
     }

@@ -65,10 +65,13 @@ fn turn(crowd: &mut Crowd, base: Duration, effort: Effort) {
     let started = cost::cpu(daemon);
     crowd.start_cpu.push(started.saturating_sub(base).as_secs_f64() / (workers - 1.0));
 
-    pause(REST);
-    let before = cost::switches(daemon);
-    pause(effort.of(Duration::from_secs(10), Duration::from_secs(2)));
-    crowd.wakeups.push(cost::switches(daemon) - before);
+    // Once is enough: it takes long, and changes little from turn to turn.
+    if crowd.wakeups.is_empty() {
+        pause(REST);
+        let before = cost::switches(daemon);
+        pause(effort.of(Duration::from_secs(10), Duration::from_secs(2)));
+        crowd.wakeups.push(cost::switches(daemon) - before);
+    }
     crowd.memory.push(cost::proportional_memory(daemon));
 
     let idle = cost::cpu(daemon);

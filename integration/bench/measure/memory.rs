@@ -3,30 +3,62 @@
 use std::time::Duration;
 
 use super::{Comparison, Effort, Stage, Unit};
-use crate::{clock::pause, contender::Pair, cost};
+use crate::{
+    clock::pause,
+    contender::{Contender, Pair},
+    cost,
+};
 
 const WORKERS: usize = 4;
 
 /// How long whatever follows a start takes to come to rest.
 const REST: Duration = Duration::from_secs(1);
 
-pub fn measure(pair: &Pair, effort: Effort) -> Vec<Comparison> {
-    let idle = effort.of(Duration::from_secs(10), Duration::from_secs(2));
-    let stages = [Stage::new(&pair.ours, WORKERS), Stage::new(&*pair.theirs, WORKERS)];
-    let pids = stages.each_ref().map(|stage| stage.running.supervisor.pid());
-    pause(REST);
-    let before = pids.map(cost::switches);
-    pause(idle);
-    let after = pids.map(cost::switches);
-    let [ours, theirs] = pids.map(|pid| vec![cost::proportional_memory(pid)]);
+pub fn measure(pairs: &[&Pair], effort: Effort) -> Vec<Comparison> {
+    let mut comparisons: Vec<Comparison> = pairs.iter().map(|pair| memory(pair)).collect();
+    comparisons.extend(wakeups(pairs, effort));
+    comparisons
+}
+
+/// One after the other: what several daemons of one program share would be divided among them.
+fn memory(pair: &Pair) -> Comparison {
+    let of = |contender: &dyn Contender| {
+        let stage = Stage::new(contender, WORKERS);
+        pause(REST);
+        let memory = cost::proportional_memory(stage.running.supervisor.pid());
+        stage.running.stop();
+        vec![memory]
+    };
+    let (ours, theirs) = (of(&pair.ours), of(&*pair.theirs));
     let what = format!("memory (PSS) of the supervisor of {WORKERS}");
-    let memory = Comparison { ours, theirs, ..Comparison::new(what, pair, Unit::KiB) };
-    let what = format!("its wakeups in {} idle s", idle.as_secs());
-    let ours = vec![after[0] - before[0]];
-    let theirs = vec![after[1] - before[1]];
-    let wakeups = Comparison { ours, theirs, ..Comparison::new(what, pair, Unit::Count) };
-    for stage in stages {
+    Comparison { ours, theirs, ..Comparison::new(what, pair, Unit::KiB) }
+}
+
+/// All of them are idle at the same time.
+fn wakeups(pairs: &[&Pair], effort: Effort) -> Vec<Comparison> {
+    let start =
+        |pair: &&Pair| [Stage::new(&pair.ours, WORKERS), Stage::new(&*pair.theirs, WORKERS)];
+    let stages: Vec<[Stage; 2]> = pairs.iter().map(start).collect();
+    let switches = || {
+        let of = |stage: &Stage| cost::switches(stage.running.supervisor.pid());
+        stages.iter().map(|stages| stages.each_ref().map(of)).collect::<Vec<_>>()
+    };
+    pause(REST);
+    let before = switches();
+    pause(idle(effort));
+    let after = switches();
+    for stage in stages.into_iter().flatten() {
         stage.running.stop();
     }
-    vec![memory, wakeups]
+
+    let what = format!("wakeups of the supervisor in {} idle s", idle(effort).as_secs());
+    let compare = |((pair, before), after): ((&&Pair, [f64; 2]), [f64; 2])| {
+        let [ours, theirs] = [0, 1].map(|index| vec![after[index] - before[index]]);
+        Comparison { ours, theirs, ..Comparison::new(what.clone(), pair, Unit::Count) }
+    };
+    pairs.iter().zip(before).zip(after).map(compare).collect()
+}
+
+fn idle(effort: Effort) -> Duration {
+    effort.of(Duration::from_secs(10), Duration::from_secs(2))
 }

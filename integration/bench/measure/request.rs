@@ -12,9 +12,6 @@ use crate::{
 /// How many clients ask at the same time.
 const CONNECTIONS: [usize; 2] = [1, 32];
 
-/// How long both are asked before it counts: Node compiles what is used often.
-const WARM_UP: Duration = Duration::from_millis(500);
-
 pub fn measure(pair: &Pair, effort: Effort) -> Vec<Comparison> {
     // One worker shows the bare cost; two show how connections find them.
     let workers = if pair.ours.0 == Worker::C { 1 } else { 2 };
@@ -33,9 +30,10 @@ fn ask(pair: &Pair, effort: Effort, stages: &[Stage; 2], connections: usize) -> 
     let new = |what, unit| Comparison::new(format!("{what}, {connections} {noun}"), pair, unit);
     let mut rate = new("requests", Unit::PerSecond);
     let mut cost = new("CPU of a request", Unit::Seconds);
-    let turn = effort.of(Duration::from_millis(400), Duration::from_millis(150));
+    let turn = effort.of(Duration::from_millis(250), Duration::from_millis(150));
     for stage in stages {
-        Loop::open(&stage.port, connections).run(WARM_UP);
+        // Node compiles what is used often.
+        Loop::open(&stage.port, connections).run(turn * 2);
     }
     for _ in 0..effort.of(11, 5) {
         let columns = [(&mut rate.ours, &mut cost.ours), (&mut rate.theirs, &mut cost.theirs)];
