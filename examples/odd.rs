@@ -674,10 +674,11 @@ fn spawn_escaped(body: impl FnOnce()) {
         return;
     }
     setsid().expect("setsid");
+    // It is born with this: whoever started us may send a signal as soon as there is somebody.
+    ignore(&[Signal::SIGTERM, Signal::SIGHUP]);
     if !is_child() {
         exit(0);
     }
-    ignore(&[Signal::SIGTERM, Signal::SIGHUP]);
     body();
     exit(1);
 }
