@@ -38,14 +38,14 @@ impl Contender for PlainLoop {
         match self.0 {
             Worker::C => &[What::Request, What::Respawn, What::Start, What::Memory],
             // How much of a start is the supervisor's depends on what the worker takes.
-            Worker::Python | Worker::Node | Worker::Gunicorn => &[What::Start],
+            Worker::Rust | Worker::Python | Worker::Node | Worker::Gunicorn => &[What::Start],
         }
     }
 
     fn crowds(&self) -> &'static [usize] {
         match self.0 {
             Worker::C => &[4, 200, 1000],
-            Worker::Python | Worker::Node | Worker::Gunicorn => &[200],
+            Worker::Rust | Worker::Python | Worker::Node | Worker::Gunicorn => &[200],
         }
     }
 

@@ -122,6 +122,7 @@ pub fn pairs() -> Vec<Pair> {
     let pair = |worker, theirs| Pair { ours: Shepherd(worker), theirs };
     vec![
         pair(Worker::C, Box::new(PlainLoop(Worker::C))),
+        pair(Worker::Rust, Box::new(PlainLoop(Worker::Rust))),
         pair(Worker::Python, Box::new(PlainLoop(Worker::Python))),
         pair(Worker::C, Box::new(Circus)),
         pair(Worker::C, Box::new(Nginx)),

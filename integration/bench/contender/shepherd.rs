@@ -7,7 +7,7 @@ use super::{
     place::{Place, unprivileged},
     wait_for_line,
 };
-use crate::harness::{Port, http_c, http_node, http_python};
+use crate::harness::{Port, http_c, http_node, http_python, http_rust};
 
 /// The binary that was built with the bench.
 pub struct Shepherd(pub Worker);
@@ -17,6 +17,8 @@ pub struct Shepherd(pub Worker);
 pub enum Worker {
     /// The example worker in C: it takes so little that what is left is the supervisor's.
     C,
+    /// The example worker in Rust.
+    Rust,
     /// The example worker in Python.
     Python,
     /// The example worker in Node.
@@ -30,6 +32,7 @@ impl Worker {
     pub fn name(self) -> &'static str {
         match self {
             Worker::C => "C",
+            Worker::Rust => "Rust",
             Worker::Python => "Python",
             Worker::Node => "Node",
             Worker::Gunicorn => "gunicorn",
@@ -40,6 +43,7 @@ impl Worker {
     pub fn command(self) -> Vec<OsString> {
         match self {
             Worker::C => http_c(),
+            Worker::Rust => http_rust(),
             Worker::Python => http_python(),
             Worker::Node => http_node(),
             Worker::Gunicorn => unprivileged(&gunicorn::command(1)),
@@ -55,6 +59,7 @@ impl Contender for Shepherd {
     fn needs(&self) -> &'static [Program] {
         match self.0 {
             Worker::C => &[Program { name: "gcc", from: "apt install gcc" }],
+            Worker::Rust => &[],
             Worker::Python => &[Program { name: "python3", from: "apt install python3" }],
             Worker::Node => &[Program { name: "node", from: "apt install nodejs" }],
             Worker::Gunicorn => &[Program { name: "gunicorn", from: "pip install gunicorn" }],
