@@ -12,8 +12,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["config", "core::policy", "core::service"]),
     ("protocol", &["protocol"]),
     ("os", &["os", "protocol", "config", "core::ids", "core::policy", "core::event", "core::time"]),
-    ("daemon", &["daemon", "os", "protocol", "config", "core"]),
-    ("cli", &["cli", "daemon", "config", "core::policy", "os::exec", "os::spawn", "os::stderr"]),
+    ("control", &["control", "core", "config", "os"]),
+    ("daemon", &["daemon", "control", "os", "protocol", "config", "core"]),
+    (
+        "cli",
+        &[
+            "cli",
+            "daemon",
+            "control",
+            "config",
+            "core::policy",
+            "os::exec",
+            "os::spawn",
+            "os::stderr",
+        ],
+    ),
 ];
 
 /// What only some layers may name.

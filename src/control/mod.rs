@@ -1,0 +1,3 @@
+//! How people and programs reach a running daemon: HTTP with JSON on a unix socket.
+
+pub mod wire;

@@ -1,0 +1,279 @@
+//! What travels over the control socket, as types. They are a promise to other programs, so they are
+//! apart from the core's: a field is added, none is renamed or dropped. Times are seconds as numbers
+//! and moments are RFC 3339 in UTC; a field that has no value is left out.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer to `GET /v1/status`: the daemon at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon itself.
+    pub daemon: Daemon,
+    /// Its services, in the order in which they start.
+    pub services: Vec<Service>,
+}
+
+/// The daemon itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// The name by which clients find it.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// How long it has been running, in seconds.
+    pub up: f64,
+    /// Whether everything is being stopped.
+    pub stopping: bool,
+    /// The configuration file it was started with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+/// A service at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub state: ServiceState,
+    /// How many workers it wants.
+    pub wanted: u32,
+    /// How many workers of the serving generation are ready.
+    pub ready: u32,
+    /// The generation that serves.
+    pub generation: u64,
+    /// The generation that a reload under way is to bring.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reloading: Option<u64>,
+    /// Whether another reload waits for the one under way.
+    pub queued: bool,
+    /// How the last reload failed, if it did and no other has begun since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_abort: Option<String>,
+    /// The services that it waits for, while it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits_for: Vec<String>,
+    /// How many workers have been started in the place of one that ended unasked.
+    pub restarts: u64,
+    /// The sockets that its workers get.
+    pub sockets: Vec<Socket>,
+    /// All its workers, whatever their state, by slot and then by age.
+    pub workers: Vec<Worker>,
+    /// Slots that wait for their next worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backing_off: Vec<BackingOff>,
+}
+
+/// Where a service stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceState {
+    /// It waits for the services that it depends on.
+    Waiting,
+    /// Its workers have not been ready together yet.
+    Starting,
+    /// It serves.
+    Up,
+    /// It serves, and a reload is under way.
+    Reloading,
+    /// Its workers fail again and again.
+    Failing,
+    /// It is being stopped.
+    Stopping,
+    /// It was stopped, and stays so until somebody starts it.
+    Stopped,
+}
+
+/// A socket of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// The name under which workers find it, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it is reached, as it is bound: `[::]:8000`, `unix:/run/web.sock`.
+    pub address: String,
+}
+
+/// A worker at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its number, never used twice.
+    pub id: u64,
+    /// Its slot.
+    pub slot: u32,
+    /// The definition that it runs.
+    pub generation: u64,
+    /// Its main process, once its program runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Where it stands.
+    pub state: WorkerState,
+    /// How long it has stood there, in seconds.
+    pub since: f64,
+    /// What all its processes have in memory, in bytes, where that can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// The last line that it said about itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
+}
+
+/// Where a worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkerState {
+    /// Not yet seen able to serve.
+    Starting,
+    /// Able to serve.
+    Ready,
+    /// Between the stop signal and the exit.
+    Draining,
+}
+
+/// A slot that waits for its next worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackingOff {
+    /// Which slot.
+    pub slot: u32,
+    /// How long it waits still, in seconds.
+    pub left: f64,
+}
+
+/// The body of `POST /v1/reload`, all of it optional; of `POST /v1/services/{name}/reload` too, where
+/// `services` has no meaning and is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reload {
+    /// These services only; none named is all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
+    /// Whether to run next when one is under way, instead of being refused.
+    pub queue: bool,
+}
+
+/// The body of `POST /v1/services/{name}/scale`: exactly one of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Scale {
+    /// So many workers.
+    To(u32),
+    /// So many more, or fewer where negative.
+    By(i32),
+}
+
+/// The body of `POST /v1/workers/{id}/signal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signal {
+    /// Its name, with or without `SIG`.
+    pub signal: String,
+}
+
+/// What became of a request that was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// In which services, in order.
+    pub services: Vec<DoneService>,
+}
+
+/// What became of a request in one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoneService {
+    /// Its name.
+    pub name: String,
+    /// The generation that serves.
+    pub generation: u64,
+    /// How many workers it wants.
+    pub workers: u32,
+}
+
+/// A request that was not done, as `application/problem+json`, see RFC 9457.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What kind of problem it is; programs decide by this.
+    #[serde(rename = "type")]
+    pub kind: ProblemKind,
+    /// The kind in words.
+    pub title: String,
+    /// The status of the response.
+    pub status: u16,
+    /// The thing, the cause and the next step, for people.
+    pub detail: String,
+    /// The service it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The worker whose end was the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u64>,
+    /// The last lines that this worker wrote, where its output is read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+}
+
+/// The kinds of problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// The request makes no sense (400, 405, 413, 415).
+    BadRequest,
+    /// There is no such path, service or worker (404).
+    NotFound,
+    /// Another operation is in progress (409).
+    InProgress,
+    /// Everything, or this service, is being stopped or is stopped (409).
+    Stopping,
+    /// The configuration, or what it names, has a mistake; nothing has happened (422).
+    Configuration,
+    /// A reload was aborted; the old generation serves (500).
+    Aborted,
+    /// Too much is asked for at a time (429, 503).
+    TooBusy,
+    /// Whoever asks may not (403).
+    Forbidden,
+    /// The daemon could not do it (500).
+    Failed,
+}
+
+/// Something that happened: a line of `GET /v1/events?since=NUMBER`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number: each is one more than the last. Where one is missing, lines were dropped.
+    pub number: u64,
+    /// When it happened.
+    pub time: String,
+    /// What happened; programs decide by this. See `kind` in the manual.
+    pub kind: String,
+    /// The line that people read.
+    pub message: String,
+    /// How grave it is: `info`, `warning` or `error`.
+    pub level: Level,
+    /// The service it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// The worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u64>,
+    /// Its main process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The generation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+}
+
+/// How grave an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// As it should be.
+    Info,
+    /// Worth a look.
+    Warning,
+    /// Somebody has to act.
+    Error,
+}
