@@ -37,6 +37,57 @@ fn a_second_int_kills_what_drains() {
 }
 
 #[test]
+fn a_lame_duck_serves_on_and_restarts_until_ints_cut_it_short() {
+    let site = Site::new();
+    let daemon = site.run(2).args(["--lame-duck", "1h"]).command(http_rust()).start();
+    let pids = wait_serving(&daemon, 2);
+    daemon.signal(Signal::SIGINT);
+    let said = "stopping in 1 h; until then everything serves on, and `/readyz` fails";
+    daemon.wait_line(|line| line.ends_with(said), "the lame duck");
+    // What is asked for from here on is off, and what serves goes on serving.
+    daemon.signal(Signal::SIGHUP);
+    let worker = Process::open(pids[0]).expect("a worker");
+    worker.signal(Signal::SIGKILL).expect("a worker");
+    daemon.wait_line(|line| line.contains("worker 3 (http.0) is ready"), "the replacement");
+    assert_eq!(get(&daemon.addresses()[0], "/").expect("an answer").status, 200);
+    assert_eq!(daemon.count_lines(|line| line.contains("reload")), 0);
+    daemon.signal(Signal::SIGINT);
+    daemon.wait_line(|line| line.contains("stopping 2 workers; "), "the stop");
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+    daemon.assert_nothing_left();
+}
+
+#[test]
+fn a_lame_duck_has_its_time_and_no_more() {
+    let site = Site::new();
+    let daemon = site.run(1).args(["--lame-duck", "1s"]).command(http_rust()).start();
+    wait_serving(&daemon, 1);
+    stop_well(&daemon);
+    let log = journal(&daemon);
+    let at = |what: &str| match log.iter().find(|entry| entry.text.contains(what)) {
+        Some(entry) => entry.at,
+        None => daemon.fail(what),
+    };
+    // A line may be written late.
+    let least = Duration::from_millis(900);
+    assert!(at("stopping 1 worker; ") >= at("stopping in 1 s; ") + least, "{log:#?}");
+}
+
+#[test]
+fn quit_ends_a_lame_duck_at_once() {
+    let site = Site::new();
+    let daemon =
+        site.run(1).args(["--lame-duck", "1h"]).command(odd_mode(&["ignore-term"])).start();
+    wait_serving(&daemon, 1);
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_line(|line| line.contains("stopping in 1 h; "), "the lame duck");
+    daemon.signal(Signal::SIGQUIT);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+    assert_eq!(daemon.count_lines(|line| line.contains("SIGTERM")), 0);
+    daemon.assert_nothing_left();
+}
+
+#[test]
 fn quit_kills_at_once() {
     let site = Site::new();
     let daemon = site.run(2).command(odd_mode(&["ignore-term"])).start();

@@ -14,7 +14,7 @@ use shepherd::core::worker::{Cause, KILL_ROUNDS_MAX, KILL_WAIT};
 
 use crate::fate::ms;
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Checks, Ledger, Record, Standing, Stop, Turn};
+use crate::ledger::{Begins, Checks, Ledger, Record, Standing, Stop, Turn};
 use crate::world::Input;
 
 impl Ledger {
@@ -94,22 +94,7 @@ impl Ledger {
                 Ok(())
             }
             Action::Respond(id, response) => self.check_response(*id, response),
-            Action::Announce(announcement) => {
-                match announcement {
-                    Announcement::Status(line) => {
-                        ensure!(*line != self.status_line, "S17: {line} announced twice");
-                        self.status_line.clone_from(line);
-                    }
-                    Announcement::Ready | Announcement::Reloading | Announcement::Stopping(_) => {
-                        let last = self.announced.replace(announcement.clone());
-                        ensure!(
-                            last.as_ref() != Some(announcement),
-                            "S17: {announcement:?} announced twice"
-                        );
-                    }
-                }
-                Ok(())
-            }
+            Action::Announce(announcement) => self.check_announcement(turn, announcement),
             Action::Notice(notice) => {
                 let line = notice.to_string();
                 let plain = !line.is_empty() && !line.chars().any(char::is_control);
@@ -125,6 +110,33 @@ impl Ledger {
                 Ok(())
             }
         }
+    }
+
+    fn check_announcement(
+        &mut self,
+        turn: &Turn<'_>,
+        announcement: &Announcement,
+    ) -> Result<(), Violation> {
+        match announcement {
+            Announcement::Status(line) => {
+                ensure!(*line != self.status_line, "S17: {line} announced twice");
+                self.status_line.clone_from(line);
+            }
+            Announcement::Ready | Announcement::Reloading | Announcement::Stopping(_) => {
+                if let Announcement::Stopping(takes) = announcement {
+                    let ladders = self.books.values().map(|book| book.policy.stop.total());
+                    let lame = self.lame.map(|lame| turn.now.until(lame.due));
+                    let all = ladders.max().unwrap_or_default() + lame.unwrap_or_default();
+                    ensure!(*takes >= all, "S23: {takes:?} announced, of {all:?}");
+                }
+                let last = self.announced.replace(announcement.clone());
+                ensure!(
+                    last.as_ref() != Some(announcement),
+                    "S17: {announcement:?} announced twice"
+                );
+            }
+        }
+        Ok(())
     }
 
     fn check_spawn(&mut self, turn: &mut Turn<'_>, spawn: &Spawn) -> Result<(), Violation> {
@@ -160,6 +172,9 @@ impl Ledger {
             checks: Checks::Rest(turn.now),
             last_finding: None,
         };
+        if self.lame.is_some() {
+            self.saw("a restart by a lame duck");
+        }
         turn.spawned.insert(*worker);
         self.workers.insert(*worker, record);
         Ok(())
@@ -287,7 +302,7 @@ impl Ledger {
     fn check_response(&mut self, id: RequestId, response: &Response) -> Result<(), Violation> {
         let open = self.requests.remove(&id);
         let open = open.ok_or(format!("S6: a second response to {id}: {response:?}"))?;
-        let stopping = self.stop != Stop::No;
+        let stopping = self.is_stopping();
         self.saw(match response {
             Response::Done => "a request done",
             Response::Committed(_) => "a reload answered",
@@ -430,6 +445,12 @@ impl Ledger {
                 self.check_begin(turn, service, *cause)?;
             }
             Notice::Socket { what, .. } => self.check_socket_notice(what),
+            Notice::LameDuck { serves_on } => {
+                ensure!(*serves_on == self.lame_duck, "S23: {serves_on:?} is told");
+                ensure!(turn.lame_duck == Begins::Untold, "S23: no lame duck begins");
+                turn.lame_duck = Begins::Told;
+                self.saw("a lame duck");
+            }
             Notice::Stopping { .. } => self.saw("a stop"),
             Notice::StoppingNow { .. } => self.saw("a stop at once"),
         }

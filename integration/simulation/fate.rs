@@ -104,7 +104,7 @@ pub(crate) enum Character {
     Flaps,
 }
 
-pub(crate) fn ms(millis: u64) -> Duration {
+pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 

@@ -35,6 +35,9 @@
 //!   ends within the turn, and what the last one saw is told of a worker that is late.
 //! - S22 A socket that was shut down or lost its path is repaired, unless an operator has to act
 //!   first; where that took a new one, all workers that serve come to have it.
+//! - S23 A stop with a lame duck is announced at once with all its time. Until that has passed, or a
+//!   second interrupt or a stop at once comes, everything above holds as if nobody had asked, except
+//!   that nothing that operators want begins or goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +50,7 @@ use shepherd::core::status::{Stage, Status};
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Supervisor};
 
-use crate::ledger::{Checks, Ledger, Standing, Stop, Turn};
+use crate::ledger::{Begins, Checks, Ledger, Standing, Stop, Turn};
 use crate::world::Input;
 
 /// What the worlds must show at least once, or they prove less than they seem to.
@@ -64,6 +67,9 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a failing service",
     "a first fleet",
     "a kill",
+    "a lame duck",
+    "a lame duck cut short",
+    "a restart by a lame duck",
     "a mode postponed",
     "a mode set back",
     "a long backoff",
@@ -143,6 +149,7 @@ impl Ledger {
             input,
             stops: false,
             kills: false,
+            lame_duck: Begins::No,
             ended: BTreeMap::new(),
             orphaned: None,
             tree_told: false,
@@ -180,6 +187,12 @@ impl Ledger {
         );
         if let Some(id) = turn.orphaned {
             ensure!(turn.tree_told, "S8: worker {id} left others behind, and they are not told");
+        }
+        ensure!(turn.lame_duck != Begins::Untold, "S23: a lame duck begins, and nobody is told");
+        if self.lame.is_some() {
+            let goes_on = self.books.values().find(|book| book.rolling.is_some() && book.asked);
+            let goes_on = goes_on.map(|book| book.rolling);
+            ensure!(goes_on.is_none(), "S23: a reload goes on: {goes_on:?}");
         }
         if turn.stops || turn.kills {
             for (id, record) in self.alive() {
@@ -298,7 +311,9 @@ impl Ledger {
 
     fn check_status(&self, now: Time, core: &Supervisor) -> Result<(), Violation> {
         let status = core.status(now);
-        ensure!(status.stopping == (self.stop != Stop::No), "S17: stopping is {}", status.stopping);
+        ensure!(status.stopping == self.is_stopping(), "S17: stopping is {}", status.stopping);
+        let left = self.lame.map(|lame| now.until(lame.due));
+        ensure!(status.lame_duck == left, "S23: {:?} instead of {left:?}", status.lame_duck);
         if !self.finished {
             let line = status.to_string();
             ensure!(line == self.status_line, "S17: announced {}, but: {line}", self.status_line);
@@ -325,6 +340,10 @@ impl Ledger {
                 ensure!(sums && shown.ready as usize == ready, "S17: {shown:?}, ready: {ready}");
                 let rolling = book.rolling.map(|(rolling, _)| rolling);
                 ensure!(shown.reloading == rolling, "S17: reloading: {shown:?}");
+                ensure!(
+                    !shown.queued || self.lame.is_none(),
+                    "S23: a reload is to come: {shown:?}"
+                );
                 let may_begin = rolling.is_none() && (shown.committed || book.stumbled);
                 ensure!(!(shown.queued && may_begin), "S10: a reload waits for nothing: {shown:?}");
                 let failing = book.in_a_row >= FAILING_AFTER;
@@ -333,7 +352,7 @@ impl Ledger {
                 ensure!(!complete || shown.committed, "S17: all are ready, and it has not come up");
             }
         }
-        let expected = if self.stop != Stop::No {
+        let expected = if self.is_stopping() {
             matches!(self.announced, Some(Announcement::Stopping(_)))
         } else if !status.services.iter().all(|service| service.committed) {
             self.announced.is_none()
@@ -377,6 +396,8 @@ impl Ledger {
                 ensure!(prompt, "S21: the checks of worker {id} rest: {record:?}");
             }
         }
+        let lame = self.lame.filter(|lame| lame.due <= now);
+        ensure!(lame.is_none(), "S23: overdue: {lame:?}");
         if self.stop == Stop::No {
             for (&service, book) in &self.books {
                 let overdue = book.waits.iter().find(|&(_, &due)| due <= now);

@@ -2,6 +2,7 @@
 //! core wants done, and knows from that where every worker, service and request should stand.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use shepherd::core::action::Announcement;
 use shepherd::core::event::{Exit, Finding, Waiting, WorkerEvent};
@@ -27,6 +28,10 @@ pub(crate) struct Ledger {
     pub last_worker: u64,
     pub last_member: MemberId,
     pub stop: Stop,
+    /// How long everything serves on once a stop was asked for.
+    pub lame_duck: Duration,
+    /// The lame duck under way: no stop has come for the services, so `stop` is `No`.
+    pub lame: Option<Lame>,
     pub closed: BTreeSet<MemberId>,
     /// Sockets, whose accounts are in `sockets.rs`.
     pub members: BTreeMap<MemberId, MemberBook>,
@@ -46,6 +51,13 @@ pub(crate) struct Open {
     pub waiting: usize,
 }
 
+/// A stop was asked for, and everything serves on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lame {
+    pub due: Time,
+    pub interrupted: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     No,
@@ -60,6 +72,8 @@ pub(crate) struct Book {
     pub serving: GenerationId,
     /// The generation of the reload under way, and whether its definition is read.
     pub rolling: Option<(GenerationId, bool)>,
+    /// Whether an operator asked for the last reload that began.
+    pub asked: bool,
     pub last_generation: GenerationId,
     pub kept: BTreeSet<GenerationId>,
     pub forgotten: BTreeSet<GenerationId>,
@@ -119,6 +133,7 @@ pub(crate) struct Turn<'a> {
     /// The stop or kill that it brings.
     pub stops: bool,
     pub kills: bool,
+    pub lame_duck: Begins,
     /// Workers that ended unasked, and whether they had been ready.
     pub ended: BTreeMap<WorkerId, bool>,
     pub orphaned: Option<WorkerId>,
@@ -135,14 +150,23 @@ pub(crate) struct Turn<'a> {
     pub begins: BTreeSet<ServiceId>,
 }
 
+/// Whether a lame duck begins in a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begins {
+    No,
+    Untold,
+    Told,
+}
+
 impl Ledger {
-    pub(crate) fn new(policies: &[Policy]) -> Ledger {
+    pub(crate) fn new(policies: &[Policy], lame_duck: Duration) -> Ledger {
         let first = GenerationId(1);
         let book = |policy: &Policy| Book {
             policy: policy.clone(),
             wanted: policy.workers,
             serving: first,
             rolling: None,
+            asked: false,
             last_generation: first,
             kept: BTreeSet::from([first]),
             forgotten: BTreeSet::new(),
@@ -159,6 +183,8 @@ impl Ledger {
             last_worker: 0,
             last_member: MemberBook::of(policies).keys().max().copied().unwrap_or(MemberId(0)),
             stop: Stop::No,
+            lame_duck,
+            lame: None,
             closed: BTreeSet::new(),
             members: MemberBook::of(policies),
             finished: false,
@@ -175,7 +201,14 @@ impl Ledger {
     /// What the input says, before the core answers.
     pub(crate) fn learn(&mut self, turn: &mut Turn<'_>) {
         match turn.input {
-            Input::Start | Input::Timeout => {}
+            Input::Start => {}
+            Input::Timeout => {
+                if let Some(Lame { due, interrupted }) = self.lame
+                    && due <= turn.now
+                {
+                    self.drain(turn, interrupted);
+                }
+            }
             Input::Event(Event::Worker(id, event)) => self.learn_worker(turn, *id, event),
             Input::Event(Event::Socket(member, event)) => self.learn_socket(turn, *member, event),
             Input::Event(Event::Prepared { service, generation }) => {
@@ -198,9 +231,23 @@ impl Ledger {
     fn learn_request(&mut self, turn: &mut Turn<'_>, id: RequestId, request: Request) {
         let generations =
             self.books.iter().map(|(&service, book)| (service, book.last_generation)).collect();
-        let during_stop = self.stop != Stop::No;
+        let during_stop = self.is_stopping();
         let waiting = self.requests.values().filter(|open| open.request == Request::Reload).count();
         self.requests.insert(id, Open { request, generations, during_stop, waiting });
+        if let Some(lame) = &mut self.lame {
+            match request {
+                Request::Reload | Request::OneMore | Request::OneFewer | Request::Stop => return,
+                Request::Interrupt if lame.interrupted => {
+                    self.saw("a lame duck cut short");
+                    return self.drain(turn, true);
+                }
+                Request::Interrupt => {
+                    lame.interrupted = true;
+                    return;
+                }
+                Request::StopNow => self.lame = None,
+            }
+        }
         match (request, self.stop) {
             (Request::Reload, _) => {}
             (Request::OneMore, Stop::No) => {
@@ -216,6 +263,11 @@ impl Ledger {
                 }
             }
             (Request::OneMore | Request::OneFewer, Stop::Asked { .. } | Stop::Now) => {}
+            (Request::Stop | Request::Interrupt, Stop::No) if !self.lame_duck.is_zero() => {
+                turn.lame_duck = Begins::Untold;
+                let due = turn.now + self.lame_duck;
+                self.lame = Some(Lame { due, interrupted: request == Request::Interrupt });
+            }
             (Request::Stop | Request::Interrupt, Stop::No) => {
                 turn.stops = true;
                 self.stop = Stop::Asked { interrupted: request == Request::Interrupt };
@@ -230,6 +282,18 @@ impl Ledger {
                 self.stop = Stop::Now;
             }
         }
+    }
+
+    /// A lame duck is over.
+    fn drain(&mut self, turn: &mut Turn<'_>, interrupted: bool) {
+        self.lame = None;
+        turn.stops = true;
+        self.stop = Stop::Asked { interrupted };
+    }
+
+    /// Whether a stop was asked for.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop != Stop::No || self.lame.is_some()
     }
 
     fn learn_worker(&mut self, turn: &mut Turn<'_>, id: WorkerId, event: &WorkerEvent) {

@@ -221,7 +221,8 @@ impl Ledger {
         service: &str,
         cause: ReloadCause,
     ) -> Result<(), Violation> {
-        let (service, _) = self.book_mut(service)?;
+        let (service, book) = self.book_mut(service)?;
+        book.asked = cause == ReloadCause::Asked;
         match cause {
             ReloadCause::Asked => {
                 turn.begins.insert(service);

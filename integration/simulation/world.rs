@@ -30,6 +30,9 @@ const TURNS_MAX: u32 = 60_000;
 /// How long a world may last once nothing new goes wrong: longer than all extensions together.
 const CALM_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a lame duck may take; none at all is the benign one.
+const LAME_DUCKS: [Duration; 6] = [ms(0), ms(0), ms(30), ms(0), ms(2000), ms(90_000)];
+
 /// What a world has shown.
 pub(crate) type Sights = BTreeSet<&'static str>;
 
@@ -150,7 +153,11 @@ impl World<'_> {
         journal: &mut Journal,
     ) -> World<'_> {
         let now = Time::after_origin(ms(1));
-        let core = Supervisor::new(now, policies.clone(), u64::from(script.below(255)));
+        let seed = script.below(255);
+        let mut core = Supervisor::new(now, policies.clone(), u64::from(seed));
+        // One byte decides both, so that worlds of old keep their meaning.
+        let lame_duck = LAME_DUCKS[usize::from(seed) % LAME_DUCKS.len()];
+        core.set_lame_duck(lame_duck);
         let mut characters = BTreeMap::new();
         for policy in &policies {
             let character = script.pick(&[
@@ -177,7 +184,7 @@ impl World<'_> {
             twin,
             script,
             cast,
-            ledger: Ledger::new(&policies),
+            ledger: Ledger::new(&policies, lame_duck),
             policies: policies.into_iter().map(|policy| (policy.service, policy)).collect(),
             characters,
             processes: BTreeMap::new(),

@@ -105,6 +105,13 @@ pub(super) struct Run {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
     pub(super) drain_timeout: Duration,
 
+    /// How long everything serves on after a stop was asked for, before the workers get the stop
+    /// signal: load balancers that watch /readyz see it fail, and send nothing more.
+    ///
+    /// A reload under way ends at once. A second INT ends the lame duck, a third kills.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
+    pub(super) lame_duck: Duration,
+
     /// Where the workers run; a symbolic link is followed anew at each reload [default: here].
     #[arg(long, value_name = "PATH")]
     pub(super) directory: Option<PathBuf>,
@@ -214,7 +221,8 @@ A socket that was handed over gets those that a bound socket can get; shepherd s
 Signals to shepherd:
   HUP        reload: read the environment files, the directory and the program again, start a new
              generation beside the old, and stop the old one only when all of the new is ready
-  TERM, INT  stop: the workers get the stop signal and the drain timeout; a second INT kills
+  TERM, INT  stop: the workers get the stop signal and the drain timeout; a second INT kills;
+             --lame-duck comes before
   QUIT       stop at once, by SIGKILL
   TTIN, TTOU one worker more, one fewer
 

@@ -59,6 +59,7 @@ fn config(run: Run) -> Result<RunConfig, RunConfigError> {
         check_pace: CheckPace { interval: run.ready_interval, timeout: run.ready_probe_timeout },
         stop: run.stop_signal,
         drain_timeout: run.drain_timeout,
+        lame_duck: run.lame_duck,
         logs: run.logs,
         source: Source {
             command: run.command,

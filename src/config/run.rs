@@ -30,6 +30,8 @@ pub struct RunConfig {
     pub stop: StopSignals,
     /// How long they may take to drain.
     pub drain_timeout: Duration,
+    /// How long everything serves on after a stop was asked for.
+    pub lame_duck: Duration,
     /// Where their output leads; without it what is best for who reads ours.
     pub logs: Option<Logs>,
     /// What they run.

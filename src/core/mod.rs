@@ -25,6 +25,8 @@
 //! # Who decides when deciders disagree
 //!
 //! 1. A stop goes before everything: it ends a reload, empties the queue, and nothing starts after.
+//!    With a *lame duck* it does the first two at once and the last once that is over: until then
+//!    whoever sends work here can see that it ends, and what serves is restarted and repaired.
 //! 2. Serving goes before reloading: a reload that loses a worker is over, whoever is to blame.
 //! 3. What the operator asked for last about the number of workers holds for both fleets.
 //! 4. A worker's own word (`STOPPING=1`) frees its slot; it gets the drain's time, then the ladder.

@@ -204,6 +204,11 @@ pub enum Notice {
         /// What happened to it.
         what: SocketNotice,
     },
+    /// A stop was asked for, and begins with a time in which everything serves on.
+    LameDuck {
+        /// How long.
+        serves_on: Duration,
+    },
     /// Everything is asked to stop.
     Stopping {
         /// How many workers there are.
@@ -282,6 +287,7 @@ impl Notice {
             | Notice::ReloadBegins { .. }
             | Notice::ReloadCommitted { .. }
             | Notice::ReloadAborted { .. }
+            | Notice::LameDuck { .. }
             | Notice::Stopping { .. }
             | Notice::StoppingNow { .. } => None,
         }
@@ -303,6 +309,7 @@ impl Notice {
             | Notice::ReloadQueued { .. }
             | Notice::ReloadBegins { .. }
             | Notice::ReloadCommitted { .. }
+            | Notice::LameDuck { .. }
             | Notice::Stopping { .. } => Loudness::Info,
             Notice::Ended { .. }
             | Notice::NextSignal { .. }
@@ -355,15 +362,7 @@ impl fmt::Display for Notice {
                 write!(f, "{worker} outlives SIGKILL, a process of it hangs in the kernel; ")?;
                 write!(f, "giving it up")
             }
-            Notice::Wrapper { worker, wrapped } => {
-                let Wrapped { pid, name } = wrapped;
-                write!(f, "{worker}: process {pid} (`{name}`) holds the sockets, but LISTEN_PID ")?;
-                write!(
-                    f,
-                    "names another process, so a program that checks it will not take them; "
-                )?;
-                write!(f, "end the wrapper with `exec`, or with `shepherd exec -- COMMAND`")
-            }
+            Notice::Wrapper { worker, wrapped } => tell_wrapper(worker, wrapped, f),
             Notice::Serving { service, workers } => {
                 write!(f, "{service}: {} ready", Count(*workers, "worker", "workers"))
             }
@@ -407,6 +406,13 @@ impl fmt::Display for Notice {
                 }
             }
             Notice::Socket { socket, what } => what.tell(socket, f),
+            Notice::LameDuck { serves_on } => {
+                let time = Human(*serves_on);
+                write!(
+                    f,
+                    "stopping in {time}; until then everything serves on, and `/readyz` fails"
+                )
+            }
             Notice::Stopping { workers: 0, .. } => write!(f, "stopping; there is no worker"),
             Notice::Stopping { workers, kill_after } => {
                 write!(f, "stopping {}; ", Count(*workers, "worker", "workers"))?;
@@ -417,6 +423,13 @@ impl fmt::Display for Notice {
             }
         }
     }
+}
+
+fn tell_wrapper(worker: &WorkerName, wrapped: &Wrapped, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Wrapped { pid, name } = wrapped;
+    write!(f, "{worker}: process {pid} (`{name}`) holds the sockets, but LISTEN_PID ")?;
+    write!(f, "names another process, so a program that checks it will not take them; ")?;
+    write!(f, "end the wrapper with `exec`, or with `shepherd exec -- COMMAND`")
 }
 
 impl fmt::Display for WorkerName {

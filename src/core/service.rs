@@ -17,7 +17,7 @@ use super::fleet::Fleet;
 use super::ids::{GenerationId, RequestId, SlotId, WorkerId};
 use super::notice::{Next, Notice, Told, WorkerName};
 use super::policy::Policy;
-use super::reload::{Reload, ReloadStage};
+use super::reload::{Reload, ReloadCause, ReloadStage};
 use super::request::Response;
 use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
 use super::roster::Roster;
@@ -213,6 +213,17 @@ impl Service {
         };
         context.notice(Notice::NotScaled { service, why });
         Response::Refused(why)
+    }
+
+    /// A stop is near: what an operator wanted to serve next never will. A worker that ends is still
+    /// replaced, and so are those whose socket was bound anew.
+    pub fn give_up_reloads(&mut self, now: Time, context: &mut Context<'_>) {
+        if let Some(requests) = self.queued.take() {
+            context.respond(requests, &Response::Refused("everything is being stopped"));
+        }
+        if self.reload.as_ref().is_some_and(|reload| reload.cause == ReloadCause::Asked) {
+            self.abort(now, "everything is being stopped".to_owned(), None, context);
+        }
     }
 
     /// Gives up everything that was to come, closes the sockets and asks all workers to stop.

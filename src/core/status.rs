@@ -12,6 +12,8 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Whether everything is being stopped.
     pub stopping: bool,
+    /// How long everything serves on before the workers drain, if that is how it is being stopped.
+    pub lame_duck: Option<Duration>,
 }
 
 /// A service at one moment.
@@ -140,9 +142,12 @@ impl fmt::Display for ServiceStatus {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.stopping {
+        if self.stopping && self.lame_duck.is_none() {
             let left: usize = self.services.iter().map(|service| service.workers.len()).sum();
             return write!(f, "stopping: {left} workers left");
+        }
+        if self.stopping {
+            write!(f, "stopping soon: ")?;
         }
         for (index, service) in self.services.iter().enumerate() {
             if index > 0 {

@@ -31,6 +31,8 @@ pub struct Supervisor {
     /// How requests ended in single services, until the last service has said so.
     outcomes: Vec<(RequestId, Response)>,
     reloads: BTreeMap<RequestId, Pending>,
+    /// How long everything serves on once a stop was asked for.
+    lame_duck: Duration,
     told: Told,
 }
 
@@ -49,8 +51,18 @@ enum Phase {
     Stopping {
         requests: Vec<RequestId>,
         interrupted: bool,
+        stage: StopStage,
     },
     Finished,
+}
+
+/// How far a stop has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StopStage {
+    /// Everything serves on until then, so that whoever sends work here can see that it ends.
+    LameDuck { until: Time },
+    /// The services were told.
+    Draining,
 }
 
 /// What the service manager was last told.
@@ -87,10 +99,17 @@ impl Supervisor {
             actions: VecDeque::new(),
             outcomes: Vec::new(),
             reloads: BTreeMap::new(),
+            lame_duck: Duration::ZERO,
             told: Told::default(),
         };
         supervisor.settle(now);
         supervisor
+    }
+
+    /// From here on a stop begins with a lame duck of this length: it is announced at once, and
+    /// everything serves on for so long before the workers are asked to stop. Zero is none.
+    pub fn set_lame_duck(&mut self, time: Duration) {
+        self.lame_duck = time;
     }
 
     /// Tells the supervisor what happened.
@@ -139,6 +158,9 @@ impl Supervisor {
 
     /// Acts on every deadline that has come. Call it when [`Supervisor::next_deadline`] has passed.
     pub fn handle_timeout(&mut self, now: Time) {
+        if self.lame_until().is_some_and(|until| until <= now) {
+            self.drain(now);
+        }
         self.with_services(|service, context| service.handle_timeout(now, context));
         self.settle(now);
     }
@@ -151,7 +173,8 @@ impl Supervisor {
     /// When to call [`Supervisor::handle_timeout`] if nothing happens before, and why.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Time, Why)> {
-        self.services.values().map(Service::deadline).fold(None, earlier)
+        let lame_duck = self.lame_until().map(|until| (until, Why::LameDuck));
+        self.services.values().map(Service::deadline).fold(lame_duck, earlier)
     }
 
     /// What serves and what does not.
@@ -160,6 +183,7 @@ impl Supervisor {
         Status {
             services: self.services.values().map(|service| service.status(now)).collect(),
             stopping: self.phase != Phase::Running,
+            lame_duck: self.lame_until().map(|until| now.until(until)),
         }
     }
 
@@ -175,29 +199,42 @@ impl Supervisor {
             (Request::OneFewer, Phase::Running) => self.scale(id, Scale::OneFewer),
             (Request::Stop | Request::Interrupt, Phase::Running) => {
                 let interrupted = request == Request::Interrupt;
-                self.phase = Phase::Stopping { requests: vec![id], interrupted };
-                self.stop(now);
+                let until = now + self.lame_duck;
+                let stage = StopStage::LameDuck { until };
+                self.phase = Phase::Stopping { requests: vec![id], interrupted, stage };
+                if until > now {
+                    self.begin_lame_duck(now);
+                } else {
+                    self.drain(now);
+                }
             }
             (Request::StopNow, Phase::Running) => {
-                self.phase = Phase::Stopping { requests: vec![id], interrupted: true };
+                let stage = StopStage::Draining;
+                self.phase = Phase::Stopping { requests: vec![id], interrupted: true, stage };
                 self.kill(now);
             }
             (
                 Request::Stop | Request::Interrupt | Request::StopNow,
-                Phase::Stopping { requests, interrupted },
+                Phase::Stopping { requests, interrupted, stage },
             ) => {
                 let again = match request {
-                    Request::StopNow => true,
+                    Request::StopNow => {
+                        *stage = StopStage::Draining;
+                        true
+                    }
                     Request::Interrupt => std::mem::replace(interrupted, true),
                     Request::Stop | Request::Reload | Request::OneMore | Request::OneFewer => false,
                 };
+                let stage = *stage;
                 if requests.len() < WAITING_MAX {
                     requests.push(id);
                 } else {
                     self.respond(id, Response::Refused("too many wait for the stop already"));
                 }
-                if again {
-                    self.kill(now);
+                match stage {
+                    StopStage::LameDuck { .. } if again => self.drain(now),
+                    StopStage::Draining if again => self.kill(now),
+                    StopStage::LameDuck { .. } | StopStage::Draining => {}
                 }
             }
             (Request::Reload | Request::OneMore | Request::OneFewer, Phase::Stopping { .. }) => {
@@ -225,7 +262,28 @@ impl Supervisor {
         self.respond(id, response);
     }
 
-    fn stop(&mut self, now: Time) {
+    /// When a lame duck under way is over.
+    fn lame_until(&self) -> Option<Time> {
+        match self.phase {
+            Phase::Stopping { stage: StopStage::LameDuck { until }, .. } => Some(until),
+            Phase::Stopping { stage: StopStage::Draining, .. }
+            | Phase::Running
+            | Phase::Finished => None,
+        }
+    }
+
+    /// Everything serves on. What serves is still restarted and repaired; what was asked for and
+    /// would change it is off.
+    fn begin_lame_duck(&mut self, now: Time) {
+        self.notice(Notice::LameDuck { serves_on: self.lame_duck });
+        self.with_services(|service, context| service.give_up_reloads(now, context));
+    }
+
+    /// From here on the workers drain.
+    fn drain(&mut self, now: Time) {
+        if let Phase::Stopping { stage, .. } = &mut self.phase {
+            *stage = StopStage::Draining;
+        }
         let workers = self.workers_alive();
         let kill_after = self.stop_takes();
         self.notice(Notice::Stopping { workers, kill_after });
@@ -242,9 +300,9 @@ impl Supervisor {
     fn settle(&mut self, now: Time) {
         self.with_services(|service, context| service.settle(now, context));
         self.conclude_reloads();
-        self.announce();
+        self.announce(now);
         if self.workers_alive() == 0
-            && let Phase::Stopping { requests, .. } = &mut self.phase
+            && let Phase::Stopping { requests, stage: StopStage::Draining, .. } = &mut self.phase
         {
             for request in std::mem::take(requests) {
                 self.actions.push_back(Action::Respond(request, Response::Done));
@@ -273,7 +331,7 @@ impl Supervisor {
     }
 
     /// Tells the service manager what has changed since it was last told.
-    fn announce(&mut self) {
+    fn announce(&mut self, now: Time) {
         let mut services = self.services.values();
         let standing = if self.phase != Phase::Running {
             Standing::Down
@@ -290,15 +348,20 @@ impl Supervisor {
                 Standing::ComingUp => None,
                 Standing::Up => Some(Announcement::Ready),
                 Standing::Reloading => Some(Announcement::Reloading),
-                Standing::Down => Some(Announcement::Stopping(self.stop_takes() + STOP_SLACK)),
+                Standing::Down => {
+                    let lame_duck = self.lame_until().map(|until| now.until(until));
+                    let takes = lame_duck.unwrap_or_default().saturating_add(self.stop_takes());
+                    Some(Announcement::Stopping(takes.saturating_add(STOP_SLACK)))
+                }
             };
             self.actions.extend(announcement.map(Action::Announce));
         }
-        let status = if self.phase == Phase::Running {
-            let lines = self.services.values().map(|service| service.headline().to_string());
-            lines.collect::<Vec<_>>().join("; ")
-        } else {
+        let status = if self.phase != Phase::Running && self.lame_until().is_none() {
             format!("stopping: {} workers left", self.workers_alive())
+        } else {
+            let lines = self.services.values().map(|service| service.headline().to_string());
+            let soon = if self.phase == Phase::Running { "" } else { "stopping soon: " };
+            format!("{soon}{}", lines.collect::<Vec<_>>().join("; "))
         };
         if status != self.told.status {
             self.told.status.clone_from(&status);

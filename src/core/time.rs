@@ -67,6 +67,8 @@ pub enum Why {
     Kill,
     /// A broken socket is repaired, its holders are looked at, or its workers are replaced.
     Socket,
+    /// A stop's lame duck is over.
+    LameDuck,
     /// An empty slot's backoff, or the service's limit on restarts, ends.
     Restart,
 }

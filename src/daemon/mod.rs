@@ -201,8 +201,10 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     // Last, since it moves us and what comes before can fail.
     let cgroups = claim_cgroups(runtime_dir.name());
     let policy = policy(config, workers, service, &listeners);
+    let mut supervisor = Supervisor::new(clock::now(), vec![policy], seed());
+    supervisor.set_lame_duck(config.lame_duck);
     let parts = Parts {
-        supervisor: Supervisor::new(clock::now(), vec![policy], seed()),
+        supervisor,
         reactor,
         signals,
         runtime_dir,
