@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use super::args::Run;
 use super::{exit_code, fail};
 use crate::config::identity::Identity;
-use crate::config::run::{Name, RunConfig, RunConfigError, Source};
+use crate::config::run::{Name, RunConfig, RunConfigError};
+use crate::config::service::{ServiceConfig, Source};
 use crate::config::values;
 use crate::core::policy::CheckPace;
 use crate::daemon::{self, Ended, StartError};
@@ -13,8 +14,10 @@ use crate::daemon::{self, Ended, StartError};
 pub(super) fn main(run: Run) -> ExitCode {
     let config = match config(run) {
         Ok(config) => config,
-        Err(error) => {
-            fail(&error);
+        Err(errors) => {
+            for error in &errors {
+                fail(error);
+            }
             return ExitCode::from(exit_code::USAGE);
         }
     };
@@ -27,8 +30,10 @@ pub(super) fn main(run: Run) -> ExitCode {
         Err(error) => {
             fail(&error);
             match error {
-                StartError::Usage(_) => exit_code::USAGE,
-                StartError::Definition(_) | StartError::SocketAccess(_) => exit_code::CONFIGURATION,
+                StartError::Usage(_) if config.file.is_none() => exit_code::USAGE,
+                StartError::Usage(_)
+                | StartError::Definition { .. }
+                | StartError::SocketAccess(_) => exit_code::CONFIGURATION,
                 StartError::Bind(_) => exit_code::BIND,
                 StartError::Inherited(_)
                 | StartError::RuntimeDir(_)
@@ -41,17 +46,19 @@ pub(super) fn main(run: Run) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn config(run: Run) -> Result<RunConfig, RunConfigError> {
+fn config(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
     // Read here and not by the parser, whose messages show what they cannot read: it may be secret.
     let variables = run.variables.iter().map(|text| values::variable(text));
-    let variables = variables.collect::<Result<Vec<_>, _>>().map_err(RunConfigError::Variable)?;
+    let variables = variables
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| vec![RunConfigError::Variable(error)])?;
     let program = run.command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
     let name = match run.name {
         Some(name) => Name::Explicit(name),
         None => Name::Implicit(values::implicit_name(&program)),
     };
-    let config = RunConfig {
-        name,
+    let service = ServiceConfig {
+        name: name.as_str().to_owned(),
         workers: run.workers,
         sockets: run.listen,
         ready: run.ready,
@@ -59,8 +66,6 @@ fn config(run: Run) -> Result<RunConfig, RunConfigError> {
         check_pace: CheckPace { interval: run.ready_interval, timeout: run.ready_probe_timeout },
         stop: run.stop_signal,
         drain_timeout: run.drain_timeout,
-        lame_duck: run.lame_duck,
-        logs: run.logs,
         source: Source {
             command: run.command,
             directory: run.directory,
@@ -76,7 +81,16 @@ fn config(run: Run) -> Result<RunConfig, RunConfigError> {
                 limits: run.limits,
             },
         },
+        depends_on: Vec::new(),
+        bind_to: Vec::new(),
+    };
+    let config = RunConfig {
+        name,
+        services: vec![service],
+        lame_duck: run.lame_duck,
+        logs: run.logs,
         pid_file: run.pid_file,
+        file: None,
     };
     config.check()?;
     Ok(config)

@@ -2,6 +2,8 @@
 
 pub mod run;
 
+pub mod service;
+
 pub mod socket;
 
 pub mod socket_options;

@@ -1,43 +1,35 @@
-//! What `shepherd run` is to do, all values read and checked against each other. Plain data.
+//! What `shepherd run` is to do: the daemon, and its services checked against each other. Plain data.
 
-use std::ffi::OsString;
+use core::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use super::identity::Identity;
-use super::socket::SocketSpec;
-use super::values::{Logs, StopSignals, ValueError, Workers};
-use crate::core::policy::{CheckPace, ReadyWhen};
+use super::service::{ServiceConfig, ServiceMistake, Spelling};
+use super::socket::Address;
+use super::values::{Logs, ValueError};
 
-/// One service, and what belongs to the daemon around it.
+/// The most services of one daemon: more than anybody has written into one file, and few enough that
+/// what is looked at for each of them at every event stays short.
+pub const SERVICES_MAX: usize = 256;
+
+/// A daemon, and the services that it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunConfig {
-    /// The service's name and the daemon's.
+    /// The daemon's name.
     pub name: Name,
-    /// How many workers.
-    pub workers: Workers,
-    /// What they serve on, in order.
-    pub sockets: Vec<SocketSpec>,
-    /// What counts as ready.
-    pub ready: ReadyWhen,
-    /// How long they may take to be.
-    pub ready_timeout: Duration,
-    /// How often they are probed, where a probe is what counts.
-    pub check_pace: CheckPace,
-    /// How they are asked to stop.
-    pub stop: StopSignals,
-    /// How long they may take to drain.
-    pub drain_timeout: Duration,
+    /// Its services, in the order in which they were written.
+    pub services: Vec<ServiceConfig>,
     /// How long everything serves on after a stop was asked for.
     pub lame_duck: Duration,
-    /// Where their output leads; without it what is best for who reads ours.
+    /// Where the workers' output leads; without it what is best for who reads ours.
     pub logs: Option<Logs>,
-    /// What they run.
-    pub source: Source,
     /// Where our pid is written.
     pub pid_file: Option<PathBuf>,
+    /// The file that all this was read from; none where it was the command line.
+    pub file: Option<PathBuf>,
 }
 
 /// A name, and whether the user insists on it.
@@ -45,7 +37,7 @@ pub struct RunConfig {
 pub enum Name {
     /// Asked for; when it is taken, that is an error.
     Explicit(String),
-    /// Taken from the program; when it is taken, it is varied.
+    /// Taken from the program or the file; when it is taken, it is varied.
     Implicit(String),
 }
 
@@ -59,83 +51,241 @@ impl Name {
     }
 }
 
-/// What a service runs, as the user gave it. It is read at start and again at each reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// The program, and its arguments.
-    pub command: Vec<OsString>,
-    /// Where it runs; our own directory without it.
-    pub directory: Option<PathBuf>,
-    /// Variables from the command line; they win over everything.
-    pub variables: Vec<(String, String)>,
-    /// Files of variables; a later one wins over an earlier one, and all over what we inherited.
-    pub env_files: Vec<PathBuf>,
-    /// As whom, and within which limits.
-    pub identity: Identity,
-}
-
 /// Values that are right alone and wrong together.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RunConfigError {
-    /// Nothing could ever be seen.
-    #[error(
-        "`--ready listen` waits for a worker on its socket, but there is none; add `-p SOCKET`, or use `--ready notify` or `alive:D`"
-    )]
-    NoSocketToWaitOn,
-    /// Nothing could ever be connected to.
-    #[error(
-        "`--ready {0}` connects to the first TCP or unix socket, but there is none; add `-p SOCKET`, or use `--ready notify` or `exec:COMMAND`"
-    )]
-    NoSocketToConnectTo(&'static str),
+    /// There is nothing to run.
+    #[error("there is no service; add one under `services`")]
+    NoService,
+    /// More than a daemon can have.
+    #[error("{0} services are more than the {SERVICES_MAX} that one daemon can have")]
+    TooManyServices(usize),
+    /// Two services of one name would be told apart by nobody.
+    #[error("there are two services of the name `{0}`; rename one of them")]
+    SameName(String),
+    /// A service is wrong by itself; the only one of a command line needs no name.
+    #[error("{}{}", of(service, *spelling), mistake.told(*spelling))]
+    Service {
+        /// Which one.
+        service: String,
+        /// How it was written.
+        spelling: Spelling,
+        /// What is wrong.
+        mistake: ServiceMistake,
+    },
     /// A variable of the command line.
     #[error("cannot use `--env`: {0}")]
     Variable(ValueError),
-    /// It would always be late.
+    /// A socket can belong to one service only.
     #[error(
-        "`--ready alive:{alive:?}` is not shorter than `--ready-timeout {timeout:?}`, so no worker could get ready; raise the timeout"
+        "services `{first}` and `{second}` both listen on `{socket}`; a socket belongs to one \
+         service, so give one of them another address"
     )]
-    AlwaysLate {
-        /// How long a worker is to be alive.
-        alive: Duration,
-        /// When it is late.
-        timeout: Duration,
+    SameSocket {
+        /// Where, as the second has it.
+        socket: String,
+        /// Who has it.
+        first: String,
+        /// Who wants it too.
+        second: String,
     },
-    /// More than a worker can be given.
-    #[error("{0} sockets are more than the {SOCKETS_MAX} that a worker can be given")]
-    TooManySockets(usize),
-    /// Two sockets of one name would be told apart by nobody.
-    #[error("the name `{0}` is given to two sockets; names tell sockets apart")]
-    SameName(String),
+    /// It would wait for ever.
+    #[error(
+        "service `{service}` depends on `{missing}`, and there is no such service{}",
+        did_you_mean(nearest.as_deref())
+    )]
+    NoSuchService {
+        /// Who depends.
+        service: String,
+        /// On whom.
+        missing: String,
+        /// The service whose name is nearest to it.
+        nearest: Option<String>,
+    },
+    /// Each would wait for the next.
+    #[error(
+        "services depend on each other in a circle: {}; none of them could start, so take one of \
+         these dependencies away",
+        circle(.0)
+    )]
+    Circle(Vec<String>),
 }
 
-/// The most sockets of one service: as many as fit into one message of descriptors.
-pub const SOCKETS_MAX: usize = 253;
+fn of(service: &str, spelling: Spelling) -> String {
+    match spelling {
+        Spelling::Options => String::new(),
+        Spelling::Keys => format!("service `{service}`: "),
+    }
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}
+
+fn circle(names: &[String]) -> String {
+    let names: Vec<String> =
+        names.iter().chain(names.first()).map(|name| format!("`{name}`")).collect();
+    names.join(" needs ")
+}
 
 impl RunConfig {
+    /// How the user wrote it.
+    #[must_use]
+    pub fn spelling(&self) -> Spelling {
+        if self.file.is_some() { Spelling::Keys } else { Spelling::Options }
+    }
+
+    /// A service by its name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&ServiceConfig> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
     /// Checks the values against each other.
     ///
     /// # Errors
     ///
-    /// The first thing that cannot be.
-    pub fn check(&self) -> Result<(), RunConfigError> {
-        if self.sockets.len() > SOCKETS_MAX {
-            return Err(RunConfigError::TooManySockets(self.sockets.len()));
+    /// Everything that cannot be, services by themselves first.
+    pub fn check(&self) -> Result<(), Vec<RunConfigError>> {
+        let mut errors = Vec::new();
+        match self.services.len() {
+            0 => errors.push(RunConfigError::NoService),
+            1..=SERVICES_MAX => {}
+            count => errors.push(RunConfigError::TooManyServices(count)),
         }
-        let mut names: Vec<&str> =
-            self.sockets.iter().filter_map(|socket| Some(socket.name.as_ref()?.as_str())).collect();
-        names.sort_unstable();
-        if let Some(&[name, _]) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(RunConfigError::SameName(name.to_owned()));
-        }
-        match &self.ready {
-            &ReadyWhen::Alive(alive) if alive >= self.ready_timeout => {
-                Err(RunConfigError::AlwaysLate { alive, timeout: self.ready_timeout })
+        let spelling = self.spelling();
+        for service in &self.services {
+            for mistake in service.check().err().into_iter().flatten() {
+                let service = service.name.clone();
+                errors.push(RunConfigError::Service { service, spelling, mistake });
             }
-            ReadyWhen::Alive(_)
-            | ReadyWhen::Auto
-            | ReadyWhen::Notify
-            | ReadyWhen::Listen
-            | ReadyWhen::Check(_) => Ok(()),
         }
+        errors.extend(self.same_names());
+        errors.extend(self.same_sockets());
+        errors.extend(self.missing());
+        errors.extend(self.circle().map(RunConfigError::Circle));
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    fn same_names(&self) -> impl Iterator<Item = RunConfigError> {
+        let mut seen = BTreeSet::new();
+        let names = self.services.iter().map(|service| service.name.as_str());
+        let twice: BTreeSet<&str> = names.filter(|name| !seen.insert(*name)).collect();
+        twice.into_iter().map(|name| RunConfigError::SameName(name.to_owned()))
+    }
+
+    /// Only what is certain to be one address: what else stands in each other's way is found when it
+    /// is bound.
+    fn same_sockets(&self) -> Vec<RunConfigError> {
+        let mut errors = Vec::new();
+        for (index, second) in self.services.iter().enumerate() {
+            for socket in &second.sockets {
+                let has_it = |first: &&ServiceConfig| {
+                    first.sockets.iter().any(|other| {
+                        other.transport == socket.transport
+                            && is_same(&other.address, &socket.address)
+                    })
+                };
+                if let Some(first) = self.services.iter().take(index).find(has_it) {
+                    errors.push(RunConfigError::SameSocket {
+                        socket: socket.place(),
+                        first: first.name.clone(),
+                        second: second.name.clone(),
+                    });
+                }
+            }
+        }
+        errors
+    }
+
+    fn missing(&self) -> Vec<RunConfigError> {
+        let names: BTreeSet<&str> = self.services.iter().map(|it| it.name.as_str()).collect();
+        let mut errors = Vec::new();
+        for service in &self.services {
+            for missing in service.needs().filter(|name| !names.contains(name)) {
+                let others = names.iter().copied().filter(|name| *name != service.name);
+                errors.push(RunConfigError::NoSuchService {
+                    service: service.name.clone(),
+                    missing: missing.to_owned(),
+                    nearest: nearest(missing, others).map(str::to_owned),
+                });
+            }
+        }
+        errors
+    }
+
+    /// Services that need each other, each the next and the last the first, if there are some.
+    fn circle(&self) -> Option<Vec<String>> {
+        // Those that need nobody who is left are taken away, until none is: who remains is in a
+        // circle or needs one.
+        let mut left: BTreeMap<&str, &ServiceConfig> =
+            self.services.iter().map(|service| (service.name.as_str(), service)).collect();
+        loop {
+            let free: Vec<&str> = left
+                .iter()
+                .filter(|(_, service)| !service.needs().any(|name| left.contains_key(name)))
+                .map(|(&name, _)| name)
+                .collect();
+            if free.is_empty() {
+                break;
+            }
+            for name in free {
+                left.remove(name);
+            }
+        }
+        // Each has one that it needs among them, so that going there leads into the circle.
+        let mut path: Vec<&str> = Vec::new();
+        let mut at = *left.keys().next()?;
+        while !path.contains(&at) {
+            path.push(at);
+            at = left.get(at)?.needs().find(|name| left.contains_key(name))?;
+        }
+        let begins = path.iter().position(|&name| name == at)?;
+        Some(path.iter().skip(begins).map(|&name| name.to_owned()).collect())
     }
 }
+
+/// The name that is nearest, where one is near: one slip away, or much the same.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let slips = |other: &str| strsim::damerau_levenshtein(other, name);
+    let near = |other: &&str| {
+        let one_slip = slips(other) <= 1 && name.len() > 1;
+        one_slip || strsim::jaro_winkler(other, name) > 0.8
+    };
+    names.filter(near).min_by_key(|other| slips(other))
+}
+
+/// Whether two addresses are certain to be one. Port 0 is another each time.
+fn is_same(a: &Address, b: &Address) -> bool {
+    match (a, b) {
+        (Address::Port(0) | Address::Localhost(0), _)
+        | (_, Address::Port(0) | Address::Localhost(0)) => false,
+        (Address::Port(port), Address::Ip(ip)) | (Address::Ip(ip), Address::Port(port)) => {
+            ip.port() == *port && ip.is_ipv6() && ip.ip().is_unspecified()
+        }
+        (Address::Localhost(port), Address::Ip(ip))
+        | (Address::Ip(ip), Address::Localhost(port)) => {
+            ip.port() == *port && (ip.ip() == Ipv4Addr::LOCALHOST || ip.ip() == Ipv6Addr::LOCALHOST)
+        }
+        (Address::Ip(a), Address::Ip(b)) => a == b && a.port() != 0,
+        (Address::Port(a), Address::Port(b)) | (Address::Localhost(a), Address::Localhost(b)) => {
+            a == b
+        }
+        (Address::Unix(a), Address::Unix(b)) => a == b,
+        (Address::Abstract(a), Address::Abstract(b)) => a == b,
+        (Address::Port(_), Address::Localhost(_) | Address::Unix(_) | Address::Abstract(_))
+        | (Address::Localhost(_), Address::Port(_) | Address::Unix(_) | Address::Abstract(_))
+        | (Address::Ip(_), Address::Unix(_) | Address::Abstract(_))
+        | (
+            Address::Unix(_),
+            Address::Port(_) | Address::Ip(_) | Address::Localhost(_) | Address::Abstract(_),
+        )
+        | (
+            Address::Abstract(_),
+            Address::Port(_) | Address::Ip(_) | Address::Localhost(_) | Address::Unix(_),
+        ) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

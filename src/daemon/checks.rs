@@ -62,7 +62,7 @@ impl Daemon {
         let Some(handles) = self.workers.get(&worker) else {
             return;
         };
-        let Some(check) = self.parts.checks.get(&handles.service).cloned() else {
+        let Some(check) = self.parts.services.checks.get(&handles.service).cloned() else {
             return;
         };
         match check {
@@ -132,8 +132,8 @@ impl Daemon {
         let Handles { service, slot, generation, .. } =
             self.workers.get(&worker).ok_or_else(missing)?;
         let definition =
-            self.parts.definitions.get(&(*service, *generation)).ok_or_else(missing)?;
-        let name = self.parts.names.get(service).map(String::as_str).unwrap_or_default();
+            self.parts.services.definitions.get(&(*service, *generation)).ok_or_else(missing)?;
+        let name = self.parts.services.names.get(service).map(String::as_str).unwrap_or_default();
         let mut environment = perform::environment(definition, name, worker, *slot, *generation);
         for (name, value) in variables {
             environment.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec());

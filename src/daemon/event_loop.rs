@@ -6,15 +6,12 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::run::Source;
 use crate::core::Supervisor;
 use crate::core::event::{Event, Exit, SpawnFailure, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
-use crate::core::policy::Check;
 use crate::core::request::Request;
 use crate::os::cgroup::{Cgroups, Events};
 use crate::os::clock;
-use crate::os::definition::Definition;
 use crate::os::limits::OpenFiles;
 use crate::os::listeners::Listener;
 use crate::os::notify_socket::NotifySocket;
@@ -31,6 +28,7 @@ use crate::protocol::notify;
 
 use super::checks::Checks;
 use super::output::Output;
+use super::services::Services;
 
 /// How many messages of one worker are read in a turn: a flood cannot starve the others.
 const MESSAGES_MAX: usize = 16;
@@ -49,12 +47,7 @@ pub(super) struct Parts {
     pub(super) listeners: BTreeMap<MemberId, Listener>,
     /// Where the kernel gives us none, paths are looked at whenever a worker becomes ready or ends.
     pub(super) path_watch: Option<PathWatch>,
-    pub(super) names: BTreeMap<ServiceId, String>,
-    pub(super) sources: BTreeMap<ServiceId, Source>,
-    /// How workers are checked, where a check is what makes them ready.
-    pub(super) checks: BTreeMap<ServiceId, Check>,
-    /// Generations that are the same program share one.
-    pub(super) definitions: BTreeMap<(ServiceId, GenerationId), Rc<Definition>>,
+    pub(super) services: Services,
 }
 
 /// The daemon: one table for each kind of thing that the core knows by id.
@@ -394,7 +387,8 @@ impl Daemon {
             return;
         };
         handles.complaints = handles.complaints.saturating_add(1);
-        let name = self.parts.names.get(&handles.service).map(String::as_str).unwrap_or_default();
+        let name =
+            self.parts.services.names.get(&handles.service).map(String::as_str).unwrap_or_default();
         match handles.complaints {
             1..COMPLAINTS_MAX => tracing::warn!("worker {worker} ({name}) {what}"),
             COMPLAINTS_MAX => {
@@ -463,7 +457,7 @@ impl Daemon {
             let key = (handles.service, handles.generation);
             let outcome = spawning.reader.outcome();
             self.parts.reactor.remove(&spawning.outcome);
-            let definition = self.parts.definitions.get(&key).map(Rc::as_ref);
+            let definition = self.parts.services.definitions.get(&key).map(Rc::as_ref);
             let reason = super::perform::explain(outcome, how, definition);
             if matches!(outcome, Outcome::Failed(Stage::Cgroup, _)) {
                 self.give_up_cgroups(&reason);

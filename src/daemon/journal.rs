@@ -30,7 +30,7 @@ pub(super) fn begin(stdio: &'static Stdio) {
 }
 
 /// The first lines: who we are and what we listen on.
-pub(super) fn started(name: &str, listeners: &[Listener]) {
+pub(super) fn started<'a>(name: &str, listeners: impl Iterator<Item = &'a Listener>) {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!("shepherd {version} is running as `{name}`, pid {}", std::process::id());
     for listener in listeners {

@@ -1,5 +1,7 @@
 //! The daemon: everything that `run` needs is made ready or nothing is, and then the loop runs.
 
+mod services;
+
 mod event_loop;
 
 mod perform;
@@ -14,24 +16,20 @@ mod output;
 
 mod capture;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use thiserror::Error;
 
-use crate::config::run::{Name, RunConfig, RunConfigError, SOCKETS_MAX};
-use crate::config::socket::Transport;
+use crate::config::run::{Name, RunConfig, RunConfigError};
+use crate::config::service::{ServiceConfig, Spelling};
 use crate::config::text::one_line;
-use crate::config::values::{Logs, Workers};
+use crate::config::values::Logs;
 use crate::core::Supervisor;
-use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
-use crate::core::policy::{Check, Policy, ReadyWhen, Socket};
 use crate::os::cgroup::Cgroups;
-use crate::os::definition::{self, DefinitionError};
+use crate::os::definition::DefinitionError;
 use crate::os::inherited::{self, InheritedError};
-use crate::os::listeners::{self, BindError, Bound, Listener};
+use crate::os::listeners::{BindError, Listener};
 use crate::os::path_watch::PathWatch;
 use crate::os::pid_file::PidFile;
 use crate::os::proc::{self, View};
@@ -44,10 +42,7 @@ use crate::os::{clock, limits};
 
 use event_loop::{Daemon, Parts, Token};
 use output::Output;
-
-/// How many workers may be on their way to their program at a time: enough to keep many processors
-/// busy, and few enough that a turn of the loop, at about a millisecond a start, stays short.
-const LAUNCHING_MAX: u32 = 32;
+use services::{Services, Sockets};
 
 /// The process, its notification socket, how its start fares, its two streams of output, its cgroup.
 const DESCRIPTORS_PER_WORKER: u64 = 6;
@@ -62,8 +57,13 @@ pub enum StartError {
     #[error("{0}")]
     Usage(#[from] RunConfigError),
     /// What it should run cannot be run.
-    #[error("{0}")]
-    Definition(#[from] DefinitionError),
+    #[error("{}{error}", of(service.as_deref()))]
+    Definition {
+        /// Whose, where there may be several.
+        service: Option<String>,
+        /// What is wrong.
+        error: DefinitionError,
+    },
     /// What a service manager handed over cannot be used.
     #[error("{0}")]
     Inherited(#[from] InheritedError),
@@ -99,6 +99,10 @@ pub enum StartError {
     },
 }
 
+fn of(service: Option<&str>) -> String {
+    service.map(|name| format!("service `{name}`: ")).unwrap_or_default()
+}
+
 impl From<BindError> for StartError {
     fn from(error: BindError) -> StartError {
         match error {
@@ -117,7 +121,7 @@ pub enum Ended {
     LeftBehind(usize),
 }
 
-/// Runs one service until it is asked to stop.
+/// Runs the services until they are asked to stop.
 ///
 /// # Errors
 ///
@@ -128,7 +132,8 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let handed_over = inherited::take()?;
     let stdio = stdio();
     journal::begin(stdio);
-    let workers = workers(config.workers);
+    let all_workers = |service: &ServiceConfig| services::workers(service.workers);
+    let workers = config.services.iter().map(all_workers).sum();
     let needed = descriptors_needed(workers);
     let open_files =
         limits::raise_open_files(needed).map_err(system("read the limit on open files"))?;
@@ -141,54 +146,42 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         reactor.add(watch, Token::Paths.encode()).map_err(system("watch for paths"))?;
     }
     let logs = config.logs.unwrap_or_else(|| logs_for(stdio));
-    let output = Output::new(logs, stdio, label_width(config.name.as_str(), workers))
-        .map_err(system("watch descriptors"))?;
+    let output =
+        Output::new(logs, stdio, label_width(config)).map_err(system("watch descriptors"))?;
     if proc::view() == View::Missing {
         return Err(StartError::NoProc);
     }
     let before = processes::children_before();
     processes::become_subreaper().map_err(system("become a subreaper"))?;
 
-    // Handed-over sockets can be all there are, so this is known only here.
-    if config.ready == ReadyWhen::Listen && config.sockets.is_empty() && handed_over.is_empty() {
-        return Err(RunConfigError::NoSocketToWaitOn.into());
-    }
-    let service = ServiceId(0);
-    let definition = definition::read(&config.source)?;
+    let services = Services::read(config)?;
     let (name, name_is) = match &config.name {
         Name::Explicit(name) => (name, NameIs::Explicit),
         Name::Implicit(name) => (name, NameIs::Implicit),
     };
-    let runtime_dir =
-        RuntimeDir::claim(name, name_is, &|path| definition.identity.may_enter(path))?;
-    let Bound { listeners, unused, warnings } = listeners::bind_all(&config.sockets, handed_over)?;
-    if let Some(ready) = connects(&config.ready)
-        && !listeners.iter().any(|listener| listener.transport == Transport::Stream)
-    {
-        listeners.into_iter().for_each(Listener::close);
-        return Err(RunConfigError::NoSocketToConnectTo(ready).into());
-    }
-    if listeners.len() > SOCKETS_MAX {
-        let count = listeners.len();
-        listeners.into_iter().for_each(Listener::discard);
-        return Err(RunConfigError::TooManySockets(count).into());
-    }
+    let runtime_dir = RuntimeDir::claim(name, name_is, &|path| services.may_enter(path))?;
+    let (policies, sockets) = services::bind(config, handed_over)?;
+    let Sockets { listeners, unused, warnings } = sockets;
     let pid_file = match config.pid_file.as_deref().map(PidFile::write).transpose() {
         Ok(pid_file) => pid_file,
         Err(error) => {
-            listeners.into_iter().for_each(Listener::discard);
+            listeners.into_values().for_each(Listener::discard);
             let path = config.pid_file.clone().unwrap_or_default();
             return Err(StartError::PidFile { path, error });
         }
     };
 
-    journal::started(runtime_dir.name(), &listeners);
+    journal::started(runtime_dir.name(), listeners.values());
     for warning in warnings {
         tracing::warn!("{}", one_line(&warning.to_string()));
     }
     for socket in unused {
+        let nobody = match config.spelling() {
+            Spelling::Options => "no `-p`",
+            Spelling::Keys => "no service",
+        };
         tracing::warn!(
-            "socket {socket} was handed over, but no `-p` asks for it; closing our copy"
+            "socket {socket} was handed over, but {nobody} asks for it; closing our copy"
         );
     }
     if open_files.ours < needed {
@@ -200,8 +193,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     }
     // Last, since it moves us and what comes before can fail.
     let cgroups = claim_cgroups(runtime_dir.name());
-    let policy = policy(config, workers, service, &listeners);
-    let mut supervisor = Supervisor::new(clock::now(), vec![policy], seed());
+    let mut supervisor = Supervisor::new(clock::now(), policies, seed());
     supervisor.set_lame_duck(config.lame_duck);
     let parts = Parts {
         supervisor,
@@ -210,12 +202,9 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         runtime_dir,
         open_files: open_files.before,
         cgroups,
-        listeners: (0..).map(MemberId).zip(listeners).collect(),
+        listeners,
         path_watch,
-        names: BTreeMap::from([(service, name.clone())]),
-        sources: BTreeMap::from([(service, config.source.clone())]),
-        checks: config.ready.check().map(|check| (service, check.clone())).into_iter().collect(),
-        definitions: BTreeMap::from([((service, GenerationId(1)), Rc::new(definition))]),
+        services,
     };
     let cgroups = Daemon::new(parts, output).run();
     drop(pid_file);
@@ -236,8 +225,12 @@ fn logs_for(stdio: &Stdio) -> Logs {
 }
 
 /// As long as the longest label: `web.9` for ten workers.
-fn label_width(name: &str, workers: u32) -> usize {
-    format!("{name}.{}", workers.saturating_sub(1)).len()
+fn label_width(config: &RunConfig) -> usize {
+    let label = |service: &ServiceConfig| {
+        let last = services::workers(service.workers).saturating_sub(1);
+        format!("{}.{last}", service.name).len()
+    };
+    config.services.iter().map(label).max().unwrap_or_default()
 }
 
 /// Says how processes are told to be a worker's, and what cannot be told.
@@ -270,51 +263,10 @@ fn claim_cgroups(name: &str) -> Option<Cgroups> {
     claimed.ok()
 }
 
-/// The name of what makes workers ready, if that is a probe that connects to a socket.
-fn connects(ready: &ReadyWhen) -> Option<&'static str> {
-    match ready {
-        ReadyWhen::Check(Check::Tcp) => Some("tcp"),
-        ReadyWhen::Check(Check::Http(_)) => Some("http"),
-        ReadyWhen::Auto
-        | ReadyWhen::Notify
-        | ReadyWhen::Listen
-        | ReadyWhen::Alive(_)
-        | ReadyWhen::Check(Check::Exec(_)) => None,
-    }
-}
-
-fn workers(wanted: Workers) -> u32 {
-    match wanted {
-        Workers::Count(count) => count,
-        Workers::Auto => limits::processors_for_us(),
-        Workers::Max => limits::processors_online(),
-    }
-}
-
 /// How many descriptors we may come to hold: those of as many workers again while a reload has two
 /// generations, and what we need for ourselves.
 fn descriptors_needed(workers: u32) -> u64 {
     u64::from(workers) * DESCRIPTORS_PER_WORKER * 2 + DESCRIPTORS_OURS
-}
-
-fn policy(config: &RunConfig, workers: u32, service: ServiceId, listeners: &[Listener]) -> Policy {
-    let processors = limits::processors_for_us();
-    Policy {
-        service,
-        name: config.name.as_str().to_owned(),
-        workers,
-        sockets: (0..)
-            .map(SocketId)
-            .zip(listeners)
-            .map(|(id, listener)| Socket { id, name: listener.label() })
-            .collect(),
-        ready: config.ready.clone(),
-        ready_timeout: config.ready_timeout,
-        check_pace: config.check_pace,
-        stop: config.stop.ladder(config.drain_timeout),
-        starting_max: processors,
-        launching_max: LAUNCHING_MAX,
-    }
 }
 
 /// Something that differs from daemon to daemon, for the jitter.

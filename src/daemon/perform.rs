@@ -49,7 +49,7 @@ impl Daemon {
             Action::KillTree(worker) => self.kill_tree(worker),
             Action::Close(member) => self.close_member(member),
             Action::Forget { service, generation } => {
-                self.parts.definitions.remove(&(service, generation));
+                self.parts.services.definitions.remove(&(service, generation));
             }
             // Requests come by signal, and nobody waits at the other end of one; the notices have
             // said what came of it.
@@ -68,17 +68,17 @@ impl Daemon {
         generation: GenerationId,
         like: Option<GenerationId>,
     ) {
-        let kept = like.and_then(|like| self.parts.definitions.get(&(service, like)));
+        let kept = like.and_then(|like| self.parts.services.definitions.get(&(service, like)));
         if let Some(definition) = kept.map(Rc::clone) {
-            self.parts.definitions.insert((service, generation), definition);
+            self.parts.services.definitions.insert((service, generation), definition);
             return self.events.push_back(Event::Prepared { service, generation });
         }
-        let Some(source) = self.parts.sources.get(&service) else {
+        let Some(source) = self.parts.services.sources.get(&service) else {
             return;
         };
         let event = match definition::read(source) {
             Ok(definition) => {
-                self.parts.definitions.insert((service, generation), Rc::new(definition));
+                self.parts.services.definitions.insert((service, generation), Rc::new(definition));
                 Event::Prepared { service, generation }
             }
             Err(error) => Event::PrepareFailed { service, generation, reason: error.to_string() },
@@ -106,6 +106,7 @@ impl Daemon {
         let Spawn { worker, service, generation, ref members, .. } = *order;
         let definition = self
             .parts
+            .services
             .definitions
             .get(&(service, generation))
             .ok_or_else(|| ("finding its definition", io::ErrorKind::NotFound.into()))?;
@@ -118,7 +119,7 @@ impl Daemon {
         let listeners: Vec<&Listener> = given.iter().map(|(_, listener)| *listener).collect();
         let names: Vec<Option<String>> =
             listeners.iter().map(|listener| listener.name.clone()).collect();
-        let service_name = self.parts.names.get(&service).cloned().unwrap_or_default();
+        let service_name = self.parts.services.names.get(&service).cloned().unwrap_or_default();
         let owner = definition.identity.owner();
         let captures = self.output.captures();
         let pipes = captures.then(|| Ok([Pipe::new(owner)?, Pipe::new(owner)?])).transpose();

@@ -23,7 +23,7 @@ use super::identity::{Identity, IdentityError};
 use super::limits::{self, LimitError};
 use crate::config::env_file::{self, EnvFileError};
 use crate::config::identity::Limit;
-use crate::config::run::Source;
+use crate::config::service::Source;
 use crate::protocol::listen_fds;
 use program::{Search, in_the_way};
 

@@ -42,6 +42,8 @@ const LOCALHOST_TRIES_MAX: u32 = 16;
 pub struct Bound {
     /// In the order of the specifications; one may have several.
     pub listeners: Vec<Listener>,
+    /// How many of them each specification has.
+    pub each: Vec<usize>,
     /// Handed over, and asked for by none. Dropping one closes it.
     pub unused: Vec<Inherited>,
     /// What is not as it was asked for, though everything works.
@@ -81,14 +83,15 @@ pub fn bind_all(specs: &[SocketSpec], inherited: Vec<Inherited>) -> Result<Bound
     // Before anything is bound.
     let wanted = specs.iter().map(Wanted::new).collect::<Result<Vec<_>, _>>()?;
     let mut listeners = Vec::new();
+    let mut each = Vec::with_capacity(wanted.len());
     let mut warnings = Vec::new();
     let result = if wanted.is_empty() {
         use_all(inherited, &mut listeners)
     } else {
-        fill(&wanted, inherited, &mut listeners, &mut warnings)
+        fill(&wanted, inherited, &mut listeners, &mut each, &mut warnings)
     };
     match result {
-        Ok(unused) => Ok(Bound { listeners, unused, warnings }),
+        Ok(unused) => Ok(Bound { listeners, each, unused, warnings }),
         Err(error) => {
             listeners.into_iter().for_each(Listener::discard);
             Err(error)
@@ -145,6 +148,7 @@ fn fill(
     wanted: &[Wanted<'_>],
     mut unused: Vec<Inherited>,
     listeners: &mut Vec<Listener>,
+    each: &mut Vec<usize>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Inherited>, BindError> {
     let limits = Limits::read();
@@ -191,6 +195,7 @@ fn fill(
         if spec.options.reuse_port {
             warnings.extend(sharers(spec, first, listeners)?);
         }
+        each.push(listeners.len() - first);
     }
     Ok(unused)
 }

@@ -1,0 +1,162 @@
+//! What one service is to be, all values read and checked against each other. Plain data.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::identity::Identity;
+use super::socket::SocketSpec;
+use super::values::{StopSignals, Workers};
+use crate::core::policy::{CheckPace, ReadyWhen};
+
+/// The most sockets of one service: as many as fit into one message of descriptors.
+pub const SOCKETS_MAX: usize = 253;
+
+/// A service: its workers, the sockets that they share, and what it needs of other services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Its name, which no other service of the daemon has.
+    pub name: String,
+    /// How many workers.
+    pub workers: Workers,
+    /// What they serve on, in order.
+    pub sockets: Vec<SocketSpec>,
+    /// What counts as ready.
+    pub ready: ReadyWhen,
+    /// How long they may take to be.
+    pub ready_timeout: Duration,
+    /// How often they are probed, where a probe is what counts.
+    pub check_pace: CheckPace,
+    /// How they are asked to stop.
+    pub stop: StopSignals,
+    /// How long they may take to drain.
+    pub drain_timeout: Duration,
+    /// What they run.
+    pub source: Source,
+    /// The services that must have been ready once before it starts, by name.
+    pub depends_on: Vec<String>,
+    /// The same, and it stops and starts again with them.
+    pub bind_to: Vec<String>,
+}
+
+/// What a service runs, as the user gave it. It is read at start and again at each reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The program, and its arguments.
+    pub command: Vec<OsString>,
+    /// Where it runs; our own directory without it.
+    pub directory: Option<PathBuf>,
+    /// Variables from the command line; they win over everything.
+    pub variables: Vec<(String, String)>,
+    /// Files of variables; a later one wins over an earlier one, and all over what we inherited.
+    pub env_files: Vec<PathBuf>,
+    /// As whom, and within which limits.
+    pub identity: Identity,
+}
+
+/// Values of one service that are right alone and wrong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceMistake {
+    /// Nothing could ever be seen.
+    NoSocketToWaitOn,
+    /// Nothing could ever be connected to, by the probe of this name.
+    NoSocketToConnectTo(&'static str),
+    /// It would always be late.
+    AlwaysLate {
+        /// How long a worker is to be alive.
+        alive: Duration,
+        /// When it is late.
+        timeout: Duration,
+    },
+    /// More than a worker can be given.
+    TooManySockets(usize),
+    /// Two sockets of one name would be told apart by nobody.
+    SameName(String),
+}
+
+/// How the user wrote the configuration, and is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// As options of the command line: `--ready listen`.
+    Options,
+    /// As keys of a file: `ready: listen`.
+    Keys,
+}
+
+impl ServiceMistake {
+    /// What is wrong and what to do about it, in the words in which it was written.
+    #[must_use]
+    pub fn told(&self, spelling: Spelling) -> String {
+        let (key, mark, socket) = match spelling {
+            Spelling::Options => ("--", " ", "add `-p SOCKET`"),
+            Spelling::Keys => ("", ": ", "add one to `listen`"),
+        };
+        match self {
+            ServiceMistake::NoSocketToWaitOn => format!(
+                "`{key}ready{mark}listen` waits for a worker on its socket, but there is none; \
+                 {socket}, or use `{key}ready{mark}notify` or `alive:D`"
+            ),
+            ServiceMistake::NoSocketToConnectTo(probe) => format!(
+                "`{key}ready{mark}{probe}` connects to the first TCP or unix socket, but there is \
+                 none; {socket}, or use `{key}ready{mark}notify` or `exec:COMMAND`"
+            ),
+            ServiceMistake::AlwaysLate { alive, timeout } => {
+                let under = match spelling {
+                    Spelling::Options => "ready-timeout",
+                    Spelling::Keys => "ready_timeout",
+                };
+                format!(
+                    "`{key}ready{mark}alive:{alive:?}` is not shorter than \
+                     `{key}{under}{mark}{timeout:?}`, so no worker could get ready; raise the \
+                     timeout"
+                )
+            }
+            ServiceMistake::TooManySockets(count) => {
+                format!(
+                    "{count} sockets are more than the {SOCKETS_MAX} that a worker can be given"
+                )
+            }
+            ServiceMistake::SameName(name) => {
+                format!("the name `{name}` is given to two sockets; names tell sockets apart")
+            }
+        }
+    }
+}
+
+impl ServiceConfig {
+    /// Checks the values against each other. Sockets that were handed over are not known here, so
+    /// whether there is one to wait on is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// Everything that cannot be.
+    pub fn check(&self) -> Result<(), Vec<ServiceMistake>> {
+        let mut mistakes = Vec::new();
+        if self.sockets.len() > SOCKETS_MAX {
+            mistakes.push(ServiceMistake::TooManySockets(self.sockets.len()));
+        }
+        let mut names: Vec<&str> =
+            self.sockets.iter().filter_map(|socket| Some(socket.name.as_ref()?.as_str())).collect();
+        names.sort_unstable();
+        let twice: BTreeSet<&str> =
+            names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        mistakes.extend(twice.into_iter().map(|name| ServiceMistake::SameName(name.to_owned())));
+        match &self.ready {
+            &ReadyWhen::Alive(alive) if alive >= self.ready_timeout => {
+                mistakes.push(ServiceMistake::AlwaysLate { alive, timeout: self.ready_timeout });
+            }
+            ReadyWhen::Alive(_)
+            | ReadyWhen::Auto
+            | ReadyWhen::Notify
+            | ReadyWhen::Listen
+            | ReadyWhen::Check(_) => {}
+        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+
+    /// The services that must have been ready before it starts, by name.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        self.depends_on.iter().chain(&self.bind_to).map(String::as_str)
+    }
+}
