@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
@@ -33,6 +33,8 @@ pub(super) struct Cli {
 pub(super) enum Verb {
     Run(Box<Run>),
     Exec(Exec),
+    Completions(Completions),
+    Man(Man),
 }
 
 /// Bind sockets, start workers that inherit them, restart and reload them; in the foreground.
@@ -219,12 +221,12 @@ Options of sockets, as in `-p 8000,backlog=1024,no_delay`:
 A socket that was handed over gets those that a bound socket can get; shepherd says which it did not.
 
 Signals to shepherd:
-  HUP        reload: read the environment files, the directory and the program again, start a new
-             generation beside the old, and stop the old one only when all of the new is ready
-  TERM, INT  stop: the workers get the stop signal and the drain timeout; a second INT kills;
-             --lame-duck comes before
-  QUIT       stop at once, by SIGKILL
-  TTIN, TTOU one worker more, one fewer
+  HUP         reload: read the environment files, the directory and the program again, start a new
+              generation beside the old, and stop the old one only when all of the new is ready
+  TERM, INT   stop: the workers get the stop signal and the drain timeout; a second INT kills;
+              --lame-duck comes before
+  QUIT        stop at once, by SIGKILL
+  TTIN, TTOU  one worker more, one fewer
 
 Variables for each worker, besides those of the sockets:
   SHEPHERD_SERVICE, SHEPHERD_SLOT, SHEPHERD_WORKER, SHEPHERD_GENERATION
@@ -262,4 +264,34 @@ pub(super) struct Exec {
     /// The program and its arguments, after `--`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,
+}
+
+/// Print the completions for a shell.
+///
+/// For bash: `shepherd completions bash > /etc/bash_completion.d/shepherd`; for zsh, into a file named
+/// `_shepherd` in a directory of `$fpath`; for fish:
+/// `shepherd completions fish > ~/.config/fish/completions/shepherd.fish`.
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// The shell.
+    #[arg(value_name = "SHELL")]
+    pub(super) shell: Shell,
+}
+
+/// The shells that there are completions for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// Write the pages of the manual into a directory, such as `/usr/local/share/man/man1`.
+///
+/// There is a page for each command, shepherd-run(1) and so on.
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// The directory; it must be there.
+    #[arg(value_name = "DIR")]
+    pub(super) directory: PathBuf,
 }

@@ -2,9 +2,13 @@
 
 mod args;
 
+mod completions;
+
 mod exec;
 
 mod exit_code;
+
+mod man;
 
 mod run;
 
@@ -38,6 +42,8 @@ pub fn main() -> ExitCode {
     match cli.verb {
         Verb::Run(run) => run::main(*run),
         Verb::Exec(exec) => exec::main(&exec),
+        Verb::Completions(completions) => completions::main(&completions),
+        Verb::Man(man) => man::main(&man),
     }
 }
 
