@@ -17,6 +17,7 @@ mod load_client;
 mod logs;
 mod logs_readers;
 mod many;
+mod metrics_page;
 mod mistakes;
 mod output;
 mod packaging;
