@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has nobody who could reach it")]
 
 mod cgroups;
-mod control;
+mod check;
 mod faults;
 mod given;
 mod harness;

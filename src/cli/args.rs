@@ -32,6 +32,12 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     Run(Box<Run>),
+    Check(Check),
+    /// Print the JSON schema of shepherd.yaml, by which an editor completes and checks it.
+    ///
+    /// `shepherd schema > shepherd.schema.json`, and as the first line of shepherd.yaml
+    /// `# yaml-language-server: $schema=shepherd.schema.json`.
+    Schema,
     Exec(Exec),
     Completions(Completions),
     Man(Man),
@@ -184,14 +190,6 @@ pub(super) struct Run {
     #[arg(long, value_parser = values::service_name)]
     pub(super) name: Option<String>,
 
-    /// The unix path on which clients reach this daemon: HTTP with JSON, for the user that shepherd
-    /// runs as and for root [default: `control.sock` in a directory of the daemon's name below
-    /// $XDG_RUNTIME_DIR/shepherd, for root /run/shepherd].
-    ///
-    /// `curl --unix-socket PATH http://shepherd/openapi.json` gives what can be asked.
-    #[arg(long, value_name = "PATH")]
-    pub(super) control: Option<PathBuf>,
-
     /// A file for shepherd's own pid; it is removed at the end.
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
@@ -259,6 +257,26 @@ Exit codes:
   2  wrong usage
   3  wrong configuration: a program, directory, file, user or limit that cannot be used
   9  a socket could not be bound";
+
+/// Find the mistakes in a configuration file, all of them at once; nothing is started.
+///
+/// Looked at is what the file says and what it needs of this machine: programs, directories, users,
+/// environment files, limits. Whether its sockets can be bound is not tried.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit codes:
+  0  no mistakes
+  2  wrong usage
+  3  mistakes, or no file that can be read")]
+pub(super) struct Check {
+    /// The file [default: shepherd.yaml, or shepherd.yml, here].
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+
+    /// What was found as one object of JSON, on stdout.
+    #[arg(long)]
+    pub(super) json: bool,
+}
 
 /// Stamp LISTEN_PID with our own pid, then become COMMAND: for the end of a wrapper script.
 ///

@@ -2,6 +2,8 @@
 
 mod args;
 
+mod check;
+
 mod completions;
 
 mod exec;
@@ -12,7 +14,10 @@ mod man;
 
 mod run;
 
+mod schema;
+
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -41,6 +46,8 @@ pub fn main() -> ExitCode {
     };
     match cli.verb {
         Verb::Run(run) => run::main(*run),
+        Verb::Check(check) => check::main(&check),
+        Verb::Schema => schema::main(),
         Verb::Exec(exec) => exec::main(&exec),
         Verb::Completions(completions) => completions::main(&completions),
         Verb::Man(man) => man::main(&man),
@@ -55,6 +62,20 @@ fn trampoline(arguments: &[OsString]) -> Option<u32> {
             sockets.to_str()?.parse().ok()
         }
         _ => None,
+    }
+}
+
+/// Writes data to stdout.
+fn print(text: &str) -> Result<(), ExitCode> {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        // Whoever reads has enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => {
+            fail(&format!("cannot write to stdout: {error}"));
+            Err(ExitCode::from(exit_code::FAILED))
+        }
     }
 }
 

@@ -157,7 +157,8 @@ enum Kind {
 }
 
 impl Resource {
-    const ALL: [Resource; 16] = [
+    /// All of them, in the order of their names.
+    pub const ALL: [Resource; 16] = [
         Resource::As,
         Resource::Core,
         Resource::Cpu,

@@ -15,3 +15,21 @@ pub mod env_file;
 pub mod identity;
 
 pub mod text;
+
+pub mod diagnostic;
+
+mod yaml;
+
+pub mod interpolate;
+
+pub mod reader;
+
+pub mod kinds;
+
+pub mod listen;
+
+pub mod schema;
+
+mod addresses;
+
+pub mod resolve;

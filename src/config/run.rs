@@ -1,14 +1,15 @@
 //! What `shepherd run` is to do: the daemon, and its services checked against each other. Plain data.
 
-use core::net::{Ipv4Addr, Ipv6Addr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
+use super::addresses::overlap;
+use super::diagnostic::nearest;
 use super::service::{ServiceConfig, ServiceMistake, Spelling};
-use super::socket::Address;
+use super::socket::SocketSpec;
 use super::values::{Logs, ValueError};
 
 /// The most services of one daemon: more than anybody has written into one file, and few enough that
@@ -26,8 +27,6 @@ pub struct RunConfig {
     pub lame_duck: Duration,
     /// Where the workers' output leads; without it what is best for who reads ours.
     pub logs: Option<Logs>,
-    /// Where clients reach us, if not in the runtime directory.
-    pub control: Option<PathBuf>,
     /// Where our pid is written.
     pub pid_file: Option<PathBuf>,
     /// The file that all this was read from; none where it was the command line.
@@ -78,11 +77,8 @@ pub enum RunConfigError {
     /// A variable of the command line.
     #[error("cannot use `--env`: {0}")]
     Variable(ValueError),
-    /// A socket can belong to one service only.
-    #[error(
-        "services `{first}` and `{second}` both listen on `{socket}`; a socket belongs to one \
-         service, so give one of them another address"
-    )]
+    /// An address can be bound once only.
+    #[error("{}", twice(socket, first, second))]
     SameSocket {
         /// Where, as the second has it.
         socket: String,
@@ -120,6 +116,19 @@ fn of(service: &str, spelling: Spelling) -> String {
     }
 }
 
+fn twice(socket: &str, first: &str, second: &str) -> String {
+    if first == second {
+        return format!(
+            "service `{first}` listens on `{socket}` twice; an address is bound once, so give one \
+             of the sockets another"
+        );
+    }
+    format!(
+        "services `{first}` and `{second}` both listen on `{socket}`; a socket belongs to one \
+         service, so give one of them another address"
+    )
+}
+
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
@@ -127,7 +136,7 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 fn circle(names: &[String]) -> String {
     let names: Vec<String> =
         names.iter().chain(names.first()).map(|name| format!("`{name}`")).collect();
-    names.join(" needs ")
+    names.join(" -> ")
 }
 
 impl RunConfig {
@@ -176,25 +185,22 @@ impl RunConfig {
         twice.into_iter().map(|name| RunConfigError::SameName(name.to_owned()))
     }
 
-    /// Only what is certain to be one address: what else stands in each other's way is found when it
-    /// is bound.
+    /// What the kernel would refuse on any machine; what else stands in the way of a socket is found
+    /// when it is bound.
     fn same_sockets(&self) -> Vec<RunConfigError> {
         let mut errors = Vec::new();
-        for (index, second) in self.services.iter().enumerate() {
+        let mut earlier: Vec<(&ServiceConfig, &SocketSpec)> = Vec::new();
+        for second in &self.services {
             for socket in &second.sockets {
-                let has_it = |first: &&ServiceConfig| {
-                    first.sockets.iter().any(|other| {
-                        other.transport == socket.transport
-                            && is_same(&other.address, &socket.address)
-                    })
-                };
-                if let Some(first) = self.services.iter().take(index).find(has_it) {
+                let first = earlier.iter().find(|(_, other)| overlap(other, socket));
+                if let Some((first, _)) = first {
                     errors.push(RunConfigError::SameSocket {
                         socket: socket.place(),
                         first: first.name.clone(),
                         second: second.name.clone(),
                     });
                 }
+                earlier.push((second, socket));
             }
         }
         errors
@@ -244,48 +250,6 @@ impl RunConfig {
         }
         let begins = path.iter().position(|&name| name == at)?;
         Some(path.iter().skip(begins).map(|&name| name.to_owned()).collect())
-    }
-}
-
-/// The name that is nearest, where one is near: one slip away, or much the same.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let slips = |other: &str| strsim::damerau_levenshtein(other, name);
-    let near = |other: &&str| {
-        let one_slip = slips(other) <= 1 && name.len() > 1;
-        one_slip || strsim::jaro_winkler(other, name) > 0.8
-    };
-    names.filter(near).min_by_key(|other| slips(other))
-}
-
-/// Whether two addresses are certain to be one. Port 0 is another each time.
-fn is_same(a: &Address, b: &Address) -> bool {
-    match (a, b) {
-        (Address::Port(0) | Address::Localhost(0), _)
-        | (_, Address::Port(0) | Address::Localhost(0)) => false,
-        (Address::Port(port), Address::Ip(ip)) | (Address::Ip(ip), Address::Port(port)) => {
-            ip.port() == *port && ip.is_ipv6() && ip.ip().is_unspecified()
-        }
-        (Address::Localhost(port), Address::Ip(ip))
-        | (Address::Ip(ip), Address::Localhost(port)) => {
-            ip.port() == *port && (ip.ip() == Ipv4Addr::LOCALHOST || ip.ip() == Ipv6Addr::LOCALHOST)
-        }
-        (Address::Ip(a), Address::Ip(b)) => a == b && a.port() != 0,
-        (Address::Port(a), Address::Port(b)) | (Address::Localhost(a), Address::Localhost(b)) => {
-            a == b
-        }
-        (Address::Unix(a), Address::Unix(b)) => a == b,
-        (Address::Abstract(a), Address::Abstract(b)) => a == b,
-        (Address::Port(_), Address::Localhost(_) | Address::Unix(_) | Address::Abstract(_))
-        | (Address::Localhost(_), Address::Port(_) | Address::Unix(_) | Address::Abstract(_))
-        | (Address::Ip(_), Address::Unix(_) | Address::Abstract(_))
-        | (
-            Address::Unix(_),
-            Address::Port(_) | Address::Ip(_) | Address::Localhost(_) | Address::Abstract(_),
-        )
-        | (
-            Address::Abstract(_),
-            Address::Port(_) | Address::Ip(_) | Address::Localhost(_) | Address::Unix(_),
-        ) => false,
     }
 }
 

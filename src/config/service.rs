@@ -125,6 +125,27 @@ impl ServiceMistake {
 }
 
 impl ServiceConfig {
+    /// A service of which no more is said than what it runs.
+    #[must_use]
+    pub fn new(name: String, source: Source) -> ServiceConfig {
+        ServiceConfig {
+            name,
+            workers: Workers::Count(1),
+            sockets: Vec::new(),
+            ready: ReadyWhen::Auto,
+            ready_timeout: Duration::from_secs(30),
+            check_pace: CheckPace {
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_secs(2),
+            },
+            stop: StopSignals::default(),
+            drain_timeout: Duration::from_secs(30),
+            source,
+            depends_on: Vec::new(),
+            bind_to: Vec::new(),
+        }
+    }
+
     /// Checks the values against each other. Sockets that were handed over are not known here, so
     /// whether there is one to wait on is not looked at.
     ///

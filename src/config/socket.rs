@@ -221,6 +221,12 @@ impl fmt::Display for SocketSpec {
 }
 
 impl SocketSpec {
+    /// What kind of socket it is, for its options.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        kind(self.transport, &self.address)
+    }
+
     /// Where it is to be reached, without name and options: `udp:5353`.
     #[must_use]
     pub fn place(&self) -> String {

@@ -389,6 +389,32 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|known| known.name)
 }
 
+/// What there is to know of an option before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Its name.
+    pub name: &'static str,
+    /// Which sockets can have it.
+    pub which: &'static str,
+    /// What its value is.
+    pub what: &'static str,
+    /// A value.
+    pub example: &'static str,
+    /// Whether it is only on or off.
+    pub is_flag: bool,
+}
+
+/// All options.
+pub fn all() -> impl Iterator<Item = About> {
+    KNOWN.iter().map(|&Known { name, which, what, example, .. }| About {
+        name,
+        which,
+        what,
+        example,
+        is_flag: what == FLAG,
+    })
+}
+
 /// Reads the options that follow an address, for a socket of this kind.
 ///
 /// # Errors

@@ -78,6 +78,13 @@ pub struct StopSignals {
     then: Vec<(Signal, Option<Duration>)>,
 }
 
+impl Default for StopSignals {
+    /// SIGTERM alone.
+    fn default() -> StopSignals {
+        StopSignals { first: (Signal::Term, None), then: Vec::new() }
+    }
+}
+
 /// The most signals in a ladder.
 const STEPS_MAX: usize = 8;
 

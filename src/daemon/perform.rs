@@ -51,12 +51,13 @@ impl Daemon {
             Action::Forget { service, generation } => {
                 self.parts.services.definitions.remove(&(service, generation));
             }
-            Action::Respond(request, response) => self.respond(request, &response),
-            Action::Announce(announcement) => self.announce(&announcement),
-            Action::Notice(notice) => {
-                self.output.tell(&notice);
-                self.record(&notice);
+            // Requests come by signal, and nobody waits at the other end of one; the notices have
+            // said what came of it.
+            Action::Respond(request, response) => {
+                tracing::debug!("request {request}: {response:?}");
             }
+            Action::Announce(announcement) => self.announce(&announcement),
+            Action::Notice(notice) => self.output.tell(&notice),
             Action::Finish => self.finished = true,
         }
     }

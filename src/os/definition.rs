@@ -22,7 +22,7 @@ use thiserror::Error;
 use super::identity::{Identity, IdentityError};
 use super::limits::{self, LimitError};
 use crate::config::env_file::{self, EnvFileError};
-use crate::config::identity::Limit;
+use crate::config::identity::{self as wanted, Limit};
 use crate::config::service::Source;
 use crate::protocol::listen_fds;
 use program::{Search, in_the_way};
@@ -221,6 +221,28 @@ pub fn read(source: &Source) -> Result<Definition, DefinitionError> {
     })
 }
 
+/// Everything that is wrong with what `source` names, where [`read`] stops at the first.
+#[must_use]
+pub fn mistakes(source: &Source) -> Vec<DefinitionError> {
+    let mut source = source.clone();
+    let mut found = Vec::new();
+    // What is wrong is told and put aside, so that what comes after it is looked at.
+    source.env_files.retain(|path| read_env_file(path).map_err(|error| found.push(error)).is_ok());
+    if let Err(error) = limits::try_all(&source.identity.limits) {
+        found.push(error.into());
+        source.identity.limits.clear();
+    }
+    let first = read(&source).err();
+    if let Some(DefinitionError::Identity(_)) = &first {
+        source.identity = wanted::Identity::default();
+        let second = read(&source).err();
+        found.extend(first.into_iter().chain(second));
+    } else {
+        found.extend(first);
+    }
+    found
+}
+
 /// Our own environment less what must not be inherited.
 fn inherited() -> BTreeMap<Vec<u8>, Vec<u8>> {
     std::env::vars_os()
@@ -348,6 +370,21 @@ mod tests {
     fn write(path: &Path, text: &str, mode: u32) {
         fs::write(path, text).expect("written");
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("mode set");
+    }
+
+    #[test]
+    fn all_mistakes_are_found_and_not_only_the_first() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut source = source(directory.path(), "./missing");
+        source.env_files = vec!["/no/such/file".into(), "/no/such/other".into()];
+        source.identity.user = Some(wanted::Account::Name("nobody-of-this-name".to_owned()));
+        let found: Vec<String> = mistakes(&source).iter().map(ToString::to_string).collect();
+        for (index, words) in
+            ["such/file", "such/other", "nobody-of-this-name", "./missing"].into_iter().enumerate()
+        {
+            assert!(found[index].contains(words), "{found:?}");
+        }
+        assert_eq!(found.len(), 4, "{found:?}");
     }
 
     fn mistake(source: &Source) -> String {

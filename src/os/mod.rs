@@ -22,6 +22,8 @@ pub mod output;
 
 pub mod limits;
 
+pub mod config_file;
+
 pub mod definition;
 
 pub mod identity;
@@ -71,10 +73,6 @@ pub mod proc;
 pub mod notify_socket;
 
 pub mod runtime_dir;
-
-pub mod control_socket;
-
-pub mod wake;
 
 pub mod pid_file;
 

@@ -174,12 +174,6 @@ impl RuntimeDir {
         &self.name
     }
 
-    /// Where the control socket goes.
-    #[must_use]
-    pub fn control_path(&self) -> PathBuf {
-        self.path.join(CONTROL)
-    }
-
     /// Where a worker's notification socket goes.
     #[must_use]
     pub fn notify_path(&self, worker: u64) -> PathBuf {
@@ -209,9 +203,6 @@ impl Drop for RuntimeDir {
         }
     }
 }
-
-/// The file of the control socket, which clients look for.
-pub const CONTROL: &str = "control.sock";
 
 /// Others may pass, to a socket that is open to them, but not look.
 const MODE: u32 = 0o711;
@@ -277,8 +268,7 @@ fn clean(path: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name == CONTROL || name.to_string_lossy().starts_with("notify.") {
+        if entry.file_name().to_string_lossy().starts_with("notify.") {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -372,9 +362,8 @@ mod tests {
         let path = base.path().join("web");
         fs::create_dir(&path).expect("made");
         fs::write(path.join("notify.7"), "").expect("written");
-        fs::write(path.join(CONTROL), "").expect("written");
         let claimed = RuntimeDir::claim_in(base.path(), "web", NameIs::Explicit).expect("free");
-        assert!(!claimed.notify_path(7).exists() && !claimed.control_path().exists());
+        assert!(!claimed.notify_path(7).exists());
     }
 
     #[test]

@@ -37,7 +37,6 @@ fn errors(services: Vec<ServiceConfig>) -> Vec<String> {
         services,
         lame_duck: Duration::ZERO,
         logs: None,
-        control: None,
         pid_file: None,
         file: Some("/srv/shop/shepherd.yaml".into()),
     };
@@ -61,6 +60,7 @@ fn one_address_in_two_services_names_both() {
         ("8000", "8000"),
         ("8000", "[::]:8000"),
         ("127.0.0.1:8000", "localhost:8000"),
+        ("8000", "127.0.0.1:8000"),
         ("unix:@shop", "unix:@shop"),
         ("udp:53", "other=udp:53,receive_buffer=1M"),
     ] {
@@ -68,6 +68,15 @@ fn one_address_in_two_services_names_both() {
         assert_eq!(errors.len(), 1, "{first} {second} {errors:?}");
         assert!(errors[0].starts_with("services `web` and `api` both listen on `"), "{errors:?}");
     }
+}
+
+#[test]
+fn one_address_twice_in_one_service_is_told_once() {
+    assert_eq!(
+        errors(vec![service("web", &["8000", "[::1]:8000"], &[])]),
+        ["service `web` listens on `[::1]:8000` twice; an address is bound once, so give one of \
+          the sockets another"]
+    );
 }
 
 #[test]
@@ -102,9 +111,9 @@ fn a_circle_is_told_as_it_goes_and_without_those_who_only_lead_into_it() {
     ];
     assert_eq!(
         errors(services),
-        ["services depend on each other in a circle: `a` needs `b` needs `c` needs `a`; none of \
+        ["services depend on each other in a circle: `a` -> `b` -> `c` -> `a`; none of \
              them could start, so take one of these dependencies away"]
     );
     let alone = errors(vec![service("a", &[], &["a"])]);
-    assert!(alone[0].contains("in a circle: `a` needs `a`; none"), "{alone:?}");
+    assert!(alone[0].contains("in a circle: `a` -> `a`; none"), "{alone:?}");
 }

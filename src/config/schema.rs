@@ -1,0 +1,176 @@
+//! shepherd.yaml as the user writes it: its keys, their types, and what is said of them in the JSON
+//! schema. What they mean together is decided in `resolve`.
+
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+
+use super::identity::{Account, Umask};
+use super::kinds::{
+    Amount, Command, FilePath, Flag, GroupList, Named, Niceness, PositiveTime, Ready, Stop, Text,
+    Time,
+};
+use super::listen::Listen;
+use super::reader::{Hint, OneOrMany, Table, keys};
+use super::values::{Logs, Workers};
+
+/// Where the schema is said to be from.
+const ID: &str = "https://json-schema.org/draft/2020-12/schema";
+
+keys! {
+    /// What `shepherd run -c shepherd.yaml` is to do. Paths are relative to the directory of this
+    /// file. `${VAR}` and `${VAR:-default}` in a value stand for variables of shepherd's own
+    /// environment, and `$$` for a dollar.
+    File is "shepherd.yaml", such as "`services:` and the services below it", in a table "",
+    hint hint_of_file, needs ["services"]
+
+    /// The name of this daemon, by which `shepherd status --name` finds it. Default: the service's
+    /// where there is one, else that of the file's directory.
+    name: Named,
+
+    /// Where the workers' output leads: `inherit`, `prefix` or `json`. Default: `prefix` when
+    /// shepherd's stdout and stderr are both terminals, else `inherit`.
+    logs: Logs,
+
+    /// A file for shepherd's own pid; it is removed at the end.
+    pid_file: FilePath,
+
+    /// How long everything serves on after a stop was asked for, before the workers get the stop
+    /// signal: load balancers that watch /readyz see it fail, and send nothing more. Default: 0s.
+    lame_duck: Time,
+
+    /// The services, by their names.
+    services: Table<Service>,
+}
+
+keys! {
+    /// A group of identical workers, with the sockets that they share.
+    Service is "a service", such as "`command: ./server` below the name of the service",
+    in a table "the name of a service, and below it `command: ./server`",
+    hint hint_of_service, needs ["command"]
+
+    /// The program and its arguments: a list, or one text that is divided at spaces and quotes as a
+    /// shell would, without a shell.
+    command: Command,
+
+    /// How many workers: a number, `auto` (the processors that the affinity mask and the cgroup's
+    /// quota allow) or `max` (the processors of the machine). Default: 1.
+    workers: Workers,
+
+    /// The sockets that are bound and handed over: one or a list, each as `-p` takes it (`8000`,
+    /// `127.0.0.1:8000`, `localhost:8000`, `unix:/run/x.sock`, `udp:5353`, `NAME=8000`,
+    /// `8000,backlog=1024`), or a map with the same options.
+    listen: OneOrMany<Listen>,
+
+    /// Variables for the workers; they win over files and over what shepherd inherited.
+    env: Table<Text>,
+
+    /// A file of NAME=VALUE lines for the workers, or a list of them, read anew at each reload; a
+    /// later one wins over an earlier one.
+    env_file: OneOrMany<FilePath>,
+
+    /// Where the workers run; a symbolic link is followed anew at each reload. Default: the directory
+    /// of this file.
+    directory: FilePath,
+
+    /// Run the workers as this user, with its groups and no privileges: a name or a number.
+    user: Account,
+
+    /// The group of the workers. Default: the user's.
+    group: Account,
+
+    /// The supplementary groups of the workers, exactly these; `[]` is none. Default: those that the
+    /// user is a member of.
+    groups: GroupList,
+
+    /// The mask of the permissions of files that the workers make, in octal, such as `027`.
+    umask: Umask,
+
+    /// The niceness of the workers, from -20, which is favoured most, to 19.
+    nice: Niceness,
+
+    /// Nothing that the workers run may gain privileges: set-uid programs run without theirs.
+    no_new_privs: Flag,
+
+    /// Limits for the workers by the names of setrlimit(2), such as `nofile: 65536`,
+    /// `nofile: 1024:65536` (soft and hard), `memlock: 64M` or `core: unlimited`.
+    limits: Table<Amount>,
+
+    /// What shows that a worker can serve: `auto`, `notify`, `listen`, `alive:D`, or a probe that it
+    /// passes: `tcp`, `http:/PATH`, `exec:COMMAND`. Default: `auto`.
+    ready: Ready,
+
+    /// How long a worker may take to become ready; then it counts as failed. Default: 30s.
+    ready_timeout: PositiveTime,
+
+    /// The longest pause between two probes. Default: 1s.
+    ready_interval: PositiveTime,
+
+    /// How long one probe may take. Default: 2s.
+    ready_probe_timeout: PositiveTime,
+
+    /// How a worker is asked to stop: a signal, or several with the time each is given, such as
+    /// `[TERM, "INT:5s"]`. One without a time is given the drain timeout. SIGKILL follows the last.
+    /// Default: TERM.
+    stop: Stop,
+
+    /// How long a worker may take to finish what it has after the stop signal. Default: 30s.
+    drain_timeout: Time,
+
+    /// A service, or a list of them, that must have been ready once before this one starts. It is
+    /// stopped before them.
+    depends_on: OneOrMany<Named>,
+
+    /// The same as `depends_on`, and this service stops and starts again with them.
+    bind_to: OneOrMany<Named>,
+}
+
+/// What others call our keys.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("args", "command"),
+    ("bind", "listen"),
+    ("cmd", "command"),
+    ("cwd", "directory"),
+    ("environment", "env"),
+    ("exec", "command"),
+    ("instances", "workers"),
+    ("numprocs", "workers"),
+    ("port", "listen"),
+    ("ports", "listen"),
+    ("processes", "workers"),
+    ("replicas", "workers"),
+    ("rlimits", "limits"),
+    ("script", "command"),
+    ("shutdown_timeout", "drain_timeout"),
+    ("sockets", "listen"),
+    ("stop_signal", "stop"),
+    ("stop_timeout", "drain_timeout"),
+    ("ulimits", "limits"),
+    ("working_dir", "directory"),
+    ("working_directory", "directory"),
+];
+
+fn hint_of_service(name: &str) -> Option<Hint> {
+    if File::KEYS.contains(&name) && name != "services" {
+        let step = "it is for all services: write it beside `services`".to_owned();
+        return Some(Hint { meant: None, step });
+    }
+    let (_, ours) = OTHER_NAMES.iter().find(|(theirs, _)| *theirs == name)?;
+    Some(Hint::meant(ours))
+}
+
+fn hint_of_file(name: &str) -> Option<Hint> {
+    let is_services = Service::KEYS.contains(&name) || hint_of_service(name).is_some();
+    let step = || "it belongs to a service: write it below `services:` and a name".to_owned();
+    is_services.then(|| Hint { meant: None, step: step() })
+}
+
+/// The JSON schema of shepherd.yaml.
+#[must_use]
+pub fn json_schema() -> Value {
+    let generator = SchemaGenerator::new(SchemaSettings::draft2020_12());
+    let mut schema = generator.into_root_schema_for::<File>();
+    schema.insert("$schema".to_owned(), ID.into());
+    schema.insert("title".to_owned(), "shepherd.yaml".into());
+    schema.to_value()
+}
