@@ -365,7 +365,8 @@ fn a_new_version_is_not_taken_for_ready_by_the_old_ones_answers() {
     assert!(line.contains("the last probe `GET /health` got status 503"), "{line}");
     let ready = |line: &Line| line.text.contains("is ready after");
     assert_eq!(daemon.lines()[mark..].iter().filter(|line| ready(line)).count(), 0);
-    // The old ones serve on, and a good version is let in.
+    // The old ones serve on, and a good version is let in. What the new one accepted ends with it.
+    wait_only_generation(&daemon, 1, 3);
     assert_eq!(get(&site.port, "/").expect("an answer").status, 200);
     assert!(old.contains(&get(&site.port, "/").expect("an answer").pid));
     site.write_variables("STATUS=201\n");
