@@ -4,6 +4,7 @@
 
 mod cgroups;
 mod check;
+mod control;
 mod faults;
 mod given;
 mod harness;

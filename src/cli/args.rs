@@ -190,6 +190,14 @@ pub(super) struct Run {
     #[arg(long, value_parser = values::service_name)]
     pub(super) name: Option<String>,
 
+    /// The unix path on which clients reach this daemon: HTTP with JSON, for the user that shepherd
+    /// runs as and for root [default: `control.sock` in a directory of the daemon's name below
+    /// $XDG_RUNTIME_DIR/shepherd, for root /run/shepherd].
+    ///
+    /// `curl --unix-socket PATH http://shepherd/openapi.json` gives what can be asked.
+    #[arg(long, value_name = "PATH")]
+    pub(super) control: Option<PathBuf>,
+
     /// A file for shepherd's own pid; it is removed at the end.
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,

@@ -34,7 +34,7 @@ pub(super) fn main(run: Run) -> ExitCode {
                 StartError::Usage(_)
                 | StartError::Definition { .. }
                 | StartError::SocketAccess(_) => exit_code::CONFIGURATION,
-                StartError::Bind(_) => exit_code::BIND,
+                StartError::Bind(_) | StartError::Control { .. } => exit_code::BIND,
                 StartError::Inherited(_)
                 | StartError::RuntimeDir(_)
                 | StartError::PidFile { .. }
@@ -89,6 +89,7 @@ fn config(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
         services: vec![service],
         lame_duck: run.lame_duck,
         logs: run.logs,
+        control: run.control,
         pid_file: run.pid_file,
         file: None,
     };

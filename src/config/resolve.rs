@@ -146,6 +146,7 @@ fn file(
         logs: file.logs.map(|logs| logs.is),
         pid_file: file.pid_file.map(|path| below(base, path.is.0)),
         file: Some(path.to_owned()),
+        control: None,
     };
     together(&config, &places, place, mistakes);
     Some(FileConfig { config, places })

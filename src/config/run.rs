@@ -27,6 +27,8 @@ pub struct RunConfig {
     pub lame_duck: Duration,
     /// Where the workers' output leads; without it what is best for who reads ours.
     pub logs: Option<Logs>,
+    /// Where clients reach us, if not in the runtime directory.
+    pub control: Option<PathBuf>,
     /// Where our pid is written.
     pub pid_file: Option<PathBuf>,
     /// The file that all this was read from; none where it was the command line.

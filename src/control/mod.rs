@@ -1,5 +1,23 @@
 //! How people and programs reach a running daemon: HTTP with JSON on a unix socket.
+//!
+//! [`server`] runs in a thread of its own and holds no state: what a client asks becomes a
+//! [`message`] to the daemon's loop, which wakes by a descriptor, and whose answer comes back over
+//! a channel of one. [`api`] is the table of what can be asked, [`client`] is the other end.
 
 pub mod wire;
 
 pub mod metrics;
+
+pub mod message;
+
+pub mod events;
+
+pub mod api;
+
+pub mod problem;
+
+pub mod server;
+
+mod connection;
+
+pub mod client;

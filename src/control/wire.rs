@@ -141,6 +141,61 @@ pub struct BackingOff {
     pub left: f64,
 }
 
+/// The answer to `GET /v1/config`: what runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// The services, in the order in which they start.
+    pub services: Vec<ServiceConfig>,
+}
+
+/// What a service runs, and how, defaults filled in. Of the environment it has names and no values,
+/// which may be secret; arguments are there, as everybody on the machine can see them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceConfig {
+    /// Its name.
+    pub name: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The directory that it runs in, if not the daemon's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// How many workers it starts with.
+    pub workers: u32,
+    /// The sockets to be bound, as `--listen` takes them.
+    pub listen: Vec<String>,
+    /// What counts as ready, as `--ready` takes it.
+    pub ready: String,
+    /// How long a worker may take to be ready, in seconds.
+    pub ready_timeout: f64,
+    /// How its workers are asked to stop, in order; KILL follows.
+    pub stop: Vec<StopStep>,
+    /// Names of variables that are set for its workers.
+    pub env: Vec<String>,
+    /// Files of further variables.
+    pub env_files: Vec<String>,
+    /// The user that its workers run as, if not the daemon's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Their group, if not the user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The services that must have been ready once before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// The same, and it stops and starts again with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bind_to: Vec<String>,
+}
+
+/// A signal, and what follows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StopStep {
+    /// Its name, without `SIG`.
+    pub signal: String,
+    /// How long a worker has before the next, in seconds.
+    pub wait: f64,
+}
+
 /// The body of `POST /v1/reload`, all of it optional; of `POST /v1/services/{name}/reload` too, where
 /// `services` has no meaning and is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,6 +319,10 @@ pub struct Event {
     /// The generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+    /// With the kind `dropped`: how many lines this reader has missed, the number of this one being
+    /// that of the last of them. Without a count nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<u64>,
 }
 
 /// How grave an event is.

@@ -267,6 +267,7 @@ impl Service {
             reloading: self.reload.as_ref().map(|reload| reload.generation),
             last_abort: self.last_abort.clone(),
             queued: self.queued.is_some(),
+            members: self.sockets.ids(),
             workers: self.workers.iter().map(worker_status).collect(),
             backing_off: self
                 .serving

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::ids::{GenerationId, Pid, SlotId, WorkerId};
+use super::ids::{GenerationId, MemberId, Pid, SlotId, WorkerId};
 
 /// The daemon at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct ServiceStatus {
     pub last_abort: Option<String>,
     /// Whether another reload waits.
     pub queued: bool,
+    /// The kernel sockets that its workers get, in order.
+    pub members: Vec<MemberId>,
     /// All its workers, whatever their state.
     pub workers: Vec<WorkerStatus>,
     /// Slots that wait for their next worker, with the time that is left.

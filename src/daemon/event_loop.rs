@@ -27,6 +27,7 @@ use crate::protocol::line_styles::Stream;
 use crate::protocol::notify;
 
 use super::checks::Checks;
+use super::control::Control;
 use super::output::Output;
 use super::services::Services;
 
@@ -58,6 +59,7 @@ pub(super) struct Daemon {
     pub(super) checks: Checks,
     pub(super) manager: ServiceManager,
     pub(super) output: Output,
+    pub(super) control: Control,
     /// What happened and the core has not heard of yet.
     pub(super) events: VecDeque<Event>,
     pub(super) finished: bool,
@@ -108,6 +110,10 @@ pub(super) enum Token {
     Left(WorkerId),
     Check(WorkerId),
     Signals,
+    /// The control thread has something for us.
+    Calls,
+    /// A client has come to the control socket, and no thread serves it yet.
+    Client,
     /// What workers write to that stream of ours.
     Lines(Stream),
     /// That stream of ours takes more.
@@ -131,6 +137,8 @@ impl Token {
             Token::Check(worker) => (7, worker.0),
             Token::Listener(member) => (9, u64::from(member.0)),
             Token::Paths => (8, 0),
+            Token::Calls => (10, 0),
+            Token::Client => (11, 0),
         };
         kind << Token::KIND_SHIFT | worker
     }
@@ -152,13 +160,15 @@ impl Token {
             7 => Some(Token::Check(worker)),
             9 => u32::try_from(worker.0).ok().map(|member| Token::Listener(MemberId(member))),
             8 => Some(Token::Paths),
+            10 => Some(Token::Calls),
+            11 => Some(Token::Client),
             _ => None,
         }
     }
 }
 
 impl Daemon {
-    pub(super) fn new(mut parts: Parts, output: Output) -> Daemon {
+    pub(super) fn new(mut parts: Parts, output: Output, control: Control) -> Daemon {
         let processes = Processes::new(parts.cgroups.take());
         let manager = ServiceManager::from_environment(clock::now());
         Daemon {
@@ -168,6 +178,7 @@ impl Daemon {
             checks: Checks::default(),
             manager,
             output,
+            control,
             events: VecDeque::new(),
             finished: false,
             last_request: 0,
@@ -179,10 +190,12 @@ impl Daemon {
         for member in self.parts.listeners.keys().copied().collect::<Vec<_>>() {
             self.watch_listener(member);
         }
+        self.watch_control();
         let mut more_children = false;
         loop {
             self.settle();
             if self.finished {
+                self.control.finish();
                 self.output.finish();
                 return self.processes.into_cgroups();
             }
@@ -210,6 +223,8 @@ impl Daemon {
                     Token::Left(worker) => self.look_at_left(worker),
                     Token::Check(worker) => self.continue_check(worker),
                     Token::Signals => children_changed |= self.read_signals(),
+                    Token::Calls => self.hear_calls(),
+                    Token::Client => self.control.serve(&self.parts.reactor),
                     Token::Lines(way) => self.output.read(way),
                     // That it takes more is all there is to know: it is tended in every turn.
                     Token::Sink(_) => {}
@@ -220,6 +235,7 @@ impl Daemon {
             let now = clock::now();
             self.continue_checks(now);
             self.manager.handle_timeout(now);
+            self.tend_control(now);
             if self.parts.supervisor.next_deadline().is_some_and(|(at, _)| at <= now) {
                 self.parts.supervisor.handle_timeout(now);
             }
@@ -227,7 +243,7 @@ impl Daemon {
     }
 
     /// Performs and feeds until the core wants nothing and has heard everything.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             while let Some(action) = self.parts.supervisor.poll_action() {
                 self.perform(action);
@@ -241,7 +257,12 @@ impl Daemon {
 
     fn timeout(&self) -> Option<Duration> {
         let deadline = self.parts.supervisor.next_deadline().map(|(at, _)| at);
-        let others = [self.manager.deadline(), self.output.deadline(), self.checks.wake()];
+        let others = [
+            self.manager.deadline(),
+            self.output.deadline(),
+            self.checks.wake(),
+            self.control.deadline(),
+        ];
         let next = others.into_iter().chain([deadline]).flatten().min()?;
         Some(clock::now().until(next))
     }
@@ -274,10 +295,17 @@ impl Daemon {
                 Received::OneMore => Request::OneMore,
                 Received::OneFewer => Request::OneFewer,
             };
-            self.last_request += 1;
-            self.events.push_back(Event::Requested(RequestId(self.last_request), request));
+            self.ask(request);
         }
         children_changed
+    }
+
+    /// Brings a request before the core, and says under which number.
+    pub(super) fn ask(&mut self, request: Request) -> RequestId {
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        self.events.push_back(Event::Requested(id, request));
+        id
     }
 
     /// Reads how far the trampoline of a worker has come.

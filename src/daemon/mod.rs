@@ -10,6 +10,8 @@ mod checks;
 
 mod sockets;
 
+mod control;
+
 mod journal;
 
 mod output;
@@ -38,8 +40,10 @@ use crate::os::reactor::Reactor;
 use crate::os::runtime_dir::{NameIs, RuntimeDir, RuntimeDirError};
 use crate::os::signals::Signals;
 use crate::os::stdio::{Stdio, stdio};
+use crate::os::unix_path::UnixPathError;
 use crate::os::{clock, limits};
 
+use control::Control;
 use event_loop::{Daemon, Parts, Token};
 use output::Output;
 use services::{Services, Sockets};
@@ -47,8 +51,8 @@ use services::{Services, Sockets};
 /// The process, its notification socket, how its start fares, its two streams of output, its cgroup.
 const DESCRIPTORS_PER_WORKER: u64 = 6;
 
-/// Sockets, definitions and what else there is one of.
-const DESCRIPTORS_OURS: u64 = 300;
+/// Sockets, definitions, clients and what else there is a fixed number of.
+const DESCRIPTORS_OURS: u64 = 450;
 
 /// Why the daemon did not start. Nothing is left of the attempt.
 #[derive(Debug, Error)]
@@ -76,6 +80,14 @@ pub enum StartError {
     /// Its name and its directory.
     #[error("{0}")]
     RuntimeDir(#[from] RuntimeDirError),
+    /// The socket for its clients.
+    #[error("cannot listen on `{path}` for clients: {error}", path = .path.display())]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: UnixPathError,
+    },
     /// The file for its pid.
     #[error("cannot write pid file `{path}`: {error}")]
     PidFile {
@@ -160,6 +172,8 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         Name::Implicit(name) => (name, NameIs::Implicit),
     };
     let runtime_dir = RuntimeDir::claim(name, name_is, &|path| services.may_enter(path))?;
+    // Before the first worker, so that clients find us from the start.
+    let control = Control::open(config, &runtime_dir)?;
     let (policies, sockets) = services::bind(config, handed_over)?;
     let Sockets { listeners, unused, warnings } = sockets;
     let pid_file = match config.pid_file.as_deref().map(PidFile::write).transpose() {
@@ -206,7 +220,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         path_watch,
         services,
     };
-    let cgroups = Daemon::new(parts, output).run();
+    let cgroups = Daemon::new(parts, output, control).run();
     drop(pid_file);
     let left = processes::sweep(&before);
     // Only now is nobody in them for certain.

@@ -26,7 +26,7 @@ use crate::os::output::{Heard, READ_MAX, hear};
 use crate::os::reactor::Reactor;
 use crate::os::sink::{Intake, Loss, News, Sink, Source};
 use crate::os::stdio::Stdio;
-use crate::protocol::line_styles::{Reader, Stream};
+use crate::protocol::line_styles::{self, Colours, Reader, Stream};
 
 /// How many pipes are read in a turn, [`READ_MAX`] bytes of each: some milliseconds.
 const PIPES_MAX: usize = 16;
@@ -198,6 +198,18 @@ impl Output {
         if let Some(capture) = quoted {
             journal::quote(self.stdio, notice.loudness(), capture.label(), capture.last.iter());
         }
+    }
+
+    /// The last lines that a worker wrote, where they pass through us, for people elsewhere: what
+    /// would move their cursor is written out.
+    pub(super) fn last_lines(&self, worker: WorkerId) -> Vec<String> {
+        let lines = self.captures.get(&worker).map(|capture| capture.last.iter());
+        let visible = |line: &[u8]| {
+            let mut text = Vec::new();
+            line_styles::visible(line, Colours::Dropped, &mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        lines.into_iter().flatten().map(visible).collect()
     }
 
     /// Whether whoever reads the log has the worker's last lines right before the next line of ours.

@@ -51,13 +51,12 @@ impl Daemon {
             Action::Forget { service, generation } => {
                 self.parts.services.definitions.remove(&(service, generation));
             }
-            // Requests come by signal, and nobody waits at the other end of one; the notices have
-            // said what came of it.
-            Action::Respond(request, response) => {
-                tracing::debug!("request {request}: {response:?}");
-            }
+            Action::Respond(request, response) => self.respond(request, &response),
             Action::Announce(announcement) => self.announce(&announcement),
-            Action::Notice(notice) => self.output.tell(&notice),
+            Action::Notice(notice) => {
+                self.output.tell(&notice);
+                self.record(&notice);
+            }
             Action::Finish => self.finished = true,
         }
     }

@@ -46,10 +46,14 @@ impl Daemon {
         for member in self.parts.listeners.keys().copied().collect::<Vec<_>>() {
             self.look_at_listener(member);
         }
+        self.look_at_control();
     }
 
     pub(super) fn inspect(&mut self, member: MemberId, by: Option<WorkerId>) {
         self.look_at_listener(member);
+        if self.parts.path_watch.is_none() {
+            self.look_at_control();
+        }
         let Some(listener) = self.parts.listeners.get(&member) else {
             return;
         };

@@ -74,6 +74,10 @@ pub mod notify_socket;
 
 pub mod runtime_dir;
 
+pub mod control_socket;
+
+pub mod wake;
+
 pub mod pid_file;
 
 pub mod service_manager;

@@ -174,6 +174,12 @@ impl RuntimeDir {
         &self.name
     }
 
+    /// Where the control socket goes.
+    #[must_use]
+    pub fn control_path(&self) -> PathBuf {
+        self.path.join(CONTROL)
+    }
+
     /// Where a worker's notification socket goes.
     #[must_use]
     pub fn notify_path(&self, worker: u64) -> PathBuf {
@@ -203,6 +209,9 @@ impl Drop for RuntimeDir {
         }
     }
 }
+
+/// The file of the control socket, which clients look for.
+pub const CONTROL: &str = "control.sock";
 
 /// Others may pass, to a socket that is open to them, but not look.
 const MODE: u32 = 0o711;
@@ -268,7 +277,8 @@ fn clean(path: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("notify.") {
+        let name = entry.file_name();
+        if name == CONTROL || name.to_string_lossy().starts_with("notify.") {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -362,8 +372,9 @@ mod tests {
         let path = base.path().join("web");
         fs::create_dir(&path).expect("made");
         fs::write(path.join("notify.7"), "").expect("written");
+        fs::write(path.join(CONTROL), "").expect("written");
         let claimed = RuntimeDir::claim_in(base.path(), "web", NameIs::Explicit).expect("free");
-        assert!(!claimed.notify_path(7).exists());
+        assert!(!claimed.notify_path(7).exists() && !claimed.control_path().exists());
     }
 
     #[test]

@@ -168,6 +168,21 @@ pub fn bind(
     bind_within(path, transport, backlog, access, LOCK_TRIES_MAX, None)
 }
 
+/// The same without waiting for others who may be binding there: for the loop, and for a directory
+/// that is ours alone.
+///
+/// # Errors
+///
+/// If the path cannot be bound, or somebody listens on it.
+pub fn bind_at_once(
+    path: &Path,
+    transport: Transport,
+    backlog: u32,
+    access: Access,
+) -> Result<(OwnedFd, UnixPath), UnixPathError> {
+    bind_within(path, transport, backlog, access, 1, None)
+}
+
 fn bind_within(
     path: &Path,
     transport: Transport,

@@ -37,6 +37,7 @@ fn errors(services: Vec<ServiceConfig>) -> Vec<String> {
         services,
         lame_duck: Duration::ZERO,
         logs: None,
+        control: None,
         pid_file: None,
         file: Some("/srv/shop/shepherd.yaml".into()),
     };

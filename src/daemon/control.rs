@@ -1,0 +1,250 @@
+//! Clients of the control socket, as the loop sees them: calls that come on a queue, requests that
+//! wait for the core's response, and readers of events. What a client does or leaves undone is the
+//! thread's affair (`control::server`); nothing in here waits for one.
+
+mod endpoint;
+
+mod kinds;
+
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::Receiver;
+
+use crate::config::run::RunConfig;
+use crate::control::events::{Batch, Events};
+use crate::control::message::{self, Answer, Ask, CALLS_MAX, Call, Client, Operation, Reply};
+use crate::control::wire::{self, Problem, ProblemKind};
+use crate::control::{problem, server};
+use crate::core::ids::RequestId;
+use crate::core::notice::Notice;
+use crate::core::request::{Request, Response};
+use crate::core::time::Time;
+use crate::os::clock;
+use crate::os::reactor::Reactor;
+use crate::os::runtime_dir::RuntimeDir;
+use crate::os::wake::Wake;
+use crate::protocol::timestamp;
+
+use super::StartError;
+use super::event_loop::{Daemon, Token};
+use endpoint::Endpoint;
+
+/// How many readers of events may wait: each client is one at most, and those that have gone are
+/// forgotten when there is another.
+const READERS_MAX: usize = server::CLIENTS_MAX * 2;
+
+/// All that is known of clients.
+pub(super) struct Control {
+    endpoint: Endpoint,
+    wake: Wake,
+    calls: Receiver<Call>,
+    /// Who waits for the core to respond.
+    waiting: BTreeMap<RequestId, Client>,
+    events: Events,
+    /// Who waits for the event after this number.
+    readers: Vec<(u64, Client)>,
+    config: wire::Config,
+    /// The file that the configuration was read from.
+    file: Option<String>,
+    since: Time,
+}
+
+impl Control {
+    /// Binds the socket. Clients may connect from here on; they are served once the loop runs.
+    pub(super) fn open(config: &RunConfig, directory: &RuntimeDir) -> Result<Control, StartError> {
+        let wake = Wake::new();
+        let wake = wake.map_err(|error| StartError::System { what: "make an eventfd", error })?;
+        let (asker, calls) = message::channel(wake.clone());
+        let endpoint = Endpoint::open(config.control.clone(), directory, asker)?;
+        Ok(Control {
+            endpoint,
+            wake,
+            calls,
+            waiting: BTreeMap::new(),
+            events: Events::default(),
+            readers: Vec::new(),
+            config: view::config(config),
+            file: config.file.as_ref().map(|file| file.to_string_lossy().into_owned()),
+            since: clock::now(),
+        })
+    }
+
+    /// Somebody has connected: there has to be a thread.
+    pub(super) fn serve(&mut self, reactor: &Reactor) {
+        self.endpoint.serve(clock::now(), reactor);
+    }
+
+    /// When [`Daemon::tend_control`] is to be called although nothing has happened.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.endpoint.deadline()
+    }
+
+    /// Everything is stopped: whoever waits is told, and that is on its way when this returns, with a
+    /// bound.
+    pub(super) fn finish(&mut self) {
+        let last = self.events.last();
+        for (since, client) in std::mem::take(&mut self.readers) {
+            client.answer(Ok(Reply::Events(end(&self.events, since))));
+        }
+        for Call { ask, client } in self.calls.try_iter().take(CALLS_MAX) {
+            client.answer(match ask {
+                Ask::EventsFrom(since) => {
+                    Ok(Reply::Events(end(&self.events, since.unwrap_or(last))))
+                }
+                Ask::EventsAfter(since) => Ok(Reply::Events(end(&self.events, since))),
+                Ask::Status | Ask::Config | Ask::Do(_) => {
+                    Err(problem::of(ProblemKind::Stopping, 409, "everything is stopped"))
+                }
+            });
+        }
+        // Who has no answer by now is told that there is none.
+        self.waiting.clear();
+        self.endpoint.finish();
+    }
+
+    fn read_along(&mut self, since: u64, client: Client) {
+        if let Some(batch) = self.events.after(since) {
+            return client.answer(Ok(Reply::Events(batch)));
+        }
+        self.readers.retain(|(_, client)| !client.is_gone());
+        if self.readers.len() < READERS_MAX {
+            return self.readers.push((since, client));
+        }
+        let detail = "too many read the events; try again later";
+        client.answer(Err(problem::of(ProblemKind::TooBusy, 503, detail)));
+    }
+
+    fn push(&mut self, event: wire::Event) {
+        self.events.push(event);
+        for (since, client) in std::mem::take(&mut self.readers) {
+            if let Some(batch) = self.events.after(since) {
+                client.answer(Ok(Reply::Events(batch)));
+            }
+        }
+    }
+}
+
+/// The last that a reader gets. What does not fit is left out: there is no time for more.
+fn end(events: &Events, since: u64) -> Batch {
+    let nothing = Batch { lines: Vec::new(), last: since, is_end: true };
+    events.after(since).map_or(nothing, |batch| Batch { is_end: true, ..batch })
+}
+
+/// The request of the core that an operation is.
+fn request(operation: &Operation) -> Result<Request, Problem> {
+    match operation {
+        Operation::Reload(_) => Ok(Request::Reload),
+        Operation::StopAll => Ok(Request::Stop),
+        Operation::Scale(_, wire::Scale::By(1)) => Ok(Request::OneMore),
+        Operation::Scale(_, wire::Scale::By(-1)) => Ok(Request::OneFewer),
+        Operation::Scale(..)
+        | Operation::Restart(_)
+        | Operation::Stop(_)
+        | Operation::Start(_)
+        | Operation::Signal { .. } => {
+            Err(problem::of(ProblemKind::BadRequest, 400, "this version does not do that"))
+        }
+    }
+}
+
+impl Daemon {
+    /// From here on clients are served.
+    pub(super) fn watch_control(&mut self) {
+        let Control { endpoint, wake, .. } = &mut self.control;
+        if let Err(error) = self.parts.reactor.add(&*wake, Token::Calls.encode()) {
+            tracing::error!("cannot watch for requests of clients: {error}");
+        }
+        endpoint.watch(&self.parts.reactor, self.parts.path_watch.as_ref());
+        // It may have gone before it was watched.
+        self.look_at_control();
+    }
+
+    /// Hears what clients ask, and whether the thread lives.
+    pub(super) fn hear_calls(&mut self) {
+        self.control.wake.hear();
+        self.control.endpoint.look_at_thread(clock::now());
+        for number in 0..=CALLS_MAX {
+            if number == CALLS_MAX {
+                // The rest has its turn later.
+                return self.control.wake.ring();
+            }
+            let Ok(call) = self.control.calls.try_recv() else { return };
+            self.hear_call(call);
+            self.settle();
+        }
+    }
+
+    /// Brings back what is missing: the socket, its file, the thread.
+    pub(super) fn tend_control(&mut self, now: Time) {
+        if self.control.deadline().is_none_or(|at| at > now) {
+            return;
+        }
+        let passes = |path: &std::path::Path| self.parts.services.may_enter(path);
+        let endpoint = &mut self.control.endpoint;
+        if endpoint.mend(now, &mut self.parts.runtime_dir, &passes) {
+            endpoint.watch(&self.parts.reactor, self.parts.path_watch.as_ref());
+            // It may have gone again before it was watched.
+            self.look_at_control();
+        }
+    }
+
+    /// Something happened to the file of a unix socket: maybe it was that of ours.
+    pub(super) fn look_at_control(&mut self) {
+        self.control.endpoint.look_at_path(clock::now());
+    }
+
+    fn hear_call(&mut self, Call { ask, client }: Call) {
+        match ask {
+            Ask::Status => client.answer(Ok(Reply::Status(self.status()))),
+            Ask::Config => client.answer(Ok(Reply::Config(self.control.config.clone()))),
+            Ask::EventsFrom(since) => {
+                let events = &self.control.events;
+                let since = since.unwrap_or(events.last());
+                let nothing = Batch { lines: Vec::new(), last: since, is_end: false };
+                client.answer(Ok(Reply::Events(events.after(since).unwrap_or(nothing))));
+            }
+            Ask::EventsAfter(since) => self.control.read_along(since, client),
+            Ask::Do(operation) => match request(&operation) {
+                Ok(request) => {
+                    let id = self.ask(request);
+                    self.control.waiting.insert(id, client);
+                }
+                Err(problem) => client.answer(Err(problem)),
+            },
+        }
+    }
+
+    /// Tells the client that waits, if a client does: nobody does at the other end of a signal, and
+    /// the notices have said what came of it.
+    pub(super) fn respond(&mut self, request: RequestId, response: &Response) {
+        tracing::debug!("request {request}: {response:?}");
+        if let Some(client) = self.control.waiting.remove(&request) {
+            client.answer(self.answer(response));
+        }
+    }
+
+    fn answer(&self, response: &Response) -> Answer {
+        match response {
+            Response::Done | Response::Committed(_) => {
+                let services = self.status().services.into_iter().map(|service| {
+                    let wire::Service { name, generation, wanted, .. } = service;
+                    wire::DoneService { name, generation, workers: wanted }
+                });
+                Ok(Reply::Done(wire::Done { services: services.collect() }))
+            }
+            Response::Aborted { reason, worker } => Err(Problem {
+                worker: worker.map(|worker| worker.0),
+                output: worker.map(|worker| self.output.last_lines(worker)).unwrap_or_default(),
+                ..problem::of(ProblemKind::Aborted, 500, reason.clone())
+            }),
+            Response::Refused(why) => Err(problem::of(ProblemKind::InProgress, 409, *why)),
+        }
+    }
+
+    /// Keeps what the log is told for whoever reads along.
+    pub(super) fn record(&mut self, notice: &Notice) {
+        let time = timestamp::rfc3339(clock::since_epoch());
+        self.control.push(kinds::event(notice, time));
+    }
+}

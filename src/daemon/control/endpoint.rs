@@ -1,0 +1,277 @@
+//! The control socket and the thread behind it, and what brings either back.
+//!
+//! The thread is started when the first client connects: who never asks never pays for it. Until
+//! then, and while it is dead, clients wait in the socket's queue.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::text::one_line;
+use crate::control::message::Asker;
+use crate::control::server::Server;
+use crate::core::notice::Human;
+use crate::core::time::Time;
+use crate::os::control_socket::{ControlSocket, Directory, our_user};
+use crate::os::path_watch::PathWatch;
+use crate::os::reactor::Reactor;
+use crate::os::runtime_dir::{Passes, RuntimeDir};
+use crate::os::unix_path::UnixPathError;
+
+use super::super::StartError;
+use super::super::event_loop::Token;
+
+/// The pause before the first mending, so that nobody is in the way of a clean-up that removes a file
+/// and then its directory; and the pause after many in a row.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MOST: Duration = Duration::from_secs(30);
+
+/// After how long without a mending the next one is the first again.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// Where clients reach us.
+pub(super) struct Endpoint {
+    /// Where the user wants it, if not in the runtime directory.
+    place: Option<PathBuf>,
+    socket: ControlSocket,
+    asker: Asker,
+    thread: Thread,
+    /// Whether the socket is of no use any more: its file has gone, or it does not listen.
+    is_lost: bool,
+    pace: Pace,
+    /// When to mend what is lost or dead.
+    mend_at: Option<Time>,
+}
+
+enum Thread {
+    /// Nobody has connected: the socket is watched for the first who does.
+    NotNeeded,
+    Serves(Server),
+    /// It ended: another one is started at the deadline, or when the next client comes after it.
+    Ended,
+}
+
+impl Endpoint {
+    pub(super) fn open(
+        place: Option<PathBuf>,
+        directory: &RuntimeDir,
+        asker: Asker,
+    ) -> Result<Endpoint, StartError> {
+        let (path, kind) = match &place {
+            Some(path) => (path.clone(), Directory::Shared),
+            None => (directory.control_path(), Directory::Ours),
+        };
+        let socket = ControlSocket::bind(&path, kind)
+            .map_err(|error| StartError::Control { path, error })?;
+        Ok(Endpoint {
+            place,
+            socket,
+            asker,
+            thread: Thread::NotNeeded,
+            is_lost: false,
+            pace: Pace::default(),
+            mend_at: None,
+        })
+    }
+
+    /// Watches the socket for the first client, and its file for being removed.
+    pub(super) fn watch(&mut self, reactor: &Reactor, paths: Option<&PathWatch>) {
+        match &self.thread {
+            Thread::NotNeeded => {
+                let listener = self.socket.listener();
+                if let Err(error) = reactor.add(listener, Token::Client.encode()) {
+                    tracing::error!("cannot watch the control socket: {error}");
+                }
+            }
+            Thread::Serves(_) | Thread::Ended => {}
+        }
+        let path = self.socket.path();
+        if let Some(Err(error)) = paths.map(|paths| paths.add(path))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!("cannot watch the control socket's file: {error}");
+        }
+    }
+
+    /// A client has come and no thread is there.
+    pub(super) fn serve(&mut self, now: Time, reactor: &Reactor) {
+        // The thread is woken by the next, not we.
+        reactor.remove(self.socket.listener());
+        match &self.thread {
+            Thread::NotNeeded => {}
+            Thread::Serves(_) | Thread::Ended => return,
+        }
+        let started = self
+            .socket
+            .acceptor()
+            .and_then(|listener| Server::start(listener, self.asker.clone(), our_user()));
+        match started {
+            Ok(server) => self.thread = Thread::Serves(server),
+            Err(error) => {
+                let pause = self.plan(now);
+                self.thread = Thread::Ended;
+                tracing::error!(
+                    "cannot start a thread for clients: {error}; trying again in {}",
+                    Human(pause)
+                );
+            }
+        }
+    }
+
+    /// Notices when the thread has ended, says so, and plans another.
+    pub(super) fn look_at_thread(&mut self, now: Time) {
+        let server = match std::mem::replace(&mut self.thread, Thread::Ended) {
+            Thread::Serves(server) if server.has_ended() => server,
+            other => {
+                self.thread = other;
+                return;
+            }
+        };
+        let why = match server.why() {
+            Ok(why) => why.to_owned(),
+            Err(error) => {
+                self.is_lost = true;
+                format!("its socket: {error}")
+            }
+        };
+        let pause = self.plan(now);
+        tracing::error!(
+            "the thread that serves clients has ended: {why}; the next starts in {}",
+            Human(pause)
+        );
+    }
+
+    /// Notices when the socket's file has gone, says so, and plans another.
+    pub(super) fn look_at_path(&mut self, now: Time) {
+        if self.is_lost || self.socket.is_there() {
+            return;
+        }
+        self.is_lost = true;
+        let path = one_line(&self.socket.path().to_string_lossy());
+        let pause = self.plan(now);
+        tracing::warn!("`{path}` is gone; binding it again in {}", Human(pause));
+    }
+
+    fn plan(&mut self, now: Time) -> Duration {
+        let pause = self.pace.pause(now);
+        self.mend_at = Some(now + pause);
+        pause
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.mend_at
+    }
+
+    /// Brings back what is lost. Returns whether there is something to watch anew.
+    pub(super) fn mend(
+        &mut self,
+        now: Time,
+        directory: &mut RuntimeDir,
+        passes: Passes<'_>,
+    ) -> bool {
+        self.mend_at = None;
+        if self.is_lost {
+            match self.bind_again(directory, passes) {
+                Ok(socket) => self.replace(socket),
+                Err((path, why)) => {
+                    let path = one_line(&path.to_string_lossy());
+                    let pause = self.plan(now);
+                    tracing::error!(
+                        "cannot bind `{path}` for clients: {why}; trying again in {}",
+                        Human(pause)
+                    );
+                    return false;
+                }
+            }
+        }
+        match &self.thread {
+            Thread::NotNeeded | Thread::Serves(_) => {}
+            // Whoever waits in the queue wakes us at once.
+            Thread::Ended => self.thread = Thread::NotNeeded,
+        }
+        true
+    }
+
+    fn bind_again(
+        &self,
+        directory: &mut RuntimeDir,
+        passes: Passes<'_>,
+    ) -> Result<ControlSocket, (PathBuf, String)> {
+        let path = if let Some(path) = &self.place {
+            path.clone()
+        } else {
+            let restored = directory.restore(passes);
+            let path = directory.control_path();
+            if let Err(error) = restored {
+                return Err((path, error.to_string()));
+            }
+            path
+        };
+        // The loop waits for nobody.
+        let bound = ControlSocket::bind(&path, Directory::Ours);
+        bound.map_err(|error: UnixPathError| (path, error.to_string()))
+    }
+
+    fn replace(&mut self, socket: ControlSocket) {
+        let path = one_line(&socket.path().to_string_lossy());
+        tracing::info!("clients find us at `{path}` again");
+        self.is_lost = false;
+        // The old one goes, and with it its place in the reactor: nobody else has a copy that the
+        // reactor knows.
+        self.socket = socket;
+        let ended = match &self.thread {
+            Thread::Serves(server) => {
+                !self.socket.acceptor().is_ok_and(|listener| server.listen(listener))
+            }
+            Thread::NotNeeded | Thread::Ended => false,
+        };
+        if ended && let Thread::Serves(server) = std::mem::replace(&mut self.thread, Thread::Ended)
+        {
+            // It takes no orders: another one takes its place.
+            server.finish();
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        if let Thread::Serves(server) = std::mem::replace(&mut self.thread, Thread::Ended) {
+            server.finish();
+        }
+    }
+}
+
+/// How long to wait before something is mended once more.
+#[derive(Debug, Default)]
+struct Pace {
+    last: Option<Time>,
+    next: Duration,
+}
+
+impl Pace {
+    fn pause(&mut self, now: Time) -> Duration {
+        if self.last.is_none_or(|last| now.since(last) > FORGIVEN_AFTER) {
+            self.next = PAUSE_FIRST;
+        }
+        self.last = Some(now);
+        let pause = self.next;
+        self.next = (pause * 2).min(PAUSE_MOST);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_mended_soon_and_the_next_ever_later() {
+        let mut pace = Pace::default();
+        let mut now = Time::ZERO;
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            pauses.push(pace.pause(now));
+            now = now + Duration::from_secs(1);
+        }
+        assert_eq!(pauses[..3], [100, 200, 400].map(Duration::from_millis));
+        assert_eq!(pauses[11], PAUSE_MOST);
+        assert_eq!(pace.pause(now + FORGIVEN_AFTER * 2), PAUSE_FIRST);
+    }
+}

@@ -1,0 +1,126 @@
+//! Notices as events that programs read. A kind is a promise: it keeps its name and its meaning.
+
+use crate::config::text::one_line;
+use crate::control::wire::{Event, Level};
+use crate::core::ids::{GenerationId, Pid};
+use crate::core::notice::{Loudness, Notice, SocketNotice, WorkerName};
+
+/// An event of a notice; it gets its number when it is kept.
+pub(super) fn event(notice: &Notice, time: String) -> Event {
+    let About { service, worker, pid, generation } = about(notice);
+    Event {
+        number: 0,
+        time,
+        kind: kind(notice).to_owned(),
+        // As the log has it: names and paths come from users and may hold anything.
+        message: one_line(&notice.to_string()),
+        level: match notice.loudness() {
+            Loudness::Info => Level::Info,
+            Loudness::Warning => Level::Warning,
+            Loudness::Error => Level::Error,
+        },
+        service: service.or(worker.map(|worker| worker.service.as_str())).map(ToOwned::to_owned),
+        slot: worker.map(|worker| worker.slot.0),
+        worker: worker.map(|worker| worker.worker.0),
+        pid: pid.map(|pid| pid.0),
+        generation: generation.map(|generation| generation.0),
+        dropped: None,
+    }
+}
+
+/// The table of kinds. What each means is told by the notice it stands for, and in the description
+/// of the API.
+fn kind(notice: &Notice) -> &'static str {
+    match notice {
+        Notice::Started { .. } => "worker-started",
+        Notice::Ready { .. } => "worker-ready",
+        Notice::Ended { .. } => "worker-ended",
+        Notice::MainChanged { .. } => "worker-main-changed",
+        Notice::WorkerStopping { .. } => "worker-stopping",
+        Notice::NextSignal { .. } => "worker-next-signal",
+        Notice::Drained { .. } => "worker-drained",
+        Notice::LeftBehind { .. } => "worker-left-behind",
+        Notice::Killing { .. } => "worker-killing",
+        Notice::Unkillable { .. } => "worker-unkillable",
+        Notice::Wrapper { .. } => "worker-wrapped",
+        Notice::Serving { .. } => "service-serving",
+        Notice::Failing { .. } => "service-failing",
+        Notice::Recovered { .. } => "service-recovered",
+        Notice::Scaled { .. } => "service-scaled",
+        Notice::NotScaled { .. } => "service-not-scaled",
+        Notice::ReloadQueued { .. } => "reload-queued",
+        Notice::ReloadBegins { .. } => "reload-begins",
+        Notice::ReloadCommitted { .. } => "reload-committed",
+        Notice::ReloadAborted { .. } => "reload-aborted",
+        Notice::Socket { what, .. } => match what {
+            SocketNotice::Backlog { .. } => "socket-backlog-changed",
+            SocketNotice::Mode { .. } => "socket-mode-changed",
+            SocketNotice::ModePostponed { .. } => "socket-mode-postponed",
+            SocketNotice::ShutDown { .. } => "socket-shut-down",
+            SocketNotice::PathGone { .. } => "socket-path-gone",
+            SocketNotice::Renewed => "socket-renewed",
+            SocketNotice::Back => "socket-back",
+            SocketNotice::RepairFailed { .. } => "socket-repair-failed",
+        },
+        Notice::LameDuck { .. } => "daemon-lame-duck",
+        Notice::Stopping { .. } => "daemon-stopping",
+        Notice::StoppingNow { .. } => "daemon-killing",
+    }
+}
+
+/// What an event is about, as far as its notice says.
+#[derive(Default)]
+struct About<'a> {
+    /// Named by the notice itself; else it is the worker's.
+    service: Option<&'a str>,
+    worker: Option<&'a WorkerName>,
+    pid: Option<Pid>,
+    generation: Option<GenerationId>,
+}
+
+fn about(notice: &Notice) -> About<'_> {
+    let of = |worker| About { worker: Some(worker), ..About::default() };
+    let all = |service| About { service: Some(service), ..About::default() };
+    match notice {
+        Notice::Started { worker, generation, pid } => {
+            About { pid: Some(*pid), generation: Some(*generation), ..of(worker) }
+        }
+        Notice::MainChanged { worker, pid } => About { pid: Some(*pid), ..of(worker) },
+        Notice::Ready { worker, .. }
+        | Notice::Ended { worker, .. }
+        | Notice::WorkerStopping { worker, .. }
+        | Notice::NextSignal { worker, .. }
+        | Notice::Drained { worker, .. }
+        | Notice::LeftBehind { worker, .. }
+        | Notice::Killing { worker, .. }
+        | Notice::Unkillable { worker }
+        | Notice::Wrapper { worker, .. } => of(worker),
+        Notice::Serving { service, .. }
+        | Notice::Failing { service }
+        | Notice::Recovered { service }
+        | Notice::Scaled { service, .. }
+        | Notice::NotScaled { service, .. }
+        | Notice::ReloadQueued { service, .. } => all(service),
+        Notice::ReloadBegins { service, generation, .. }
+        | Notice::ReloadCommitted { service, generation, .. }
+        | Notice::ReloadAborted { service, generation, .. } => {
+            About { generation: Some(*generation), ..all(service) }
+        }
+        Notice::Socket { what, .. } => match what {
+            SocketNotice::Backlog { by, .. }
+            | SocketNotice::Mode { by, .. }
+            | SocketNotice::ShutDown { by, .. } => match &by.workers[..] {
+                [worker] => of(worker),
+                _ => all(&by.service),
+            },
+            SocketNotice::ModePostponed { by, .. } => of(by),
+            SocketNotice::PathGone { .. }
+            | SocketNotice::Renewed
+            | SocketNotice::Back
+            | SocketNotice::RepairFailed { .. } => About::default(),
+        },
+        Notice::LameDuck { .. } | Notice::Stopping { .. } | Notice::StoppingNow { .. } => {
+            About::default()
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The daemon as clients see it: what the core knows, and what only the shell does.
+
+use std::time::Duration;
+
+use crate::config::run::RunConfig;
+use crate::config::service::ServiceConfig;
+use crate::control::wire;
+use crate::core::policy::ReadyWhen;
+use crate::core::status::{ServiceStatus, Stage, WorkerStatus};
+use crate::os::clock;
+
+use super::super::event_loop::Daemon;
+use super::super::services;
+
+impl Daemon {
+    /// The daemon at this moment.
+    pub(super) fn status(&self) -> wire::Status {
+        let now = clock::now();
+        let status = self.parts.supervisor.status(now);
+        let daemon = wire::Daemon {
+            name: self.parts.runtime_dir.name().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            up: seconds(now.since(self.control.since)),
+            stopping: status.stopping,
+            file: self.control.file.clone(),
+        };
+        let services =
+            status.services.into_iter().map(|service| self.service(status.stopping, service));
+        wire::Status { daemon, services: services.collect() }
+    }
+
+    fn service(&self, stopping: bool, service: ServiceStatus) -> wire::Service {
+        let state = if stopping {
+            wire::ServiceState::Stopping
+        } else if service.failing {
+            wire::ServiceState::Failing
+        } else if service.reloading.is_some() {
+            wire::ServiceState::Reloading
+        } else if service.committed {
+            wire::ServiceState::Up
+        } else {
+            wire::ServiceState::Starting
+        };
+        let own = service.members.iter().filter_map(|member| self.parts.listeners.get(member));
+        let sockets = own.map(|listener| wire::Socket {
+            name: listener.name.clone(),
+            address: listener.place(),
+        });
+        let mut workers: Vec<wire::Worker> = service.workers.into_iter().map(worker).collect();
+        workers.sort_by_key(|worker| (worker.slot, worker.id));
+        let backing_off = service.backing_off.into_iter();
+        let backing_off = backing_off
+            .map(|(slot, left)| wire::BackingOff { slot: slot.0, left: seconds(left) })
+            .collect();
+        wire::Service {
+            name: service.name,
+            state,
+            wanted: service.wanted,
+            ready: service.ready,
+            generation: service.generation.0,
+            reloading: service.reloading.map(|generation| generation.0),
+            queued: service.queued,
+            last_abort: service.last_abort,
+            waits_for: Vec::new(),
+            restarts: 0,
+            sockets: sockets.collect(),
+            workers,
+            backing_off,
+        }
+    }
+}
+
+fn worker(status: WorkerStatus) -> wire::Worker {
+    wire::Worker {
+        id: status.worker.0,
+        slot: status.slot.0,
+        generation: status.generation.0,
+        pid: status.pid.map(|pid| pid.0),
+        state: match status.stage {
+            Stage::Starting => wire::WorkerState::Starting,
+            Stage::Ready => wire::WorkerState::Ready,
+            Stage::Draining => wire::WorkerState::Draining,
+        },
+        since: 0.0,
+        memory: None,
+        said: status.said,
+    }
+}
+
+/// What runs, defaults filled in.
+pub(super) fn config(config: &RunConfig) -> wire::Config {
+    wire::Config { services: config.services.iter().map(service_config).collect() }
+}
+
+fn service_config(service: &ServiceConfig) -> wire::ServiceConfig {
+    let text = |path: &std::path::PathBuf| path.to_string_lossy().into_owned();
+    let source = &service.source;
+    let ladder = service.stop.ladder(service.drain_timeout);
+    // It has as many steps as there are, and then none.
+    let steps = (0..).map_while(|rung| ladder.step(rung));
+    wire::ServiceConfig {
+        name: service.name.clone(),
+        command: source.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        directory: source.directory.as_ref().map(text),
+        workers: services::workers(service.workers),
+        listen: service.sockets.iter().map(ToString::to_string).collect(),
+        ready: ready(&service.ready),
+        ready_timeout: seconds(service.ready_timeout),
+        stop: steps
+            .map(|step| wire::StopStep {
+                signal: step.signal.name().to_owned(),
+                wait: seconds(step.wait),
+            })
+            .collect(),
+        env: source.variables.iter().map(|(name, _)| name.clone()).collect(),
+        env_files: source.env_files.iter().map(text).collect(),
+        user: source.identity.user.as_ref().map(ToString::to_string),
+        group: source.identity.group.as_ref().map(ToString::to_string),
+        depends_on: service.depends_on.clone(),
+        bind_to: service.bind_to.clone(),
+    }
+}
+
+/// As `--ready` takes it.
+fn ready(ready: &ReadyWhen) -> String {
+    use crate::core::policy::Check;
+    match ready {
+        ReadyWhen::Auto => "auto".to_owned(),
+        ReadyWhen::Notify => "notify".to_owned(),
+        ReadyWhen::Listen => "listen".to_owned(),
+        ReadyWhen::Alive(duration) => format!("alive:{}ms", duration.as_millis()),
+        ReadyWhen::Check(Check::Tcp) => "tcp".to_owned(),
+        ReadyWhen::Check(Check::Http(path)) => format!("http:{path}"),
+        ReadyWhen::Check(Check::Exec(command)) => format!("exec:{command}"),
+    }
+}
+
+/// Seconds as a number, to the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    let millis = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    f64::from(millis) / 1000.0
+}
