@@ -144,9 +144,9 @@ fn file(
         services,
         lame_duck: file.lame_duck.map(|time| time.is.0).unwrap_or_default(),
         logs: file.logs.map(|logs| logs.is),
+        control: file.control.map(|path| below(base, path.is.0)),
         pid_file: file.pid_file.map(|path| below(base, path.is.0)),
         file: Some(path.to_owned()),
-        control: None,
     };
     together(&config, &places, place, mistakes);
     Some(FileConfig { config, places })

@@ -32,6 +32,10 @@ keys! {
     /// shepherd's stdout and stderr are both terminals, else `inherit`.
     logs: Logs,
 
+    /// The unix path on which clients reach this daemon. Default: `control.sock` in a directory of
+    /// the daemon's name below $XDG_RUNTIME_DIR/shepherd, for root /run/shepherd.
+    control: FilePath,
+
     /// A file for shepherd's own pid; it is removed at the end.
     pid_file: FilePath,
 

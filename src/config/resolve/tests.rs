@@ -185,6 +185,7 @@ fn a_file_is_what_its_command_lines_would_be() {
         "\
 name: shop
 logs: json
+control: run/control.sock
 pid_file: run/pid
 services:
   web:
@@ -217,6 +218,7 @@ services:
         (config.config.logs, config.config.pid_file),
         (Some(values::Logs::Json), Some("/srv/run/pid".into()))
     );
+    assert_eq!(config.config.control, Some("/srv/run/control.sock".into()));
     let [web, agent] = config.config.services.as_slice() else { panic!("two services") };
     let source = &web.source;
     assert_eq!(source.command, ["./server", "--title", "two words"]);
