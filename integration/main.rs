@@ -33,6 +33,7 @@ mod restart;
 mod scale;
 mod service_manager;
 mod site;
+mod slots;
 mod socket_options;
 mod sockets;
 mod start;

@@ -45,4 +45,5 @@ pub use http::{Response, get};
 pub use load::{Class, Exchange, Failure, Kind, KindName, Limits, Load, Report};
 pub use output::{Line, Stream};
 pub use pidfd::Process;
-pub use ports::{Port, free_port};
+pub use ports::{Port, free_port, free_ports};
+pub use proc::environment;

@@ -72,6 +72,22 @@ pub fn free_port() -> Port {
     panic!("no free port from {start} on ({count} tried)");
 }
 
+/// So many free ports, one after the other.
+pub fn free_ports(count: u16) -> Vec<Port> {
+    let (_, ports) = range();
+    for _ in 0..ports {
+        let first = free_port();
+        let following = (1..count).map(|step| {
+            let number = first.number.checked_add(step)?;
+            lock(number).filter(|_| is_free(number)).map(|lock| Port { number, _lock: lock })
+        });
+        if let Some(following) = following.collect::<Option<Vec<Port>>>() {
+            return std::iter::once(first).chain(following).collect();
+        }
+    }
+    panic!("no {count} free ports beside each other");
+}
+
 /// The first port and how many there are.
 fn range() -> (u16, u16) {
     static RANGE: OnceLock<(u16, u16)> = OnceLock::new();

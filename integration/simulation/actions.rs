@@ -4,7 +4,7 @@ use shepherd::core::Action;
 use shepherd::core::action::{Announcement, Spawn};
 use shepherd::core::event::{Event, Used, WorkerEvent};
 use shepherd::core::ids::{RequestId, WorkerId};
-use shepherd::core::notice::{Next, Notice};
+use shepherd::core::notice::{Next, Notice, SlotNotice};
 use shepherd::core::policy::{ReadyWhen, Signal};
 use shepherd::core::readiness::{CHECK_MARGIN, CHECKS_MAX, Evidence};
 use shepherd::core::request::{Request, Response, WAITING_MAX};
@@ -14,7 +14,7 @@ use shepherd::core::worker::{Cause, KILL_ROUNDS_MAX, KILL_WAIT};
 
 use crate::fate::ms;
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Begins, Checks, Ledger, Record, Standing, Stop, Turn};
+use crate::ledger::{Begins, Book, Checks, Ledger, Record, Standing, Stop, Turn};
 use crate::world::Input;
 
 impl Ledger {
@@ -58,6 +58,9 @@ impl Ledger {
             | Action::SetMode(..)
             | Action::Renew { .. }
             | Action::FindHolders { .. } => self.check_socket_action(turn, action),
+            Action::BindSlot { service, slot, members } => {
+                self.check_bind_slot(turn, *service, *slot, members)
+            }
             Action::Check(id) => self.check_check(turn, *id),
             Action::EndCheck(id) => self.check_end_of_check(turn, *id),
             Action::Signal(id, signal) => self.check_signal(turn, *id, *signal, rest),
@@ -142,13 +145,14 @@ impl Ledger {
     fn check_spawn(&mut self, turn: &mut Turn<'_>, spawn: &Spawn) -> Result<(), Violation> {
         let Spawn { worker, service, slot, generation, members } = spawn;
         ensure!(self.stop == Stop::No, "S4: {spawn:?} after a stop");
-        let expected = self.members_of(*service);
+        let expected = self.members_of(*service, *slot);
         ensure!(expected == *members, "S1: {spawn:?} gets other sockets than {expected:?}");
         ensure!(worker.0 > self.last_worker, "S7: a worker's number is used twice: {worker}");
         self.last_worker = worker.0;
         let book = self.books.get_mut(service).ok_or("S7: no such service")?;
         ensure!(book.kept.contains(generation), "S7: {spawn:?}, whose definition is not kept");
         ensure!(slot.0 < book.wanted, "S4: {spawn:?} beyond {} wanted", book.wanted);
+        ensure!(book.is_open(*slot), "S24: {spawn:?} without its own sockets");
         if *generation == book.serving {
             if let Some(due) = book.waits.remove(slot) {
                 ensure!(due <= turn.now, "S18: {spawn:?} before {due:?}");
@@ -342,7 +346,10 @@ impl Ledger {
             }
             (Request::Reload, Response::Refused(_)) => stopping || open.waiting >= WAITING_MAX,
             (Request::OneMore | Request::OneFewer, Response::Done) => !open.during_stop,
-            (Request::OneMore, Response::Refused(_)) => open.during_stop,
+            (Request::OneMore, Response::Refused(_)) => {
+                let full = |book: &Book| book.wanted == book.policy.workers_max();
+                open.during_stop || self.books.values().any(full)
+            }
             (Request::OneFewer, Response::Refused(_)) => {
                 open.during_stop || self.books.values().any(|book| book.wanted == 1)
             }
@@ -377,7 +384,7 @@ impl Ledger {
                 book.in_a_row = 0;
                 book.waits.clear();
                 book.failures.clear();
-                let wanted = book.wanted;
+                let (wanted, open) = (book.wanted, book.open_slots());
                 turn.commits.insert(service, *generation);
                 self.commit_modes(service);
                 self.saw("a commit");
@@ -388,7 +395,7 @@ impl Ledger {
                         && record.slot.0 < wanted
                 });
                 let ready = ready.count();
-                ensure!(ready == wanted as usize, "S2: commit with {ready} of {wanted} ready");
+                ensure!(ready == open, "S2: commit with {ready} of {open} ready");
             }
             Notice::ReloadAborted { service, generation, serving, .. } => {
                 let (service, book) = self.book_mut(service)?;
@@ -444,6 +451,10 @@ impl Ledger {
             Notice::ReloadBegins { service, cause, .. } => {
                 self.check_begin(turn, service, *cause)?;
             }
+            Notice::Slot { what, .. } => self.saw(match what {
+                SlotNotice::Bound { .. } => "a slot opened",
+                SlotNotice::NotBound { .. } => "a slot not bound",
+            }),
             Notice::Socket { what, .. } => self.check_socket_notice(what),
             Notice::LameDuck { serves_on } => {
                 ensure!(*serves_on == self.lame_duck, "S23: {serves_on:?} is told");

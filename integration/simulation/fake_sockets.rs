@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use shepherd::core::event::{Again, Backlog, Mode, Repair, SocketEvent, SocketState};
-use shepherd::core::ids::MemberId;
-use shepherd::core::policy::Policy;
+use shepherd::core::ids::{MemberId, SocketId};
+use shepherd::core::policy::{Members, Policy};
 
 use crate::fate::Deed;
 use crate::script::Script;
@@ -46,11 +46,23 @@ impl FakeSocket {
 impl FakeSockets {
     /// Every other socket is a unix one.
     pub(crate) fn new(policies: &[Policy]) -> FakeSockets {
-        let sockets = policies.iter().flat_map(|policy| &policy.sockets).map(|socket| {
-            let kind = if socket.id.0 % 2 == 1 { Repair::Listen } else { Repair::Bind };
-            (MemberId(socket.id.0), FakeSocket::fresh(kind))
-        });
-        FakeSockets { sockets: sockets.collect() }
+        let mut sockets = FakeSockets { sockets: BTreeMap::new() };
+        for socket in policies.iter().flat_map(|policy| &policy.sockets) {
+            match &socket.members {
+                Members::Shared => sockets.bind(socket.id, MemberId(socket.id.0)),
+                Members::EachSlot { bound, .. } => {
+                    for bound in bound {
+                        sockets.bind(socket.id, bound.member);
+                    }
+                }
+            }
+        }
+        sockets
+    }
+
+    pub(crate) fn bind(&mut self, socket: SocketId, member: MemberId) {
+        let kind = if socket.0 % 2 == 1 { Repair::Listen } else { Repair::Bind };
+        self.sockets.insert(member, FakeSocket::fresh(kind));
     }
 
     pub(crate) fn get(&self, member: MemberId) -> Option<&FakeSocket> {

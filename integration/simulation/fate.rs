@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use shepherd::core::event::{Mode, Taker, WorkerEvent};
-use shepherd::core::ids::{Pid, ServiceId, SocketId};
+use shepherd::core::ids::{MemberId, Pid, ServiceId, SocketId};
 use shepherd::core::policy::{
-    Check, CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BoundMember, Check, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
 };
 
 use crate::script::Script;
@@ -222,16 +222,38 @@ impl Fate {
 /// The services of a world.
 pub(crate) fn policies(script: &mut Script) -> Vec<Policy> {
     let count = if script.one_in(4) { 2 } else { 1 };
-    let mut last_socket = 0;
-    (1..=count).map(|id| policy(script, ServiceId(id), &mut last_socket)).collect()
+    let mut last = Last { socket: 0, slots_own: 100 };
+    (1..=count).map(|id| policy(script, ServiceId(id), &mut last)).collect()
 }
 
-fn policy(script: &mut Script, service: ServiceId, last_socket: &mut u32) -> Policy {
+/// The last numbers that were given.
+struct Last {
+    /// To a socket.
+    socket: u32,
+    /// To one that is a slot's alone.
+    slots_own: u32,
+}
+
+impl Last {
+    fn next_bound(&mut self) -> BoundMember {
+        self.slots_own += 1;
+        BoundMember { member: MemberId(self.slots_own), name: format!("port {}", self.slots_own) }
+    }
+}
+
+fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
     let workers = script.pick(&[2, 1, 2, 3, 4, 5]);
     let sockets = (0..script.pick(&[1, 0, 2]))
         .map(|_| {
-            *last_socket += 1;
-            Socket { id: SocketId(*last_socket), name: format!("socket {last_socket}") }
+            last.socket += 1;
+            let members = if script.one_in(3) {
+                let slots_max = script.pick(&[4096, workers, workers + 1, workers + 2]);
+                let bound = (0..workers).map(|_| last.next_bound()).collect();
+                Members::EachSlot { bound, slots_max }
+            } else {
+                Members::Shared
+            };
+            Socket { id: SocketId(last.socket), name: format!("socket {}", last.socket), members }
         })
         .collect::<Vec<_>>();
     let mut ready = match script.below(6) {

@@ -38,6 +38,9 @@
 //! - S23 A stop with a lame duck is announced at once with all its time. Until that has passed, or a
 //!   second interrupt or a stop at once comes, everything above holds as if nobody had asked, except
 //!   that nothing that operators want begins or goes on.
+//! - S24 A slot that has sockets of its own gets them before its first worker and keeps them until its
+//!   last one is gone, and no longer. They are bound when the slot is wanted, and tried again after a
+//!   backoff; a slot that lacks them keeps nothing else from going on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,6 +94,10 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a socket bound anew",
     "a socket lost",
     "a second signal",
+    "a slot closed",
+    "a slot not bound",
+    "a slot opened",
+    "a slot that was tried again",
     "a start",
     "a stop",
     "a stop at once",
@@ -157,7 +164,7 @@ impl Ledger {
             aborts: BTreeMap::new(),
             spawned: BTreeSet::new(),
             inspected: Vec::new(),
-            to_close: None,
+            to_close: BTreeSet::new(),
             begins: BTreeSet::new(),
         };
         self.learn(&mut turn);
@@ -166,6 +173,7 @@ impl Ledger {
             self.check_action(&mut turn, action, &actions[index + 1..])?;
         }
         self.check_turn(&turn)?;
+        self.check_slots(now)?;
         self.check_looks(&turn, actions)?;
         self.check_status(now, core)
     }
@@ -265,7 +273,7 @@ impl Ledger {
             ensure!(starting <= most, "S4: {starting} of a new generation start at a time");
             let first = (*service, rolling, SlotId(0));
             let last = (*service, rolling, SlotId(book.wanted));
-            let lacks = seats.range(first..last).count() < book.wanted as usize;
+            let lacks = seats.range(first..last).count() < book.open_slots();
             ensure!(
                 !lacks || starting == most || self.stop != Stop::No,
                 "S10: a reload idles with {starting} of {most}"
@@ -285,7 +293,8 @@ impl Ledger {
             let launching = self.launching(service);
             let most = book.policy.launching_max as usize;
             ensure!(launching.serving <= most, "S4: {launching:?} of {most} are on their way");
-            let idle = (0..book.wanted).map(SlotId).find(|&slot| {
+            let open = (0..book.wanted).map(SlotId).filter(|&slot| book.is_open(slot));
+            let idle = { open }.find(|&slot| {
                 let waits = book.waits.get(&slot).is_some_and(|&due| due > turn.now);
                 !waits && !seats.contains_key(&(service, book.serving, slot))
             });

@@ -10,7 +10,6 @@ use shepherd::core::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, 
 use shepherd::core::policy::{Check, Policy, ReadyWhen};
 use shepherd::core::readiness::{ASSUMED_AFTER, EXTEND_MAX};
 use shepherd::core::request::Request;
-use shepherd::core::service::WORKERS_MAX;
 use shepherd::core::status::Stage;
 use shepherd::core::time::Time;
 use shepherd::core::worker::{KILL_WAIT, ORPHANS_WAIT};
@@ -18,6 +17,7 @@ use shepherd::core::{Action, Event};
 
 use crate::invariants::{Violation, ensure};
 use crate::member_book::MemberBook;
+use crate::slot_book::SlotBook;
 use crate::world::Input;
 
 /// The account of everything that happened in a world.
@@ -87,6 +87,7 @@ pub(crate) struct Book {
     /// When the last workers that had been ready were to be replaced. One that waits for others to
     /// get going comes later than that.
     pub restarts: VecDeque<Time>,
+    pub slots: SlotBook,
 }
 
 /// The account of a worker.
@@ -144,8 +145,8 @@ pub(crate) struct Turn<'a> {
     pub spawned: BTreeSet<WorkerId>,
     /// The sockets that are to be looked at, and because of which ready worker.
     pub inspected: Vec<(MemberId, Option<WorkerId>)>,
-    /// The socket that another has taken the place of.
-    pub to_close: Option<MemberId>,
+    /// Sockets that another has taken the place of, or that nobody wants any more.
+    pub to_close: BTreeSet<MemberId>,
     /// Services whose definition an operator has read again.
     pub begins: BTreeSet<ServiceId>,
 }
@@ -175,6 +176,7 @@ impl Ledger {
             stumbled: false,
             in_a_row: 0,
             restarts: VecDeque::new(),
+            slots: SlotBook::of(policy),
         };
         Ledger {
             books: policies.iter().map(|policy| (policy.service, book(policy))).collect(),
@@ -224,6 +226,12 @@ impl Ledger {
                     book.kept.remove(generation);
                 }
             }
+            Input::Event(Event::SlotBound { service, slot, members }) => {
+                self.learn_slot_bound(turn, *service, *slot, members);
+            }
+            Input::Event(Event::SlotNotBound { service, slot, .. }) => {
+                self.learn_slot_not_bound(turn.now, *service, *slot);
+            }
             Input::Event(Event::Requested(id, request)) => self.learn_request(turn, *id, *request),
         }
     }
@@ -251,7 +259,8 @@ impl Ledger {
         match (request, self.stop) {
             (Request::Reload, _) => {}
             (Request::OneMore, Stop::No) => {
-                for book in self.books.values_mut().filter(|book| book.wanted < WORKERS_MAX) {
+                let room = |book: &&mut Book| book.wanted < book.policy.workers_max();
+                for book in self.books.values_mut().filter(room) {
                     book.wanted += 1;
                 }
             }

@@ -20,6 +20,8 @@ mod ledger;
 
 mod member_book;
 
+mod slot_book;
+
 mod invariants;
 
 mod actions;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use shepherd::core::Action;
 use shepherd::core::event::{Again, Event, Mode, Repair, SocketEvent};
-use shepherd::core::ids::{MemberId, ServiceId, SocketId, WorkerId};
+use shepherd::core::ids::{MemberId, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::{Notice, SocketNotice};
-use shepherd::core::policy::Policy;
+use shepherd::core::policy::{Members, Policy};
 use shepherd::core::reload::ReloadCause;
 
 use crate::fake_sockets::{FakeSocket, FakeSockets};
@@ -20,6 +20,8 @@ use crate::world::Input;
 pub(crate) struct MemberBook {
     pub service: ServiceId,
     pub socket: SocketId,
+    /// The slot whose alone it is.
+    pub slot: Option<SlotId>,
     /// How the serving generation's first ready worker left it, and the rolling one's.
     serving: Option<Mode>,
     rolling: Option<Mode>,
@@ -32,10 +34,11 @@ pub(crate) struct MemberBook {
 }
 
 impl MemberBook {
-    fn fresh(service: ServiceId, socket: SocketId) -> MemberBook {
+    pub(crate) fn fresh(service: ServiceId, socket: SocketId, slot: Option<SlotId>) -> MemberBook {
         MemberBook {
             service,
             socket,
+            slot,
             serving: None,
             rolling: None,
             looked_at: false,
@@ -45,11 +48,23 @@ impl MemberBook {
     }
 
     pub(crate) fn of(policies: &[Policy]) -> BTreeMap<MemberId, MemberBook> {
-        let books = policies.iter().flat_map(|policy| {
-            let fresh = |socket: SocketId| MemberBook::fresh(policy.service, socket);
-            policy.sockets.iter().map(move |socket| (MemberId(socket.id.0), fresh(socket.id)))
-        });
-        books.collect()
+        let mut books = BTreeMap::new();
+        for policy in policies {
+            for socket in &policy.sockets {
+                let fresh = |slot| MemberBook::fresh(policy.service, socket.id, slot);
+                match &socket.members {
+                    Members::Shared => {
+                        books.insert(MemberId(socket.id.0), fresh(None));
+                    }
+                    Members::EachSlot { bound, .. } => {
+                        for (slot, bound) in (0..).map(SlotId).zip(bound) {
+                            books.insert(bound.member, fresh(Some(slot)));
+                        }
+                    }
+                }
+            }
+        }
+        books
     }
 }
 
@@ -62,7 +77,7 @@ impl Ledger {
     ) {
         let Some(account) = self.members.get_mut(&member) else {
             if let SocketEvent::Renewed { to } = event {
-                turn.to_close = Some(*to);
+                turn.to_close.insert(*to);
             }
             return;
         };
@@ -84,12 +99,14 @@ impl Ledger {
             }
             SocketEvent::ShutDown(_) | SocketEvent::PathGone => {}
             SocketEvent::Renewed { to } if self.stop == Stop::No => {
-                let fresh = MemberBook::fresh(account.service, account.socket);
+                let fresh = MemberBook::fresh(account.service, account.socket, account.slot);
                 self.members.remove(&member);
                 self.members.insert(*to, fresh);
-                turn.to_close = Some(member);
+                turn.to_close.insert(member);
             }
-            SocketEvent::Renewed { to } => turn.to_close = Some(*to),
+            SocketEvent::Renewed { to } => {
+                turn.to_close.insert(*to);
+            }
             SocketEvent::Back => account.in_hand = false,
             SocketEvent::RepairFailed { again, .. } => {
                 account.in_hand = false;
@@ -99,9 +116,11 @@ impl Ledger {
         }
     }
 
-    /// What a worker of the service is given, in the order of the sockets.
-    pub(crate) fn members_of(&self, service: ServiceId) -> Vec<MemberId> {
-        let members = self.members.iter().filter(|(_, account)| account.service == service);
+    /// What a worker of the service is given in this slot, in the order of the sockets.
+    pub(crate) fn members_of(&self, service: ServiceId, slot: SlotId) -> Vec<MemberId> {
+        let members = self.members.iter().filter(|(_, account)| {
+            account.service == service && account.slot.is_none_or(|own| own == slot)
+        });
         let mut members: Vec<(SocketId, MemberId)> =
             members.map(|(&member, account)| (account.socket, member)).collect();
         members.sort_unstable();
@@ -110,12 +129,11 @@ impl Ledger {
 
     /// Whether a worker that serves has a socket that none gets any more.
     fn has_stale(&self, service: ServiceId) -> bool {
-        let members = self.members_of(service);
         let serving = self.books[&service].serving;
         self.alive().any(|(_, record)| {
             let serves = matches!(record.stage, Standing::Starting { .. } | Standing::Ready);
-            let stale = record.members != members;
-            serves && record.service == service && record.generation == serving && stale
+            let ours = record.service == service && record.generation == serving;
+            serves && ours && record.members != self.members_of(service, record.slot)
         })
     }
 
@@ -188,15 +206,18 @@ impl Ledger {
         Ok(())
     }
 
-    /// One is closed while nothing stops: another has taken its place.
+    /// One is closed while nothing stops: another has taken its place, or its slot is not wanted and
+    /// empty.
     pub(crate) fn check_close(
-        &self,
+        &mut self,
         turn: &mut Turn<'_>,
         member: MemberId,
     ) -> Result<(), Violation> {
-        let replaced = turn.to_close.take() == Some(member);
+        let replaced = turn.to_close.remove(&member);
         let current = self.members.contains_key(&member);
-        ensure!(replaced || (self.stop != Stop::No && current), "S1: {member} is closed");
+        let ending = self.stop != Stop::No && current;
+        let left = !replaced && !ending && self.close_of_left_slot(member);
+        ensure!(replaced || ending || left, "S1: {member} is closed");
         Ok(())
     }
 
@@ -238,7 +259,7 @@ impl Ledger {
 
     /// Whoever became ready or ended in this turn had its sockets looked at, and nobody else.
     pub(crate) fn check_looks(&self, turn: &Turn<'_>, actions: &[Action]) -> Result<(), Violation> {
-        ensure!(turn.to_close.is_none(), "S1: {:?} is not closed", turn.to_close);
+        ensure!(turn.to_close.is_empty(), "S1: {:?} is not closed", turn.to_close);
         let mut due: Vec<(MemberId, Option<WorkerId>)> = Vec::new();
         for action in actions {
             let (name, by) = match action {
@@ -246,9 +267,9 @@ impl Ledger {
                 Action::Notice(Notice::Ended { worker, .. }) => (worker, None),
                 _ => continue,
             };
-            let service = self.workers.get(&name.worker).map(|record| record.service);
-            let members = self.members.iter().filter(|(_, book)| Some(book.service) == service);
-            due.extend(members.map(|(&member, _)| (member, by)));
+            let Some(record) = self.workers.get(&name.worker) else { continue };
+            let members = self.members_of(record.service, record.slot).into_iter();
+            due.extend(members.map(|member| (member, by)));
         }
         let mut inspected = turn.inspected.clone();
         due.sort_unstable();

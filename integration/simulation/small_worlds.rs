@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use shepherd::core::ids::{GenerationId, ServiceId, SlotId, SocketId};
-use shepherd::core::policy::{CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
+use shepherd::core::policy::{
+    CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+};
 use shepherd::core::request::Request;
 
 use crate::fate::{Exec, Fate, Word, ms};
@@ -132,7 +134,11 @@ fn policy(workers: u32, starting_max: u32) -> Policy {
         service: ServiceId(1),
         name: "s1".to_owned(),
         workers,
-        sockets: vec![Socket { id: SocketId(1), name: "http".to_owned() }],
+        sockets: vec![Socket {
+            id: SocketId(1),
+            name: "http".to_owned(),
+            members: Members::Shared,
+        }],
         ready: ReadyWhen::Notify,
         ready_timeout: ms(500),
         check_pace: CheckPace { interval: ms(100), timeout: ms(100) },

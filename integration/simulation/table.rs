@@ -12,7 +12,7 @@ use shepherd::core::event::{
 use shepherd::core::ids::{GenerationId, Pid, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::Notice;
 use shepherd::core::policy::{
-    Check, CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    Check, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
 };
 use shepherd::core::readiness::CheckStep;
 use shepherd::core::roster::Tally;
@@ -66,7 +66,11 @@ fn policy(ready: ReadyWhen) -> Policy {
         service: ServiceId(1),
         name: "web".to_owned(),
         workers: 1,
-        sockets: vec![Socket { id: SocketId(1), name: "http".to_owned() }],
+        sockets: vec![Socket {
+            id: SocketId(1),
+            name: "http".to_owned(),
+            members: Members::Shared,
+        }],
         ready,
         ready_timeout: ms(60_000),
         check_pace: CheckPace { interval: ms(1000), timeout: ms(2000) },
@@ -236,6 +240,7 @@ fn action(action: &Action) -> String {
         | Action::Inspect { .. }
         | Action::Listen(_)
         | Action::Renew { .. }
+        | Action::BindSlot { .. }
         | Action::FindHolders { .. }
         | Action::SetMode(..)
         | Action::Close(_)

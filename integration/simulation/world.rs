@@ -10,9 +10,11 @@ use shepherd::core::event::{
     Exit, Finding, Grip, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting, WorkerEvent,
     Wrapped,
 };
-use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
+use shepherd::core::ids::{
+    GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, SocketId, WorkerId,
+};
 use shepherd::core::notice::Notice;
-use shepherd::core::policy::{Check, Policy, ReadyWhen, Signal};
+use shepherd::core::policy::{BoundMember, Check, Policy, ReadyWhen, Signal};
 use shepherd::core::request::Request;
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Event, Supervisor};
@@ -56,6 +58,8 @@ enum Happening {
     Checked(WorkerId, u64),
     Freezes(WorkerId),
     Does(WorkerId, Deed),
+    /// The sockets of a slot are bound, or not.
+    Answered(Event),
     /// A descriptor or a path of ours has news, if it still has.
     LookedAt(MemberId),
     /// News of a worker that was underway when it went.
@@ -96,6 +100,7 @@ enum Answer {
     Look(WorkerId),
     Checked(WorkerId, Finding),
     Socket(MemberId, Vec<SocketEvent>),
+    Event(Event),
 }
 
 /// Fates that are not left to the script.
@@ -351,6 +356,7 @@ impl World<'_> {
                 }
                 Ok(())
             }
+            Happening::Answered(event) => self.turn(&Input::Event(event)),
             Happening::Echo(worker, event) => self.tell(worker, event),
             Happening::Read(service, generation, well) => self.turn(&Input::Event(if well {
                 Event::Prepared { service, generation }
@@ -403,6 +409,7 @@ impl World<'_> {
                 Answer::Checked(worker, finding) => {
                     self.tell(worker, WorkerEvent::Checked(finding))?;
                 }
+                Answer::Event(event) => self.turn(&Input::Event(event))?,
                 Answer::Socket(member, events) => {
                     for event in events {
                         self.turn(&Input::Event(Event::Socket(member, event)))?;
@@ -438,6 +445,15 @@ impl World<'_> {
                 let answer = self.sockets.renew(from, to, &mut self.script)?;
                 return Some(Answer::Socket(from, vec![answer]));
             }
+            Action::BindSlot { service, slot, members } => {
+                let event = self.bind_slot(service, slot, members);
+                if self.script.one_in(3) {
+                    let after = ms(self.script.pick(&[1, 0, 40]));
+                    self.plan(after, Happening::Answered(event));
+                } else {
+                    return Some(Answer::Event(event));
+                }
+            }
             Action::FindHolders { member, workers, .. } => {
                 let grips = workers.into_iter().filter(|worker| self.runs_main(*worker));
                 let grips: Vec<WorkerId> = grips.collect();
@@ -463,6 +479,24 @@ impl World<'_> {
             | Action::Finish => {}
         }
         None
+    }
+
+    fn bind_slot(
+        &mut self,
+        service: ServiceId,
+        slot: SlotId,
+        members: Vec<(SocketId, MemberId)>,
+    ) -> Event {
+        if self.script.one_in(3) {
+            let reason = "cannot bind `[::]:8003`: the address is in use".to_owned();
+            return Event::SlotNotBound { service, slot, reason };
+        }
+        let bound = members.into_iter().map(|(socket, member)| {
+            self.sockets.bind(socket, member);
+            (socket, BoundMember { member, name: format!("port of slot {slot}") })
+        });
+        let members = bound.collect();
+        Event::SlotBound { service, slot, members }
     }
 
     fn runs_main(&self, worker: WorkerId) -> bool {

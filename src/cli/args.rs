@@ -66,6 +66,10 @@ pub(super) struct Run {
     /// `unix:@name` a unix name without a file, and `seqpacket:` in the place of `unix:` keeps the
     /// bounds of messages. Without any socket shepherd only supervises, unless it was handed some.
     ///
+    /// `8001+{slot}`, `127.0.0.1:8001+{slot}`, `udp:9000+{slot}` and `unix:/run/web.{slot}.sock` are
+    /// a socket for each slot, 8001 for slot 0, 8002 for slot 1, and so on: each worker gets only
+    /// its own, and PORT says which, where it is one of TCP.
+    ///
     /// Options follow with commas: `8000,backlog=1024`; `,,` stands for a comma. See "Options of
     /// sockets" below.
     #[arg(short = 'p', long = "listen", visible_alias = "port", value_name = "SOCKET")]
@@ -244,6 +248,7 @@ Signals to shepherd:
 
 Variables for each worker, besides those of the sockets:
   SHEPHERD_SERVICE, SHEPHERD_SLOT, SHEPHERD_WORKER, SHEPHERD_GENERATION
+  PORT, in the place of any that you set, when it has exactly one TCP port of its slot (8001+{slot})
 
 Output that passes through shepherd (--logs prefix, json):
   Workers write to pipes, so some buffer what they would show at once on a terminal (Python:

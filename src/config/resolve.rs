@@ -348,6 +348,11 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
         | ServiceMistake::NoSocketToConnectTo(_)
         | ServiceMistake::AlwaysLate { .. } => places.of("ready"),
         ServiceMistake::TooManySockets(_) => places.of("listen"),
+        ServiceMistake::NoPortForSlot { socket, .. } => {
+            let mut sockets = service.sockets.iter().zip(&places.sockets);
+            let same = sockets.find(|(other, _)| other.place() == *socket);
+            same.map_or(places.of("listen"), |(_, &at)| at)
+        }
         ServiceMistake::SameName(name) => {
             let mut sockets = service.sockets.iter().zip(&places.sockets).rev();
             let same = sockets.find(|(socket, _)| {

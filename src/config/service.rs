@@ -71,6 +71,15 @@ pub enum ServiceMistake {
     },
     /// More than a worker can be given.
     TooManySockets(usize),
+    /// The last slot would have no port.
+    NoPortForSlot {
+        /// The socket, as it was asked for.
+        socket: String,
+        /// How many slots have one.
+        slots_max: u32,
+        /// How many there are to be.
+        workers: u32,
+    },
     /// Two sockets of one name would be told apart by nobody.
     SameName(String),
 }
@@ -117,6 +126,10 @@ impl ServiceMistake {
                     "{count} sockets are more than the {SOCKETS_MAX} that a worker can be given"
                 )
             }
+            ServiceMistake::NoPortForSlot { socket, slots_max, workers } => format!(
+                "`{socket}` has ports for {slots_max} slots, up to 65535, and {workers} workers \
+                 are asked for; begin at a lower port"
+            ),
             ServiceMistake::SameName(name) => {
                 format!("the name `{name}` is given to two sockets; names tell sockets apart")
             }
@@ -157,6 +170,9 @@ impl ServiceConfig {
         if self.sockets.len() > SOCKETS_MAX {
             mistakes.push(ServiceMistake::TooManySockets(self.sockets.len()));
         }
+        if let Workers::Count(workers) = self.workers {
+            mistakes.extend(self.check_slots(workers).err());
+        }
         let mut names: Vec<&str> =
             self.sockets.iter().filter_map(|socket| Some(socket.name.as_ref()?.as_str())).collect();
         names.sort_unstable();
@@ -174,6 +190,21 @@ impl ServiceConfig {
             | ReadyWhen::Check(_) => {}
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+
+    /// Checks that each slot has a port, once the number of workers is known.
+    ///
+    /// # Errors
+    ///
+    /// The first socket that runs out of ports.
+    pub fn check_slots(&self, workers: u32) -> Result<(), ServiceMistake> {
+        match self.sockets.iter().find(|socket| socket.slots_max() < workers) {
+            Some(spec) => {
+                let (socket, slots_max) = (spec.place(), spec.slots_max());
+                Err(ServiceMistake::NoPortForSlot { socket, slots_max, workers })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The services that must have been ready before it starts, by name.

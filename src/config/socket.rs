@@ -10,6 +10,10 @@ use std::path::{Path, PathBuf};
 use super::socket_options::{self, Kind, OptionError, SocketOptions};
 use super::text::one_line;
 
+pub use slots::{PLACEHOLDER, Slots};
+
+mod slots;
+
 /// The longest path of a unix socket: `sun_path` has 108 bytes and the last ends it (unix(7)).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 
@@ -19,15 +23,17 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Names that mean something of their own in `LISTEN_FDNAMES` (sd_listen_fds_with_names(3)).
 const NAMES_RESERVED: [&str; 3] = ["unknown", "stored", "connection"];
 
-/// A socket that a service asks for: `[NAME=][TYPE:]ADDRESS[,OPTION[=VALUE]]...`.
+/// A socket that a service asks for: `[NAME=][TYPE:]ADDRESS[+{slot}][,OPTION[=VALUE]]...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketSpec {
     /// What workers find it under in `LISTEN_FDNAMES`, and what a handed-over socket matches.
     pub name: Option<SocketName>,
     /// What it carries.
     pub transport: Transport,
-    /// Where it is to be reached.
+    /// Where it is to be reached; of a socket that each slot has, where that of the first slot is.
     pub address: Address,
+    /// For which slots it is.
+    pub slots: Slots,
     /// What is to be set on it.
     pub options: SocketOptions,
 }
@@ -183,6 +189,19 @@ pub enum SocketSpecCause {
     Url,
     #[error("the prefix `tcp:` is not known; write `{}` alone", one_line(.rest))]
     TcpPrefix { rest: String },
+    #[error(
+        "`{PLACEHOLDER}` stands behind a port, as in `{hint}`, or in a path, as in \
+         `unix:/run/web.{PLACEHOLDER}.sock`",
+        hint = one_line(.hint)
+    )]
+    SlotElsewhere { hint: String },
+    #[error("each slot needs a port that is known; write one such as `8001+{PLACEHOLDER}`")]
+    SlotPortZero,
+    #[error(
+        "`localhost` is two sockets, one a family; write `{hint}`, and one of `[::1]` beside it \
+         if that is needed"
+    )]
+    SlotLocalhost { hint: String },
     #[error("{0}")]
     Option(OptionError),
     #[error("`{}` is no path; write one such as `seqpacket:/run/x.sock`", one_line(.text))]
@@ -230,14 +249,15 @@ impl SocketSpec {
     /// Where it is to be reached, without name and options: `udp:5353`.
     #[must_use]
     pub fn place(&self) -> String {
-        match (self.transport, &self.address) {
+        let place = match (self.transport, &self.address) {
             (Transport::Stream, address) => address.to_string(),
             (Transport::Datagram, address) => format!("udp:{address}"),
             (Transport::Seqpacket, address) => {
                 let text = address.to_string();
                 format!("seqpacket:{}", text.strip_prefix("unix:").unwrap_or(&text))
             }
-        }
+        };
+        format!("{place}{}", self.slots.suffix(&self.address))
     }
 }
 
@@ -266,10 +286,16 @@ fn spec(text: &str) -> Result<SocketSpec, SocketSpecCause> {
         }
         Some(_) | None => (None, text),
     };
+    let in_name = name.as_ref().is_some_and(|name: &SocketName| slots::are_in(name.as_str()));
+    if in_name || options.iter().any(|option| slots::are_in(option)) {
+        return Err(slots::elsewhere(text));
+    }
+    let (slots, text) = slots::take(text)?;
     let (transport, address) = endpoint(text)?;
+    slots.check(transport, &address)?;
     let kind = kind(transport, &address);
     let options = socket_options::read(&options, kind).map_err(SocketSpecCause::Option)?;
-    Ok(SocketSpec { name, transport, address, options })
+    Ok(SocketSpec { name, transport, address, slots, options })
 }
 
 /// Splits at single commas; two of them stand for one that belongs to the text. Never empty.
@@ -433,8 +459,9 @@ fn unix(prefix: &'static str, path: &str) -> Result<Address, SocketSpecCause> {
     }
     // A name has no byte that ends it, and the `@` stands for the one that begins it.
     let name = path.strip_prefix('@');
-    if path.len() > UNIX_PATH_BYTES_MAX + usize::from(name.is_some()) {
-        return Err(SocketSpecCause::PathTooLong { bytes: path.len() });
+    let bytes = slots::longest(path);
+    if bytes > UNIX_PATH_BYTES_MAX + usize::from(name.is_some()) {
+        return Err(SocketSpecCause::PathTooLong { bytes });
     }
     if let Some(name) = name {
         return Ok(Address::Abstract(name.to_owned()));

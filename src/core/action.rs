@@ -1,7 +1,7 @@
 //! Everything shepherd can do. The core returns actions; the caller performs them in order.
 
 use super::event::Mode;
-use super::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
+use super::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, SocketId, WorkerId};
 use super::notice::Notice;
 use super::policy::Signal;
 use super::request::Response;
@@ -39,6 +39,16 @@ pub enum Action {
         from: MemberId,
         /// What the new one is called.
         to: MemberId,
+    },
+    /// Bind the sockets that a slot has for itself, all of them or none; they listen before it is
+    /// answered. Answered by `SlotBound` or `SlotNotBound`.
+    BindSlot {
+        /// Whose slot.
+        service: ServiceId,
+        /// Which slot.
+        slot: SlotId,
+        /// What the new ones are called.
+        members: Vec<(SocketId, MemberId)>,
     },
     /// Look which of these workers hold a socket, and wait on it. Answered by `Held`.
     FindHolders {

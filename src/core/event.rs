@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, WorkerId};
-use super::policy::Signal;
+use super::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, SocketId, WorkerId};
+use super::policy::{BoundMember, Signal};
 use super::request::Request;
 
 /// Something that happened to a worker, a generation, or was asked for.
@@ -28,6 +28,24 @@ pub enum Event {
         /// Which one, as named in the action.
         generation: GenerationId,
         /// What is wrong and what to do about it, for people.
+        reason: String,
+    },
+    /// The answer to `Action::BindSlot`: a slot has the sockets that are its own.
+    SlotBound {
+        /// Whose slot.
+        service: ServiceId,
+        /// Which slot.
+        slot: SlotId,
+        /// Its sockets, as named in the action.
+        members: Vec<(SocketId, BoundMember)>,
+    },
+    /// The answer to `Action::BindSlot`: one of them could not be bound, so that none is.
+    SlotNotBound {
+        /// Whose slot.
+        service: ServiceId,
+        /// Which slot.
+        slot: SlotId,
+        /// Which one, why, and the next step, for people.
         reason: String,
     },
     /// An operator asks for something.

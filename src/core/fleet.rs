@@ -131,21 +131,32 @@ impl Fleet {
         self.take_seat(slot, Seat::Waiting { until });
     }
 
-    /// Has the slots below `wanted` and no others, and gives the workers that filled those.
-    pub fn resize(&mut self, wanted: u32) -> Vec<WorkerId> {
-        let have = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        for slot in (have..wanted).map(SlotId) {
-            self.slots.insert(slot, Slot { seat: Seat::Empty, failures: 0 });
-            self.empty.insert(slot);
-        }
+    /// How many slots it has.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Has the slots below `wanted` less those that are `shut`, and no others; gives the workers that
+    /// filled others. A slot that it has is not shut.
+    pub fn resize(&mut self, wanted: u32, shut: &BTreeSet<SlotId>) -> Vec<WorkerId> {
         let mut cut = Vec::new();
-        for slot in (wanted..have).map(SlotId) {
+        let beyond = self.slots.range(SlotId(wanted)..).map(|(&slot, _)| slot);
+        for slot in beyond.collect::<Vec<_>>() {
             if let Some(Seat::Held(worker)) = self.seat(slot) {
                 cut.push(worker);
             }
             self.take_seat(slot, Seat::Empty);
             self.empty.remove(&slot);
             self.slots.remove(&slot);
+        }
+        // It is asked after everything that happens, and seldom lacks any.
+        let lacks = self.slots.len() + shut.len() < usize::try_from(wanted).unwrap_or(usize::MAX);
+        for slot in (0..wanted).map(SlotId).filter(|_| lacks) {
+            if !self.slots.contains_key(&slot) && !shut.contains(&slot) {
+                self.slots.insert(slot, Slot { seat: Seat::Empty, failures: 0 });
+                self.empty.insert(slot);
+            }
         }
         cut
     }
@@ -182,10 +193,23 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    fn a_slot_that_is_shut_comes_when_it_opens() {
+        let mut fleet = Fleet::new(GenerationId(1));
+        let open = BTreeSet::new();
+        assert_eq!(fleet.resize(4, &BTreeSet::from([SlotId(1), SlotId(3)])), []);
+        assert_eq!(fleet.take_due(Time::ZERO, 9), [SlotId(0), SlotId(2)]);
+        fleet.hold(SlotId(2), WorkerId(7));
+        assert_eq!(fleet.resize(4, &BTreeSet::from([SlotId(3)])), []);
+        assert_eq!(fleet.take_due(Time::ZERO, 9), [SlotId(0), SlotId(1)]);
+        assert_eq!((fleet.resize(2, &open), fleet.size()), (vec![WorkerId(7)], 2));
+        assert_eq!((fleet.resize(3, &open), fleet.size()), (vec![], 3));
+    }
+
+    #[test]
     fn what_is_empty_and_what_waits_follows_each_seat() {
         let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
         let mut fleet = Fleet::new(GenerationId(1));
-        assert_eq!(fleet.resize(4), []);
+        assert_eq!(fleet.resize(4, &BTreeSet::new()), []);
         assert_eq!(fleet.take_due(at(0), 2), [SlotId(0), SlotId(1)]);
         for slot in 0..4 {
             fleet.hold(SlotId(slot), WorkerId(10 + u64::from(slot)));
@@ -199,12 +223,12 @@ mod tests {
         fleet.vacate(SlotId(1));
         assert_eq!(fleet.vacancy(), Some(SlotId(1)));
 
-        assert_eq!(fleet.resize(1), []);
+        assert_eq!(fleet.resize(1, &BTreeSet::new()), []);
         assert_eq!((fleet.vacancy(), fleet.deadline()), (None, None));
         fleet.wait(SlotId(2), at(9));
         assert_eq!(fleet.deadline(), None, "a slot that is not wanted waits for nothing");
-        assert_eq!(fleet.resize(0), [WorkerId(10)]);
-        assert_eq!(fleet.resize(2), []);
+        assert_eq!(fleet.resize(0, &BTreeSet::new()), [WorkerId(10)]);
+        assert_eq!(fleet.resize(2, &BTreeSet::new()), []);
         assert_eq!(fleet.take_due(at(9), 9), [SlotId(0), SlotId(1)]);
     }
 }

@@ -22,6 +22,11 @@
 //! nothing is taken from the serving fleet, which goes on restarting its workers by its own
 //! definition. Commit swaps the fleets and stops the old one's workers; abort stops the new one's.
 //!
+//! A **socket** is shared by all workers of a service, or each slot has one of its own. That is bound
+//! before the slot's first worker starts and closed when its last one is gone; between the two its
+//! workers of all generations get the same. A slot whose socket cannot be bound has no worker, is in
+//! no fleet, and keeps nothing else from going on.
+//!
 //! # Who decides when deciders disagree
 //!
 //! 1. A stop goes before everything: it ends a reload, empties the queue, and nothing starts after.
@@ -69,6 +74,8 @@ pub mod readiness;
 pub mod restart;
 
 pub mod sockets;
+
+pub mod slots;
 
 pub mod repair;
 

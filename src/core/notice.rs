@@ -11,8 +11,10 @@ use super::reload::ReloadCause;
 use super::restart::FAILING_AFTER;
 use super::worker::Cause;
 
+pub use slot_notice::SlotNotice;
 pub use socket_notice::{SocketNotice, Suspects};
 
+mod slot_notice;
 mod socket_notice;
 
 /// A worker as people are told of it: "worker 3 (web.2)".
@@ -197,6 +199,15 @@ pub enum Notice {
         /// When another follows by itself.
         again: Option<Duration>,
     },
+    /// Something became of the sockets that a slot has for itself.
+    Slot {
+        /// The service's name.
+        service: String,
+        /// Which slot.
+        slot: SlotId,
+        /// What.
+        what: SlotNotice,
+    },
     /// Somebody changed a socket that workers share, and what becomes of it.
     Socket {
         /// The socket, for people.
@@ -281,6 +292,7 @@ impl Notice {
             | Notice::Failing { .. }
             | Notice::Recovered { .. }
             | Notice::Socket { .. }
+            | Notice::Slot { .. }
             | Notice::Scaled { .. }
             | Notice::NotScaled { .. }
             | Notice::ReloadQueued { .. }
@@ -298,6 +310,7 @@ impl Notice {
     pub fn loudness(&self) -> Loudness {
         match self {
             Notice::Socket { what, .. } => what.loudness(),
+            Notice::Slot { what, .. } => what.loudness(),
             Notice::Started { .. }
             | Notice::Ready { .. }
             | Notice::MainChanged { .. }
@@ -405,6 +418,7 @@ impl fmt::Display for Notice {
                     Some(pause) => write!(f, "trying again in {}", Human(*pause)),
                 }
             }
+            Notice::Slot { service, slot, what } => write!(f, "{service}: slot {slot} {what}"),
             Notice::Socket { socket, what } => what.tell(socket, f),
             Notice::LameDuck { serves_on } => {
                 let time = Human(*serves_on);

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::ids::{ServiceId, SocketId};
+use super::ids::{MemberId, ServiceId, SocketId};
+use super::service::WORKERS_MAX;
 
 /// Everything the core must know of a service. Its command, environment and directory stay outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +32,51 @@ pub struct Policy {
     pub launching_max: u32,
 }
 
-/// A socket that workers share.
+/// A socket that workers get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
     /// Which one.
     pub id: SocketId,
     /// Its name, or else its address, for people.
     pub name: String,
+    /// Whether they share it.
+    pub members: Members,
+}
+
+/// The kernel sockets behind a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Members {
+    /// One, which all workers share. It has the number of the socket.
+    Shared,
+    /// Each slot has one of its own, which its workers get one after the other.
+    EachSlot {
+        /// Those that are bound when the service begins: of the first slots, one for each worker
+        /// that is wanted then.
+        bound: Vec<BoundMember>,
+        /// How many slots there can be: as many as there are ports from the first on.
+        slots_max: u32,
+    },
+}
+
+/// A kernel socket that is bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundMember {
+    /// Which one.
+    pub member: MemberId,
+    /// Where it is to be reached, for people.
+    pub name: String,
+}
+
+impl Policy {
+    /// How many workers it may want: no more than its sockets have ports for.
+    #[must_use]
+    pub fn workers_max(&self) -> u32 {
+        let slots = self.sockets.iter().filter_map(|socket| match socket.members {
+            Members::Shared => None,
+            Members::EachSlot { slots_max, .. } => Some(slots_max),
+        });
+        slots.min().unwrap_or(WORKERS_MAX).min(WORKERS_MAX)
+    }
 }
 
 /// What counts as evidence that a worker can serve.

@@ -162,7 +162,9 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::core::ids::{ServiceId, SlotId, SocketId};
-    use crate::core::policy::{CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
+    use crate::core::policy::{
+        CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    };
     use std::time::Duration;
 
     #[test]
@@ -172,7 +174,11 @@ mod tests {
             service: ServiceId(0),
             name: "web".to_owned(),
             workers: 2,
-            sockets: vec![Socket { id: SocketId(0), name: "http".to_owned() }],
+            sockets: vec![Socket {
+                id: SocketId(0),
+                name: "http".to_owned(),
+                members: Members::Shared,
+            }],
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },

@@ -9,6 +9,8 @@ mod reloading;
 
 mod healing;
 
+mod slots;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use super::action::{Action, Spawn};
@@ -21,6 +23,7 @@ use super::reload::{Reload, ReloadCause, ReloadStage};
 use super::request::Response;
 use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
 use super::roster::Roster;
+use super::slots::SlotSockets;
 use super::sockets::Sockets;
 use super::status::{Headline, ServiceStatus, Stage, WorkerStatus};
 use super::time::{Time, Why, earlier};
@@ -35,6 +38,8 @@ pub struct Service {
     policy: Policy,
     wanted: u32,
     sockets: Sockets,
+    /// Which slots have the sockets that are theirs alone.
+    slots: SlotSockets,
     /// The generation that serves, or is to serve first.
     serving: Fleet,
     first_start: FirstStart,
@@ -101,7 +106,8 @@ impl Service {
         let first = GenerationId(1);
         Service {
             wanted: policy.workers,
-            sockets: Sockets::shared(&policy.sockets),
+            sockets: Sockets::new(&policy.sockets),
+            slots: SlotSockets::new(&policy.sockets),
             serving: Fleet::new(first),
             first_start: FirstStart::UnderWay,
             reload: None,
@@ -143,6 +149,12 @@ impl Service {
     #[must_use]
     pub fn workers_alive(&self) -> u32 {
         self.workers.len()
+    }
+
+    /// Whether anything is left that a stop has to wait for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty() && !self.slots.is_binding()
     }
 
     /// How long its workers may take to stop.
@@ -204,11 +216,12 @@ impl Service {
         };
         let why = match wanted {
             0 => "one is the least",
-            1..=WORKERS_MAX => {
+            1.. if wanted <= self.policy.workers_max() => {
                 self.wanted = wanted;
                 context.notice(Notice::Scaled { service, workers: wanted });
                 return Response::Done;
             }
+            1..=WORKERS_MAX => "its sockets have no ports for more",
             _ => "no service may have more",
         };
         context.notice(Notice::NotScaled { service, why });
@@ -245,11 +258,13 @@ impl Service {
     /// Brings what is closer to what should be.
     pub fn settle(&mut self, now: Time, context: &mut Context<'_>) {
         if !self.stopping {
+            self.bind_slots(now, context);
             self.trim(now, context);
             self.come_up(context);
             self.fill(now, context);
             self.begin_reload(now, context);
             self.advance_reload(now, context);
+            self.close_slots(context);
         }
         self.forget(context);
     }
@@ -272,6 +287,7 @@ impl Service {
             backing_off: self
                 .serving
                 .waiting()
+                .chain(self.slots.waiting())
                 .map(|(slot, until)| (slot, now.until(until)))
                 .collect(),
         }
@@ -334,11 +350,11 @@ impl Service {
     /// fewer are wanted.
     fn come_up(&mut self, context: &mut Context<'_>) {
         if !self.is_committed()
-            && self.workers.tally_of(self.serving.generation).ready == self.wanted
+            && self.workers.tally_of(self.serving.generation).ready == self.serving.size()
         {
             self.first_start = FirstStart::Committed;
             let service = self.policy.name.clone();
-            context.notice(Notice::Serving { service, workers: self.wanted });
+            context.notice(Notice::Serving { service, workers: self.serving.size() });
         }
     }
 
@@ -413,11 +429,12 @@ impl Service {
         }
     }
 
-    /// Has as many slots as are wanted, and stops what fills others.
+    /// Has as many slots as are wanted, of those that have their sockets, and stops what fills others.
     fn trim(&mut self, now: Time, context: &mut Context<'_>) {
-        let mut cut = self.serving.resize(self.wanted);
+        let shut = self.slots.shut(self.wanted);
+        let mut cut = self.serving.resize(self.wanted, &shut);
         if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) = &mut self.reload {
-            cut.extend(fleet.resize(self.wanted));
+            cut.extend(fleet.resize(self.wanted, &shut));
         }
         for id in cut {
             self.with_worker(id, context, |worker, scene| worker.stop(now, scene));

@@ -2,10 +2,8 @@
 //! be like. Ids only.
 //!
 //! A configured socket (`SocketId`) has members (`MemberId`), the kernel sockets that workers are
-//! handed. The balance decides how many: with the one there is, `shared`, a socket has one member,
-//! which every slot of every generation gets. A balance that gives each generation or each slot a
-//! kernel socket of its own adds members here; workers, slots and reloads only ever ask
-//! [`Sockets::members_for`].
+//! handed: one, which every slot of every generation gets, or one for each slot, which all workers of
+//! that slot get. Workers, slots and reloads only ever ask [`Sockets::members_for`].
 //!
 //! # What workers change for each other
 //!
@@ -30,7 +28,7 @@ use std::collections::BTreeMap;
 
 use super::event::{Backlog, Mode, SocketState};
 use super::ids::{GenerationId, MemberId, SlotId, SocketId, WorkerId};
-use super::policy::Socket;
+use super::policy::{BoundMember, Members, Socket};
 use super::repair::{Health, is_worth_telling};
 use super::suspicion::Suspicion;
 use super::time::Time;
@@ -38,7 +36,6 @@ use super::time::Time;
 /// The members of one service's sockets.
 #[derive(Debug, Clone)]
 pub struct Sockets {
-    names: BTreeMap<SocketId, String>,
     members: BTreeMap<MemberId, Member>,
 }
 
@@ -46,6 +43,8 @@ pub struct Sockets {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Member {
     socket: SocketId,
+    /// For people.
+    name: String,
     scope: Scope,
     mode: ModeRule,
     /// How often its mode has been set back.
@@ -64,6 +63,8 @@ struct Member {
 enum Scope {
     /// Every worker of the service, over all generations.
     Shared,
+    /// Every worker of this slot, over all generations.
+    Slot(SlotId),
 }
 
 /// What the generations made of a member's mode; `None` until their first worker is ready.
@@ -110,34 +111,49 @@ pub enum ModeNews {
 }
 
 impl Scope {
-    fn covers(self, _generation: GenerationId, _slot: SlotId) -> bool {
+    fn covers(self, _generation: GenerationId, slot: SlotId) -> bool {
         match self {
             Scope::Shared => true,
+            Scope::Slot(own) => own == slot,
         }
     }
 }
 
 impl Sockets {
-    /// One shared member for each socket, in order.
+    /// The members with which a service begins.
     #[must_use]
-    pub fn shared(sockets: &[Socket]) -> Sockets {
-        let member = |socket: SocketId| Member {
-            socket,
-            scope: Scope::Shared,
-            mode: ModeRule::default(),
-            mode_set_back: 0,
-            backlog_told: None,
-            health: Health::default(),
-            suspicion: None,
-            last_stale: None,
-        };
-        Sockets {
-            names: sockets.iter().map(|socket| (socket.id, socket.name.clone())).collect(),
-            members: sockets
-                .iter()
-                .map(|&Socket { id, .. }| (MemberId(id.0), member(id)))
-                .collect(),
+    pub fn new(sockets: &[Socket]) -> Sockets {
+        let mut members = BTreeMap::new();
+        for Socket { id, name, members: of } in sockets {
+            match of {
+                Members::Shared => {
+                    let member = Member::fresh(*id, name.clone(), Scope::Shared);
+                    members.insert(MemberId(id.0), member);
+                }
+                Members::EachSlot { bound, .. } => {
+                    for (slot, BoundMember { member, name }) in (0..).map(SlotId).zip(bound) {
+                        let fresh = Member::fresh(*id, name.clone(), Scope::Slot(slot));
+                        members.insert(*member, fresh);
+                    }
+                }
+            }
         }
+        Sockets { members }
+    }
+
+    /// A slot has sockets of its own.
+    pub fn open_slot(&mut self, slot: SlotId, members: Vec<(SocketId, BoundMember)>) {
+        for (socket, BoundMember { member, name }) in members {
+            self.members.insert(member, Member::fresh(socket, name, Scope::Slot(slot)));
+        }
+    }
+
+    /// Takes out the members that a slot has for itself, to be closed.
+    pub fn close_slot(&mut self, slot: SlotId) -> Vec<MemberId> {
+        let own = |(_, member): &(_, &Member)| member.scope == Scope::Slot(slot);
+        let closed: Vec<MemberId> = self.members.iter().filter(own).map(|(&id, _)| id).collect();
+        self.members.retain(|id, _| !closed.contains(id));
+        closed
     }
 
     /// Whether this is one of its members.
@@ -149,8 +165,7 @@ impl Sockets {
     /// The socket behind which a member stands, for people.
     #[must_use]
     pub fn name(&self, member: MemberId) -> String {
-        let socket = self.members.get(&member).map(|member| member.socket);
-        socket.and_then(|socket| self.names.get(&socket)).cloned().unwrap_or_default()
+        self.members.get(&member).map(|member| member.name.clone()).unwrap_or_default()
     }
 
     /// What a worker of this generation and slot is given, in the order of the sockets.
@@ -253,17 +268,36 @@ impl Sockets {
         }
     }
 
-    /// Whether this worker was given a member that is none any more.
-    #[must_use]
-    pub fn is_stale(&self, worker: WorkerId) -> bool {
-        self.members.keys().any(|&member| !self.was_given(member, worker))
+    /// Whether one of these workers, each with its slot, was given a member that is none any more.
+    pub fn has_stale(&self, mut workers: impl Iterator<Item = (WorkerId, SlotId)>) -> bool {
+        // It is asked after everything that happens, and seldom was any bound anew.
+        let renewed: Vec<MemberId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.last_stale.is_some())
+            .map(|(&id, _)| id)
+            .collect();
+        !renewed.is_empty()
+            && workers.any(|(worker, slot)| {
+                let misses = |&member: &MemberId| {
+                    self.is_of(member, slot) && !self.was_given(member, worker, slot)
+                };
+                renewed.iter().any(misses)
+            })
     }
 
-    /// Whether this worker was given this member, not one that it took the place of.
+    /// Whether this worker, of this slot, was given this member, not one that it took the place of.
     #[must_use]
-    pub fn was_given(&self, member: MemberId, worker: WorkerId) -> bool {
+    pub fn was_given(&self, member: MemberId, worker: WorkerId, slot: SlotId) -> bool {
         let last_stale = self.members.get(&member).and_then(|member| member.last_stale);
-        last_stale.is_none_or(|last| worker > last)
+        self.is_of(member, slot) && last_stale.is_none_or(|last| worker > last)
+    }
+
+    fn is_of(&self, member: MemberId, slot: SlotId) -> bool {
+        self.members.get(&member).is_some_and(|member| match member.scope {
+            Scope::Shared => true,
+            Scope::Slot(own) => own == slot,
+        })
     }
 
     /// Takes all members out, to be closed: the service stops.
@@ -273,6 +307,20 @@ impl Sockets {
 }
 
 impl Member {
+    fn fresh(socket: SocketId, name: String, scope: Scope) -> Member {
+        Member {
+            socket,
+            name,
+            scope,
+            mode: ModeRule::default(),
+            mode_set_back: 0,
+            backlog_told: None,
+            health: Health::default(),
+            suspicion: None,
+            last_stale: None,
+        }
+    }
+
     fn mode_found(&mut self, occasion: Occasion, found: Mode) -> Option<(Mode, ModeNews)> {
         let mut news = ModeNews::Broken;
         match occasion {
@@ -313,7 +361,40 @@ mod tests {
     const MEMBER: MemberId = MemberId(7);
 
     fn sockets() -> Sockets {
-        Sockets::shared(&[Socket { id: SocketId(7), name: "http".to_owned() }])
+        let (name, members) = ("http".to_owned(), Members::Shared);
+        Sockets::new(&[Socket { id: SocketId(7), name, members }])
+    }
+
+    #[test]
+    fn a_slot_gets_what_is_shared_and_what_is_its_own_in_the_order_of_the_sockets() {
+        let bound = |id| BoundMember { member: MemberId(id), name: format!("[::]:{id}") };
+        let each = |id, members: [u32; 2]| Socket {
+            id: SocketId(id),
+            name: "8001+{slot}".to_owned(),
+            members: Members::EachSlot { bound: members.map(bound).into(), slots_max: 9 },
+        };
+        let shared = Socket { id: SocketId(1), name: "admin".to_owned(), members: Members::Shared };
+        let mut sockets = Sockets::new(&[each(0, [0, 2]), shared, each(2, [4, 3])]);
+        let of = |sockets: &Sockets, slot| {
+            let members = sockets.members_for(GenerationId(1), SlotId(slot));
+            members.into_iter().map(|member| member.0).collect::<Vec<_>>()
+        };
+        assert_eq!([of(&sockets, 0), of(&sockets, 1)], [vec![0, 1, 4], vec![2, 1, 3]]);
+        assert_eq!(of(&sockets, 2), [1]);
+        sockets.open_slot(SlotId(2), vec![(SocketId(0), bound(9)), (SocketId(2), bound(8))]);
+        assert_eq!(of(&sockets, 2), [9, 1, 8]);
+        assert_eq!(sockets.name(MemberId(9)), "[::]:9");
+        assert_eq!(sockets.close_slot(SlotId(1)), [MemberId(2), MemberId(3)]);
+        assert_eq!(of(&sockets, 1), [1]);
+
+        // Of slot 0 a socket was bound anew after worker 5 had got the old one.
+        let workers = [(WorkerId(5), SlotId(2)), (WorkerId(5), SlotId(0))].into_iter();
+        assert!(!sockets.has_stale(workers.clone()));
+        sockets.renewed(MemberId(4), MemberId(10), WorkerId(5));
+        assert!(sockets.has_stale(workers.clone()) && !sockets.has_stale(workers.take(1)));
+        assert!(!sockets.has_stale([(WorkerId(6), SlotId(0))].into_iter()));
+        let given = |worker, slot| sockets.was_given(MemberId(10), WorkerId(worker), SlotId(slot));
+        assert!(given(6, 0) && !given(5, 0) && !given(6, 2));
     }
 
     fn mode(sockets: &mut Sockets, occasion: Occasion, found: Mode) -> Option<(Mode, ModeNews)> {

@@ -7,7 +7,7 @@ use super::action::{Action, Announcement};
 use super::event::{Event, SocketEvent};
 use super::ids::{RequestId, ServiceId};
 use super::notice::Notice;
-use super::policy::Policy;
+use super::policy::{Members, Policy, Socket};
 use super::request::{Request, Response, WAITING_MAX};
 use super::restart::Random;
 use super::service::{Context, Scale, Service};
@@ -87,7 +87,7 @@ impl Supervisor {
     #[must_use]
     pub fn new(now: Time, policies: Vec<Policy>, seed: u64) -> Supervisor {
         let sockets = policies.iter().flat_map(|policy| &policy.sockets);
-        let last_member = sockets.map(|socket| socket.id.0).max().unwrap_or(0);
+        let last_member = sockets.map(last_member).max().unwrap_or(0);
         let services =
             policies.into_iter().map(|policy| (policy.service, Service::new(policy))).collect();
         let mut supervisor = Supervisor {
@@ -149,6 +149,16 @@ impl Supervisor {
             Event::PrepareFailed { service, generation, reason } => {
                 self.with_service(service, |service, context| {
                     service.handle_prepare_failed(now, generation, reason, context);
+                });
+            }
+            Event::SlotBound { service, slot, members } => {
+                self.with_service(service, |service, context| {
+                    service.handle_slot_bound(slot, members, context);
+                });
+            }
+            Event::SlotNotBound { service, slot, reason } => {
+                self.with_service(service, |service, context| {
+                    service.handle_slot_not_bound(now, slot, reason, context);
                 });
             }
             Event::Requested(id, request) => self.handle_request(now, id, request),
@@ -301,7 +311,7 @@ impl Supervisor {
         self.with_services(|service, context| service.settle(now, context));
         self.conclude_reloads();
         self.announce(now);
-        if self.workers_alive() == 0
+        if self.services.values().all(Service::is_empty)
             && let Phase::Stopping { requests, stage: StopStage::Draining, .. } = &mut self.phase
         {
             for request in std::mem::take(requests) {
@@ -410,4 +420,13 @@ impl Supervisor {
             act(service, &mut context);
         }
     }
+}
+
+/// The greatest number of a kernel socket behind this socket when its service begins.
+fn last_member(socket: &Socket) -> u32 {
+    let own = match &socket.members {
+        Members::Shared => None,
+        Members::EachSlot { bound, .. } => bound.iter().map(|bound| bound.member.0).max(),
+    };
+    own.unwrap_or(0).max(socket.id.0)
 }

@@ -129,12 +129,13 @@ impl Daemon {
         leaf: Option<Leaf>,
     ) -> Result<(Command, Child), (&'static str, io::Error)> {
         let missing = || ("finding its definition", io::ErrorKind::NotFound.into());
-        let Handles { service, slot, generation, .. } =
+        let Handles { service, slot, generation, port, .. } =
             self.workers.get(&worker).ok_or_else(missing)?;
         let definition =
             self.parts.services.definitions.get(&(*service, *generation)).ok_or_else(missing)?;
         let name = self.parts.services.names.get(service).map(String::as_str).unwrap_or_default();
-        let mut environment = perform::environment(definition, name, worker, *slot, *generation);
+        let environment = perform::environment(definition, name, worker, *slot, *generation);
+        let mut environment = perform::with_port(environment, *port);
         for (name, value) in variables {
             environment.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec());
         }

@@ -75,6 +75,8 @@ pub(super) struct Handles {
     pub(super) sockets: BTreeMap<MemberId, u64>,
     /// The first of them that takes a stream, which is the one that probes connect to.
     pub(super) first_stream: Option<MemberId>,
+    /// The port that is its slot's alone.
+    pub(super) port: Option<u16>,
     pub(super) spawning: Option<Spawning>,
     pub(super) notify: NotifySocket,
     /// Copies of pidfds that are watched: a main process that is not our child, and what a main

@@ -10,6 +10,8 @@ mod checks;
 
 mod sockets;
 
+mod slots;
+
 mod control;
 
 mod journal;
@@ -25,6 +27,7 @@ use thiserror::Error;
 
 use crate::config::run::{Name, RunConfig, RunConfigError};
 use crate::config::service::{ServiceConfig, Spelling};
+use crate::config::socket::Slots;
 use crate::config::text::one_line;
 use crate::config::values::Logs;
 use crate::core::Supervisor;
@@ -145,8 +148,8 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let stdio = stdio();
     journal::begin(stdio);
     let all_workers = |service: &ServiceConfig| services::workers(service.workers);
-    let workers = config.services.iter().map(all_workers).sum();
-    let needed = descriptors_needed(workers);
+    let workers: u32 = config.services.iter().map(all_workers).sum();
+    let needed = descriptors_needed(config);
     let open_files =
         limits::raise_open_files(needed).map_err(system("read the limit on open files"))?;
     // Before the first worker: a signal that comes early must find us listening.
@@ -166,7 +169,7 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     let before = processes::children_before();
     processes::become_subreaper().map_err(system("become a subreaper"))?;
 
-    let services = Services::read(config)?;
+    let mut services = Services::read(config)?;
     let (name, name_is) = match &config.name {
         Name::Explicit(name) => (name, NameIs::Explicit),
         Name::Implicit(name) => (name, NameIs::Implicit),
@@ -175,7 +178,8 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     // Before the first worker, so that clients find us from the start.
     let control = Control::open(config, &runtime_dir)?;
     let (policies, sockets) = services::bind(config, handed_over)?;
-    let Sockets { listeners, unused, warnings } = sockets;
+    let Sockets { listeners, each_slot, unused, warnings } = sockets;
+    services.each_slot = each_slot;
     let pid_file = match config.pid_file.as_deref().map(PidFile::write).transpose() {
         Ok(pid_file) => pid_file,
         Err(error) => {
@@ -278,9 +282,14 @@ fn claim_cgroups(name: &str) -> Option<Cgroups> {
 }
 
 /// How many descriptors we may come to hold: those of as many workers again while a reload has two
-/// generations, and what we need for ourselves.
-fn descriptors_needed(workers: u32) -> u64 {
-    u64::from(workers) * DESCRIPTORS_PER_WORKER * 2 + DESCRIPTORS_OURS
+/// generations, the sockets of each slot, and what we need for ourselves.
+fn descriptors_needed(config: &RunConfig) -> u64 {
+    let of_service = |service: &ServiceConfig| {
+        let each_slot = service.sockets.iter().filter(|spec| spec.slots == Slots::Each).count();
+        let each_slot = u64::try_from(each_slot).unwrap_or(u64::MAX);
+        u64::from(services::workers(service.workers)) * (DESCRIPTORS_PER_WORKER * 2 + each_slot)
+    };
+    config.services.iter().map(of_service).sum::<u64>() + DESCRIPTORS_OURS
 }
 
 /// Something that differs from daemon to daemon, for the jitter.

@@ -25,6 +25,7 @@ use crate::protocol::exec_plan::{ExecPlan, Outcome, OutcomeReader, Stage};
 use crate::protocol::listen_fds;
 
 use super::event_loop::{Daemon, Handles, Spawning, Token};
+use super::slots::{self, PORT};
 
 impl Daemon {
     /// Does one thing. What goes wrong comes back as an event.
@@ -41,6 +42,7 @@ impl Daemon {
             Action::Check(worker) => self.begin_check(worker),
             Action::EndCheck(worker) => self.end_check(worker),
             Action::Renew { from, to } => self.renew(from, to),
+            Action::BindSlot { service, slot, members } => self.bind_slot(service, slot, &members),
             Action::FindHolders { member, given, workers } => {
                 self.find_holders(member, given, &workers);
             }
@@ -130,6 +132,8 @@ impl Daemon {
         {
             environment.remove(b"JOURNAL_STREAM".as_slice());
         }
+        let port = slots::port(listeners.iter().copied());
+        let environment = with_port(environment, port);
         let environment = with_sockets(environment, &names, &notify);
         let sockets = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
         let plan = ExecPlan { sockets, ..self.plan(definition, environment) };
@@ -171,6 +175,7 @@ impl Daemon {
                 generation,
                 sockets,
                 first_stream,
+                port,
                 spawning: Some(spawning),
                 notify,
                 main: None,
@@ -283,6 +288,14 @@ pub(super) fn environment(
         ("SHEPHERD_GENERATION", generation.to_string()),
     ] {
         environment.insert(name.as_bytes().to_vec(), value.into_bytes());
+    }
+    environment
+}
+
+/// A port that is a slot's alone wins over what the user set: nobody can know it before.
+pub(super) fn with_port(mut environment: Environment, port: Option<u16>) -> Environment {
+    if let Some(port) = port {
+        environment.insert(PORT.as_bytes().to_vec(), port.to_string().into_bytes());
     }
     environment
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::config::run::{RunConfig, RunConfigError};
 use crate::config::service::{SOCKETS_MAX, ServiceConfig, ServiceMistake, Source};
-use crate::config::socket::{SocketSpec, Transport};
+use crate::config::socket::SocketSpec;
 use crate::config::values::Workers;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
 use crate::core::policy::{Check, Policy, ReadyWhen, Socket};
@@ -16,6 +16,7 @@ use crate::os::limits;
 use crate::os::listeners::{self, Bound, Listener, Warning};
 
 use super::StartError;
+use super::slots::{Numbered, Wanted};
 
 /// How many workers may be on their way to their program at a time: enough to keep many processors
 /// busy, and few enough that a turn of the loop, at about a millisecond a start, stays short.
@@ -30,12 +31,16 @@ pub(super) struct Services {
     pub(super) checks: BTreeMap<ServiceId, Check>,
     /// Generations that are the same program share one.
     pub(super) definitions: BTreeMap<(ServiceId, GenerationId), Rc<Definition>>,
+    /// The sockets that each slot has one of, and how they are bound.
+    pub(super) each_slot: BTreeMap<ServiceId, Vec<(SocketId, SocketSpec)>>,
 }
 
 /// The sockets of all services.
 pub(super) struct Sockets {
     /// Whose each is follows from the policies.
     pub(super) listeners: BTreeMap<MemberId, Listener>,
+    /// Of which of them more are bound when more slots are wanted, and how.
+    pub(super) each_slot: BTreeMap<ServiceId, Vec<(SocketId, SocketSpec)>>,
     /// Handed over, and asked for by none.
     pub(super) unused: Vec<Inherited>,
     /// What is not as it was asked for, though everything works.
@@ -70,8 +75,15 @@ pub(super) fn bind(
     config: &RunConfig,
     handed_over: Vec<Inherited>,
 ) -> Result<(Vec<Policy>, Sockets), StartError> {
-    let specs: Vec<SocketSpec> =
-        config.services.iter().flat_map(|service| service.sockets.iter().cloned()).collect();
+    let mut wanted = Vec::new();
+    for (owner, service) in (0..).map(ServiceId).zip(&config.services) {
+        let slots = workers(service.workers);
+        service.check_slots(slots).map_err(|mistake| of_service(config, service, mistake))?;
+        for spec in &service.sockets {
+            wanted.push(Wanted { owner, spec: listeners::looked_up(spec)?, slots });
+        }
+    }
+    let specs: Vec<SocketSpec> = wanted.iter().flat_map(Wanted::expanded).collect();
     let bound = if specs.is_empty() && config.services.len() > 1 {
         // To which of them they belong nobody has said.
         let (listeners, warnings) = (Vec::new(), Vec::new());
@@ -80,51 +92,29 @@ pub(super) fn bind(
         listeners::bind_all(&specs, handed_over)?
     };
     let Bound { listeners, each, unused, warnings } = bound;
-    let owners = owners(config, &each, listeners.len());
-    if let Err(error) = check(config, &owners, &listeners) {
-        listeners.into_iter().for_each(Listener::discard);
+    let numbered = Numbered::new(&wanted, listeners, &each);
+    if let Err(error) = check(config, &numbered) {
+        numbered.listeners.into_values().for_each(Listener::discard);
         return Err(error.into());
     }
     let policies = (0..)
         .map(ServiceId)
         .zip(&config.services)
-        .map(|(id, service)| {
-            let sockets = (0..).map(SocketId).zip(owners.iter().zip(&listeners));
-            let own = sockets.filter(|(_, (owner, _))| **owner == id);
-            let own = own.map(|(id, (_, listener))| Socket { id, name: listener.label() });
-            policy(id, service, own.collect())
-        })
+        .map(|(id, service)| policy(id, service, numbered.of(id).cloned().collect()))
         .collect();
-    let listeners = (0..).map(MemberId).zip(listeners).collect();
-    Ok((policies, Sockets { listeners, unused, warnings }))
-}
-
-/// Whose each listener is, from how many of them each specification has.
-fn owners(config: &RunConfig, each: &[usize], listeners: usize) -> Vec<ServiceId> {
-    let services = (0..).map(ServiceId).zip(&config.services);
-    let by_spec = services.flat_map(|(id, service)| service.sockets.iter().map(move |_| id));
-    let mut owners: Vec<ServiceId> =
-        by_spec.zip(each).flat_map(|(id, &count)| std::iter::repeat_n(id, count)).collect();
-    // Without any specification all that was handed over is the only service's.
-    owners.resize(listeners, ServiceId(0));
-    owners
+    let Numbered { listeners, each_slot, .. } = numbered;
+    Ok((policies, Sockets { listeners, each_slot, unused, warnings }))
 }
 
 /// What is known only once the sockets are there: handed-over ones can be all there are.
-fn check(
-    config: &RunConfig,
-    owners: &[ServiceId],
-    listeners: &[Listener],
-) -> Result<(), RunConfigError> {
+fn check(config: &RunConfig, numbered: &Numbered) -> Result<(), RunConfigError> {
     for (id, service) in (0..).map(ServiceId).zip(&config.services) {
-        let own = || owners.iter().zip(listeners).filter(|(owner, _)| **owner == id);
-        let has_stream = own().any(|(_, listener)| listener.transport == Transport::Stream);
-        let mistake = match (own().count(), &service.ready) {
+        let mistake = match (numbered.of(id).count(), &service.ready) {
             (0, ReadyWhen::Listen) => ServiceMistake::NoSocketToWaitOn,
-            (_, ReadyWhen::Check(Check::Tcp)) if !has_stream => {
+            (_, ReadyWhen::Check(Check::Tcp)) if !numbered.has_stream(id) => {
                 ServiceMistake::NoSocketToConnectTo("tcp")
             }
-            (_, ReadyWhen::Check(Check::Http(_))) if !has_stream => {
+            (_, ReadyWhen::Check(Check::Http(_))) if !numbered.has_stream(id) => {
                 ServiceMistake::NoSocketToConnectTo("http")
             }
             (count, _) if count > SOCKETS_MAX => ServiceMistake::TooManySockets(count),
@@ -137,10 +127,18 @@ fn check(
                 | ReadyWhen::Check(_),
             ) => continue,
         };
-        let (service, spelling) = (service.name.clone(), config.spelling());
-        return Err(RunConfigError::Service { service, spelling, mistake });
+        return Err(of_service(config, service, mistake));
     }
     Ok(())
+}
+
+fn of_service(
+    config: &RunConfig,
+    service: &ServiceConfig,
+    mistake: ServiceMistake,
+) -> RunConfigError {
+    let (service, spelling) = (service.name.clone(), config.spelling());
+    RunConfigError::Service { service, spelling, mistake }
 }
 
 /// The name of a service, for a message about it; the only one of a command line needs none.

@@ -24,7 +24,8 @@ pub use self::listener::{Listener, Origin, RenewError};
 use self::warning::Limits;
 pub use self::warning::Warning;
 
-use crate::config::socket::{Address, SocketSpec, Transport};
+use crate::config::identity::Account;
+use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::os::abstract_name::{self, AbstractNameError};
 use crate::os::holder::{self, Holder};
 use crate::os::inherited::Inherited;
@@ -99,6 +100,20 @@ pub fn bind_all(specs: &[SocketSpec], inherited: Vec<Inherited>) -> Result<Bound
     }
 }
 
+/// The same specification with the users and groups looked up, which may take its time: what is
+/// bound by it later on waits for nobody.
+///
+/// # Errors
+///
+/// If there is no such user or group.
+pub fn looked_up(spec: &SocketSpec) -> Result<SocketSpec, BindError> {
+    let Access { user, group, .. } = Wanted::new(spec)?.access;
+    let mut spec = spec.clone();
+    spec.options.user = user.map(|user| Account::Number(user.as_raw()));
+    spec.options.group = group.map(|group| Account::Number(group.as_raw()));
+    Ok(spec)
+}
+
 /// What is asked for, with what had to be looked up for it.
 struct Wanted<'a> {
     spec: &'a SocketSpec,
@@ -157,6 +172,10 @@ fn fill(
     // The manager decides what a name stands for: a second specification with that name asks for
     // sockets that the first one has got.
     let by_name = |spec: &SocketSpec| {
+        // All slots have the same name.
+        if spec.slots != Slots::Shared {
+            return None;
+        }
         let name = spec.name.as_ref()?.to_string();
         handed_names.contains(&name).then_some(name)
     };

@@ -12,6 +12,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockaddrIn, SockaddrIn6, bind};
 
+use crate::config::socket::Slots;
 use crate::core::event::{Backlog, Mode, Repair, SocketState};
 use crate::os::listeners::{Listener, listen};
 use crate::os::local_address::LocalAddress;
@@ -30,7 +31,11 @@ impl Listener {
             }
             LocalAddress::Ip(_) | LocalAddress::Unix(_) | LocalAddress::Abstract(_) => self.place(),
         };
-        self.name.clone().unwrap_or_else(place)
+        match self.slots {
+            // The slots have one name for all of theirs.
+            Slots::One(_) => place(),
+            Slots::Shared | Slots::Each => self.name.clone().unwrap_or_else(place),
+        }
     }
 
     /// What it is like, against what it should be.

@@ -30,7 +30,7 @@ fn reads_every_form() {
     ] {
         let name = name.map(|name: &str| name.parse().unwrap());
         let (transport, options) = (Transport::Stream, SocketOptions::default());
-        let spec = SocketSpec { name, transport, address, options };
+        let spec = SocketSpec { name, transport, address, slots: Slots::Shared, options };
         assert_eq!(text.parse(), Ok(spec.clone()), "{text}");
         assert_eq!(spec.to_string(), text);
     }
@@ -55,6 +55,65 @@ fn reads_every_transport() {
         let spec: SocketSpec = text.parse().unwrap();
         assert_eq!((spec.transport, &spec.address), (transport, &address), "{text}");
         assert_eq!(spec.to_string(), text);
+    }
+}
+
+#[test]
+fn reads_a_socket_a_slot_and_gives_each_its_own() {
+    for (text, third) in [
+        ("8001+{slot}", "8003"),
+        ("127.0.0.1:8001+{slot}", "127.0.0.1:8003"),
+        ("[::1]:8001+{slot}", "[::1]:8003"),
+        ("udp:9000+{slot}", "udp:9002"),
+        ("udp:[::1]:9000+{slot}", "udp:[::1]:9002"),
+        ("unix:/run/{slot}/web.{slot}.sock", "unix:/run/2/web.2.sock"),
+        ("unix:@web.{slot}", "unix:@web.2"),
+        ("seqpacket:/run/{slot}", "seqpacket:/run/2"),
+        ("http=8001+{slot},backlog=7", "http=8003,backlog=7"),
+    ] {
+        let spec: SocketSpec = text.parse().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((spec.slots, spec.to_string().as_str()), (Slots::Each, text));
+        let own = spec.of_slot(2).unwrap_or_else(|| panic!("{text} has no port"));
+        assert_eq!((own.slots, own.to_string().as_str()), (Slots::One(2), third));
+        assert_eq!(own.of_slot(2), None);
+    }
+    let last: SocketSpec = "65533+{slot}".parse().unwrap();
+    assert_eq!(last.slots_max(), 3);
+    assert_eq!(last.of_slot(2).map(|spec| spec.place()).as_deref(), Some("65535"));
+    assert_eq!(last.of_slot(3), None);
+    let shared: SocketSpec = "8001".parse().unwrap();
+    assert_eq!((shared.slots_max(), shared.of_slot(0)), (4096, None));
+}
+
+#[test]
+fn a_slot_elsewhere_is_a_mistake_with_the_right_form() {
+    let right = |hint: &str| {
+        format!(
+            "`{{slot}}` stands behind a port, as in `{hint}+{{slot}}`, or in a path, as in \
+             `unix:/run/web.{{slot}}.sock`"
+        )
+    };
+    let long = "x".repeat(UNIX_PATH_BYTES_MAX - 3);
+    for (text, cause) in [
+        ("8001{slot}", right("8001")),
+        ("8001 + {slot}", right("8001")),
+        ("127.0.0.1:8001-{slot}", right("127.0.0.1:8001")),
+        ("udp:8001{slot}", right("udp:8001")),
+        ("8001+{slot}+{slot}", right("8001")),
+        ("{slot}", right("8001")),
+        ("+{slot}", right("8001")),
+        ("{slot}:8000", right("8001")),
+        ("127.0.0.{slot}:8000", right("8001")),
+        ("web{slot}=8000", right("8000")),
+        ("8000,bind_to_device=eth{slot}", right("8000")),
+        ("0+{slot}", "each slot needs a port that is known".to_owned()),
+        ("udp:[::]:0+{slot}", "each slot needs a port that is known".to_owned()),
+        ("udp:localhost:8001+{slot}", "write `udp:127.0.0.1:8001+{slot}`".to_owned()),
+        ("65536+{slot}", "port `65536` is above 65535".to_owned()),
+        (&format!("unix:{long}{{slot}}"), "its path has 108 bytes".to_owned()),
+    ] {
+        let error = text.parse::<SocketSpec>().unwrap_err().to_string();
+        assert!(error.contains(&cause), "{text}: {error}");
     }
 }
 
@@ -349,7 +408,7 @@ proptest! {
             mark: mark.filter(|_| is_ip),
             ..SocketOptions::default()
         };
-        let spec = SocketSpec { name, transport, address, options };
+        let spec = SocketSpec { name, transport, address, slots: Slots::Shared, options };
         prop_assert_eq!(spec.to_string().parse(), Ok(spec));
     }
 

@@ -165,6 +165,7 @@ impl Counters {
             | Notice::ReloadQueued { .. }
             | Notice::ReloadBegins { .. }
             | Notice::Socket { .. }
+            | Notice::Slot { .. }
             | Notice::LameDuck { .. }
             | Notice::Stopping { .. }
             | Notice::StoppingNow { .. } => {}

@@ -37,7 +37,7 @@ impl Service {
                 // Only one that serves or is about to has a say, and only on a socket that it has;
                 // it may have gone meanwhile.
                 let by = by.and_then(|by| self.workers.get(by)).filter(|worker| {
-                    worker.is_ready() && self.sockets.was_given(member, worker.id)
+                    worker.is_ready() && self.sockets.was_given(member, worker.id, worker.slot)
                 });
                 let occasion = by.map_or(Occasion::Other, |worker| self.occasion(worker));
                 let name = by.map(|worker| self.name_of(worker));
@@ -107,7 +107,10 @@ impl Service {
     /// When it wants to be woken for its sockets.
     pub(super) fn sockets_deadline(&self) -> Option<(Time, Why)> {
         let refresh = (self.has_stale() && self.may_reload()).then_some(self.refresh_from);
-        let at = [self.sockets.deadline(), refresh].into_iter().flatten().min()?;
+        let at = [self.sockets.deadline(), self.slots.deadline(), refresh]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some((at, Why::Socket))
     }
 
@@ -156,7 +159,8 @@ impl Service {
     }
 
     fn has_stale(&self) -> bool {
-        self.serving.workers().any(|worker| self.sockets.is_stale(worker))
+        let with_slot = |id| Some((id, self.workers.get(id)?.slot));
+        self.sockets.has_stale(self.serving.workers().filter_map(with_slot))
     }
 
     fn broken(
@@ -181,7 +185,9 @@ impl Service {
         let holders: Vec<Holder> = self
             .workers
             .iter()
-            .filter(|worker| !worker.is_launching() && self.sockets.was_given(member, worker.id))
+            .filter(|worker| {
+                !worker.is_launching() && self.sockets.was_given(member, worker.id, worker.slot)
+            })
             .map(|worker| Holder { name: self.name_of(worker), leaving: worker.is_leaving() })
             .collect();
         if let Some(suspicion) = self.sockets.suspicion(member) {

@@ -95,7 +95,7 @@ impl Service {
             let generation = fleet.generation;
             let tally = self.workers.tally_of(generation);
             let vacancy = fleet.vacancy();
-            match reload::next_step(vacancy, tally, self.wanted, self.policy.starting_max) {
+            match reload::next_step(vacancy, tally, fleet.size(), self.policy.starting_max) {
                 Step::Start(slot) => {
                     let id = self.spawn(now, slot, generation, context);
                     if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) =

@@ -2,12 +2,12 @@
 
 use crate::config::text::one_line;
 use crate::control::wire::{Event, Level};
-use crate::core::ids::{GenerationId, Pid};
-use crate::core::notice::{Loudness, Notice, SocketNotice, WorkerName};
+use crate::core::ids::{GenerationId, Pid, SlotId};
+use crate::core::notice::{Loudness, Notice, SlotNotice, SocketNotice, WorkerName};
 
 /// An event of a notice; it gets its number when it is kept.
 pub(super) fn event(notice: &Notice, time: String) -> Event {
-    let About { service, worker, pid, generation } = about(notice);
+    let About { service, worker, slot, pid, generation } = about(notice);
     Event {
         number: 0,
         time,
@@ -20,7 +20,7 @@ pub(super) fn event(notice: &Notice, time: String) -> Event {
             Loudness::Error => Level::Error,
         },
         service: service.or(worker.map(|worker| worker.service.as_str())).map(ToOwned::to_owned),
-        slot: worker.map(|worker| worker.slot.0),
+        slot: slot.or(worker.map(|worker| worker.slot)).map(|slot| slot.0),
         worker: worker.map(|worker| worker.worker.0),
         pid: pid.map(|pid| pid.0),
         generation: generation.map(|generation| generation.0),
@@ -62,6 +62,10 @@ fn kind(notice: &Notice) -> &'static str {
             SocketNotice::Back => "socket-back",
             SocketNotice::RepairFailed { .. } => "socket-repair-failed",
         },
+        Notice::Slot { what, .. } => match what {
+            SlotNotice::Bound { .. } => "slot-bound",
+            SlotNotice::NotBound { .. } => "slot-not-bound",
+        },
         Notice::LameDuck { .. } => "daemon-lame-duck",
         Notice::Stopping { .. } => "daemon-stopping",
         Notice::StoppingNow { .. } => "daemon-killing",
@@ -74,6 +78,8 @@ struct About<'a> {
     /// Named by the notice itself; else it is the worker's.
     service: Option<&'a str>,
     worker: Option<&'a WorkerName>,
+    /// Likewise.
+    slot: Option<SlotId>,
     pid: Option<Pid>,
     generation: Option<GenerationId>,
 }
@@ -119,6 +125,7 @@ fn about(notice: &Notice) -> About<'_> {
             | SocketNotice::Back
             | SocketNotice::RepairFailed { .. } => About::default(),
         },
+        Notice::Slot { service, slot, .. } => About { slot: Some(*slot), ..all(service) },
         Notice::LameDuck { .. } | Notice::Stopping { .. } | Notice::StoppingNow { .. } => {
             About::default()
         }

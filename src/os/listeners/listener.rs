@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use super::{BindError, listen};
-use crate::config::socket::{SocketSpec, Transport};
+use crate::config::socket::{Slots, SocketSpec, Transport};
 use crate::config::socket_options::{AtTheStop, BACKLOG, SocketOptions};
 use crate::core::event::{Again, Mode};
 use crate::os::inherited::{Endpoint, Inherited};
@@ -35,6 +35,8 @@ pub struct Listener {
     /// How many connections may wait to be accepted, as it was configured, or as whoever handed the
     /// socket over set it and the kernel shows that; of no meaning where datagrams are received.
     pub backlog: Option<u32>,
+    /// Whether it is one slot's alone, and which one's.
+    pub slots: Slots,
     /// The same as the kernel cut it, where it shows that.
     pub(in crate::os) backlog_cut: Option<u32>,
     path: Option<UnixPath>,
@@ -164,8 +166,9 @@ impl Listener {
         let name = self.name.clone();
         match Listener::new(fd, self.transport, name, Origin::Bound, Some(backlog)) {
             Ok(listener) => {
-                let Listener { at_the_stop, non_blocking, .. } = *self;
-                Ok(Some(Listener { path: Some(path), at_the_stop, non_blocking, ..listener }))
+                let Listener { slots, at_the_stop, non_blocking, .. } = *self;
+                let path = Some(path);
+                Ok(Some(Listener { slots, path, at_the_stop, non_blocking, ..listener }))
             }
             Err(errno) => {
                 path.remove();
@@ -185,7 +188,10 @@ impl Listener {
         let SocketOptions { at_the_stop, non_blocking, .. } = spec.options;
         begin_mode(&fd, non_blocking);
         match Listener::new(fd, spec.transport, name, Origin::Bound, backlog) {
-            Ok(listener) => Ok(Listener { path, at_the_stop, non_blocking, ..listener }),
+            Ok(listener) => {
+                let slots = spec.slots;
+                Ok(Listener { slots, path, at_the_stop, non_blocking, ..listener })
+            }
             Err(errno) => {
                 if let Some(path) = path {
                     path.remove();
@@ -223,7 +229,9 @@ impl Listener {
         {
             listen(&socket.fd, backlog).map_err(failed)?;
         }
-        Listener::new(socket.fd, transport, name, Origin::Inherited, backlog).map_err(failed)
+        let listener = Listener::new(socket.fd, transport, name, Origin::Inherited, backlog);
+        let slots = spec.map_or(Slots::Shared, |spec| spec.slots);
+        Ok(Listener { slots, ..listener.map_err(failed)? })
     }
     fn new(
         fd: OwnedFd,
@@ -243,6 +251,7 @@ impl Listener {
             inode,
             origin,
             backlog: backlog.or(backlog_cut),
+            slots: Slots::Shared,
             backlog_cut,
             path: None,
             at_the_stop: AtTheStop::Removed,

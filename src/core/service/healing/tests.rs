@@ -9,7 +9,9 @@ use crate::core::event::{
 };
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice};
-use crate::core::policy::{CheckPace, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep};
+use crate::core::policy::{
+    CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+};
 use crate::core::suspicion::LOOK_AFTER;
 use crate::core::time::Time;
 
@@ -28,7 +30,11 @@ impl World {
             service: ServiceId(0),
             name: "web".to_owned(),
             workers: 2,
-            sockets: vec![Socket { id: SocketId(SOCKET.0), name: "http".to_owned() }],
+            sockets: vec![Socket {
+                id: SocketId(SOCKET.0),
+                name: "http".to_owned(),
+                members: Members::Shared,
+            }],
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },

@@ -1,0 +1,168 @@
+//! Sockets of which each slot has one: how they are asked for, bound and told of to the core.
+
+use std::collections::BTreeMap;
+
+use crate::config::socket::{Slots, SocketSpec, Transport};
+use crate::config::text::one_line;
+use crate::core::event::Event;
+use crate::core::ids::{MemberId, ServiceId, SlotId, SocketId};
+use crate::core::policy::{BoundMember, Members, Socket};
+use crate::os::listeners::{self, Bound, Listener};
+
+use super::event_loop::Daemon;
+
+/// A socket that a service asks for.
+pub(super) struct Wanted {
+    /// Which service.
+    pub(super) owner: ServiceId,
+    /// How; users and groups are numbers.
+    pub(super) spec: SocketSpec,
+    /// How many slots the service begins with.
+    pub(super) slots: u32,
+}
+
+impl Wanted {
+    /// What is to be bound for it at the start. Each slot has a port, as was checked.
+    pub(super) fn expanded(&self) -> Vec<SocketSpec> {
+        match self.spec.slots {
+            Slots::Each => (0..self.slots).filter_map(|slot| self.spec.of_slot(slot)).collect(),
+            Slots::Shared | Slots::One(_) => vec![self.spec.clone()],
+        }
+    }
+}
+
+/// What is bound at the start, with its numbers.
+#[derive(Default)]
+pub(super) struct Numbered {
+    /// What the core knows of it, in the order in which it was asked for.
+    pub(super) sockets: Vec<(ServiceId, Socket)>,
+    /// What is open.
+    pub(super) listeners: BTreeMap<MemberId, Listener>,
+    /// Of which of them more are bound when more slots are wanted, and how.
+    pub(super) each_slot: BTreeMap<ServiceId, Vec<(SocketId, SocketSpec)>>,
+}
+
+impl Numbered {
+    /// Numbers what was bound for all that is [`Wanted::expanded`], of which each has so many
+    /// listeners. Where nothing is wanted, what was handed over is the first service's. A shared
+    /// member has the number of its socket, and those of slots follow.
+    pub(super) fn new(wanted: &[Wanted], listeners: Vec<Listener>, each: &[usize]) -> Numbered {
+        let mut numbered = Numbered::default();
+        let mut own: Vec<(SocketId, &Wanted, Vec<Listener>)> = Vec::new();
+        let mut ids = (0..).map(SocketId);
+        let mut listeners = listeners.into_iter();
+        let mut each = each.iter().copied();
+        for wanted in wanted {
+            // One that is a slot's has one listener, a shared one may have several.
+            let count = wanted.expanded().iter().filter_map(|_| each.next()).sum();
+            let mine: Vec<Listener> = listeners.by_ref().take(count).collect();
+            match wanted.spec.slots {
+                Slots::Each => own.extend(ids.next().map(|id| (id, wanted, mine))),
+                Slots::Shared | Slots::One(_) => numbered.share(wanted.owner, mine, &mut ids),
+            }
+        }
+        numbered.share(ServiceId(0), listeners.collect(), &mut ids);
+        let mut members = ids.map(|id| MemberId(id.0));
+        for (id, Wanted { owner, spec, .. }, listeners) in own {
+            let mut bound = Vec::new();
+            for (listener, member) in listeners.into_iter().zip(members.by_ref()) {
+                bound.push(BoundMember { member, name: listener.label() });
+                numbered.listeners.insert(member, listener);
+            }
+            let members = Members::EachSlot { bound, slots_max: spec.slots_max() };
+            numbered.sockets.push((*owner, Socket { id, name: spec.place(), members }));
+            numbered.each_slot.entry(*owner).or_default().push((id, spec.clone()));
+        }
+        numbered.sockets.sort_by_key(|(_, socket)| socket.id);
+        numbered
+    }
+
+    fn share(
+        &mut self,
+        owner: ServiceId,
+        listeners: Vec<Listener>,
+        ids: &mut impl Iterator<Item = SocketId>,
+    ) {
+        for (listener, id) in listeners.into_iter().zip(ids) {
+            let (name, members) = (listener.label(), Members::Shared);
+            self.sockets.push((owner, Socket { id, name, members }));
+            self.listeners.insert(MemberId(id.0), listener);
+        }
+    }
+
+    /// The sockets of a service.
+    pub(super) fn of(&self, service: ServiceId) -> impl Iterator<Item = &Socket> {
+        self.sockets.iter().filter(move |(owner, _)| *owner == service).map(|(_, socket)| socket)
+    }
+
+    /// Whether a service has a socket that takes streams.
+    pub(super) fn has_stream(&self, service: ServiceId) -> bool {
+        let members = self.of(service).flat_map(|socket| match &socket.members {
+            Members::Shared => vec![MemberId(socket.id.0)],
+            Members::EachSlot { bound, .. } => bound.iter().map(|bound| bound.member).collect(),
+        });
+        let mut listeners = members.filter_map(|member| self.listeners.get(&member));
+        listeners.any(|listener| listener.transport == Transport::Stream)
+    }
+}
+
+/// The variable that tells programs of the old world where to listen. What they bind there is
+/// theirs; ours is what they are given.
+pub(super) const PORT: &str = "PORT";
+
+/// The port of a worker that has exactly one TCP socket of its slot.
+pub(super) fn port<'a>(given: impl Iterator<Item = &'a Listener>) -> Option<u16> {
+    let own = |listener: &&Listener| matches!(listener.slots, Slots::One(_));
+    let mut ports = given.filter(own).filter_map(|listener| match listener.transport {
+        Transport::Stream => listener.address.port(),
+        Transport::Datagram | Transport::Seqpacket => None,
+    });
+    let port = ports.next()?;
+    ports.next().is_none().then_some(port)
+}
+
+impl Daemon {
+    /// Binds the sockets that a slot has for itself.
+    pub(super) fn bind_slot(
+        &mut self,
+        service: ServiceId,
+        slot: SlotId,
+        members: &[(SocketId, MemberId)],
+    ) {
+        let event = match self.try_bind_slot(service, slot, members) {
+            Ok(members) => Event::SlotBound { service, slot, members },
+            Err(reason) => Event::SlotNotBound { service, slot, reason },
+        };
+        self.events.push_back(event);
+        for &(_, member) in members {
+            self.watch_listener(member);
+        }
+    }
+
+    fn try_bind_slot(
+        &mut self,
+        service: ServiceId,
+        slot: SlotId,
+        members: &[(SocketId, MemberId)],
+    ) -> Result<Vec<(SocketId, BoundMember)>, String> {
+        let each_slot =
+            self.parts.services.each_slot.get(&service).map(Vec::as_slice).unwrap_or_default();
+        let mut wanted = Vec::new();
+        for (socket, _) in members {
+            let spec = each_slot.iter().find(|(id, _)| id == socket);
+            let spec = spec.and_then(|(_, spec)| spec.of_slot(slot.0));
+            wanted.push(spec.ok_or("it has no port")?);
+        }
+        let bound = listeners::bind_all(&wanted, Vec::new()).map_err(|error| error.to_string())?;
+        let Bound { listeners, warnings, .. } = bound;
+        for warning in warnings {
+            tracing::warn!("{}", one_line(&warning.to_string()));
+        }
+        let mut told = Vec::new();
+        for (&(socket, member), listener) in members.iter().zip(listeners) {
+            told.push((socket, BoundMember { member, name: listener.label() }));
+            self.parts.listeners.insert(member, listener);
+        }
+        Ok(told)
+    }
+}
