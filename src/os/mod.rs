@@ -24,6 +24,8 @@ pub mod limits;
 
 pub mod config_file;
 
+pub mod memory;
+
 pub mod definition;
 
 pub mod identity;

@@ -186,6 +186,14 @@ pub fn environment_value(pid: Pid, key: &str) -> io::Result<Option<Vec<u8>>> {
     Ok(value_in_environment(&environment, key).map(<[u8]>::to_vec))
 }
 
+/// How much memory a process has, in pages, see proc_pid_statm(5). Anybody may read it.
+///
+/// # Errors
+/// The process has gone.
+pub fn statm(pid: Pid) -> io::Result<Vec<u8>> {
+    read_of(pid, "statm", SMALL_MAX)
+}
+
 /// The environment that the process was started with, as `KEY=value` strings that end in NUL; the
 /// first MiB of it. To read more than one value from it, use [`value_in_environment`].
 ///

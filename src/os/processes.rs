@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use super::cgroup::{Cgroups, Events, Leaf, PROBE};
 use super::holder::{self, Has};
+use super::memory::Account;
 use super::sys::Whom;
 use super::tree::{self, Main, Mark, Owner, Process, Root};
 use super::waiting::{self, Sight, Waiting};
@@ -285,6 +286,17 @@ impl Processes {
     #[must_use]
     pub fn usage(&self, worker: WorkerId) -> Option<Used> {
         self.workers.get(&worker)?.leaf.as_ref()?.usage()
+    }
+
+    /// Where the worker's memory can be read.
+    #[must_use]
+    pub fn account(&self, worker: WorkerId) -> Option<Account> {
+        let entry = self.workers.get(&worker)?;
+        Some(Account {
+            leaf: entry.leaf.clone(),
+            main: entry.main.is_some().then_some(entry.root.main),
+            left: entry.left.iter().map(|process| process.pid).collect(),
+        })
     }
 
     /// What becomes urgent when all that is in the worker's cgroup has gone, where it has one.

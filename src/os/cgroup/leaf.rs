@@ -103,6 +103,14 @@ impl Leaf {
         Some(Used { processor: Duration::from_micros(microseconds), memory_most })
     }
 
+    /// What is charged to it and below at this moment, in bytes. Nothing where memory is not
+    /// controlled.
+    #[must_use]
+    pub fn memory(&self) -> Option<u64> {
+        let text = proc::read_bounded(self.directory.join("memory.current"), FILE_MAX).ok()?;
+        std::str::from_utf8(&text).ok()?.trim_ascii().parse().ok()
+    }
+
     fn listed(&self) -> Vec<Pid> {
         let mut pids = Vec::new();
         for directory in groups(&self.directory) {
@@ -205,6 +213,7 @@ mod tests {
         file("memory.current", "4096\n");
         assert_eq!(leaf.usage(), Some(used(Some(4096))));
         file("memory.peak", "8192\n");
+        assert_eq!(leaf.memory(), Some(4096));
         assert_eq!(leaf.usage(), Some(used(Some(8192))));
     }
 }
