@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "a test binary has nobody who could reach it")]
 
+mod admin;
 mod cgroups;
 mod check;
 mod control;

@@ -321,6 +321,8 @@ fn status() -> Status {
             pid: 99,
             up: 61.5,
             stopping: false,
+            drains_in: None,
+            longest_turn: 0.03,
             file: None,
         },
         services: vec![

@@ -65,7 +65,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ("src/daemon/control.rs", &["tracing::"]),
     ("src/daemon/control/endpoint.rs", &["tracing::"]),
     ("src/daemon/control/view.rs", &["std::process"]),
-    ("src/control/server.rs", &["std::thread", "std::os::"]),
+    ("src/control/server.rs", &["std::thread", "std::os::", "std::net"]),
     ("src/daemon/journal.rs", &["tracing::", "std::process", "SystemTime"]),
     ("src/cli/mod.rs", &["std::env", "std::process"]),
     ("src/cli/run.rs", &["std::process"]),

@@ -46,4 +46,4 @@ pub use load::{Class, Exchange, Failure, Kind, KindName, Limits, Load, Report};
 pub use output::{Line, Stream};
 pub use pidfd::Process;
 pub use ports::{Port, free_port, free_ports};
-pub use proc::environment;
+pub use proc::{environment, listening};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::admin::AdminAddress;
 use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
 use crate::config::values::{self, Logs, StopSignals, Workers};
@@ -201,6 +202,15 @@ pub(super) struct Run {
     /// `curl --unix-socket PATH http://shepherd/openapi.json` gives what can be asked.
     #[arg(long, value_name = "PATH")]
     pub(super) control: Option<PathBuf>,
+
+    /// Where monitoring reaches this daemon by HTTP, read-only: /metrics for Prometheus, /healthz,
+    /// /readyz; a bare port is 127.0.0.1:PORT [default: nowhere].
+    ///
+    /// /healthz is 200 while shepherd does its work. /readyz is 200 once every service has come up
+    /// and while none is failing, and 503 with the reasons else, from the first moment of a stop on.
+    /// Whoever reaches the address can read all of it: there is no password.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) admin: Option<AdminAddress>,
 
     /// A file for shepherd's own pid; it is removed at the end.
     #[arg(long, value_name = "FILE")]

@@ -87,6 +87,7 @@ fn config(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
     let config = RunConfig {
         name,
         services: vec![service],
+        admin: run.admin,
         lame_duck: run.lame_duck,
         logs: run.logs,
         control: run.control,

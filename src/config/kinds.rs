@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::admin::AdminAddress;
 use super::diagnostic::Mistakes;
 use super::identity::{self, Account, Groups, Umask};
 use super::reader::{At, Leaf, OneOrMany, Read, other_type};
@@ -103,6 +104,16 @@ leaf!(
         { "type": "integer", "minimum": 1, "maximum": WORKERS_MAX },
         { "enum": ["auto", "max"] },
         { "type": "string", "pattern": VARIABLE },
+    ] }
+);
+leaf!(
+    AdminAddress,
+    "an address",
+    "a port such as `9180`, which is for this machine alone, or `10.0.0.1:9180`",
+    str::parse,
+    { "anyOf": [
+        { "type": "integer", "minimum": 0, "maximum": u16::MAX },
+        { "type": "string" },
     ] }
 );
 leaf!(

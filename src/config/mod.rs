@@ -8,6 +8,8 @@ pub mod socket;
 
 pub mod socket_options;
 
+pub mod admin;
+
 pub mod values;
 
 pub mod env_file;

@@ -142,6 +142,7 @@ fn file(
     let config = RunConfig {
         name,
         services,
+        admin: file.admin.map(|address| address.is),
         lame_duck: file.lame_duck.map(|time| time.is.0).unwrap_or_default(),
         logs: file.logs.map(|logs| logs.is),
         control: file.control.map(|path| below(base, path.is.0)),

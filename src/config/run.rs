@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::addresses::overlap;
+use super::admin::AdminAddress;
 use super::diagnostic::nearest;
 use super::service::{ServiceConfig, ServiceMistake, Spelling};
 use super::socket::SocketSpec;
@@ -23,6 +24,8 @@ pub struct RunConfig {
     pub name: Name,
     /// Its services, in the order in which they were written.
     pub services: Vec<ServiceConfig>,
+    /// Where monitoring reaches it, if anywhere.
+    pub admin: Option<AdminAddress>,
     /// How long everything serves on after a stop was asked for.
     pub lame_duck: Duration,
     /// Where the workers' output leads; without it what is best for who reads ours.

@@ -5,6 +5,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
+use super::admin::AdminAddress;
 use super::identity::{Account, Umask};
 use super::kinds::{
     Amount, Command, FilePath, Flag, GroupList, Named, Niceness, PositiveTime, Ready, Stop, Text,
@@ -35,6 +36,10 @@ keys! {
     /// The unix path on which clients reach this daemon. Default: `control.sock` in a directory of
     /// the daemon's name below $XDG_RUNTIME_DIR/shepherd, for root /run/shepherd.
     control: FilePath,
+
+    /// Where monitoring reaches this daemon by HTTP, read-only and without a password: /metrics for
+    /// Prometheus, /healthz, /readyz; a bare port is 127.0.0.1:PORT. Default: nowhere.
+    admin: AdminAddress,
 
     /// A file for shepherd's own pid; it is removed at the end.
     pid_file: FilePath,

@@ -206,15 +206,18 @@ fn since(query: Option<&str>) -> Result<Option<u64>, Problem> {
 
 fn reply(answer: Answer) -> Result<Response, Problem> {
     match answer? {
-        Reply::Status(status) => Ok(json(&status)),
+        Reply::Status(status, _) => Ok(json(&status)),
         Reply::Config(config) => Ok(json(&config)),
         Reply::Done(done) => Ok(json(&done)),
+        Reply::Metrics(..) | Reply::Alive => {
+            Err(problem::of(ProblemKind::Failed, 500, "the daemon answered something else"))
+        }
         Reply::Events(batch) => Ok(lines(Full::new(Bytes::from(batch.lines)))),
     }
 }
 
 fn service(answer: Answer, name: &str) -> Result<Response, Problem> {
-    let Reply::Status(status) = answer? else {
+    let Reply::Status(status, _) = answer? else {
         return Err(problem::of(ProblemKind::Failed, 500, "the daemon did not say"));
     };
     if let Some(service) = status.services.iter().find(|service| service.name == name) {
@@ -278,7 +281,14 @@ async fn after(asker: &Asker, last: u64) -> Option<Batch> {
         match asker.ask(Ask::EventsAfter(last)).await {
             Ok(Reply::Events(batch)) => return Some(batch),
             Err(Problem { kind: ProblemKind::TooBusy, .. }) => sleep(BUSY_WAIT).await,
-            Ok(Reply::Status(_) | Reply::Config(_) | Reply::Done(_)) | Err(_) => return None,
+            Ok(
+                Reply::Status(..)
+                | Reply::Metrics(..)
+                | Reply::Alive
+                | Reply::Config(_)
+                | Reply::Done(_),
+            )
+            | Err(_) => return None,
         }
     }
 }

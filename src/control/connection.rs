@@ -6,20 +6,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::time::{Sleep, sleep};
 
 /// A stream whose writes fail once nothing could be written for so long.
 #[derive(Debug)]
-pub(super) struct Patient {
-    stream: UnixStream,
+pub(super) struct Patient<Stream> {
+    stream: Stream,
     patience: Duration,
     /// Since a write could not go on.
     waits: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
-    pub(super) fn new(stream: UnixStream, patience: Duration) -> Patient {
+impl<Stream> Patient<Stream> {
+    pub(super) fn new(stream: Stream, patience: Duration) -> Patient<Stream> {
         Patient { stream, patience, waits: None }
     }
 
@@ -40,7 +39,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<Stream: AsyncRead + Unpin> AsyncRead for Patient<Stream> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -50,7 +49,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl<Stream: AsyncWrite + Unpin> AsyncWrite for Patient<Stream> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -86,6 +85,7 @@ impl AsyncWrite for Patient {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
 
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

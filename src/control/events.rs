@@ -40,6 +40,8 @@ pub struct Batch {
     pub last: u64,
     /// Whether nothing comes after this.
     pub is_end: bool,
+    /// How many events were dropped before the first line.
+    pub dropped: u64,
 }
 
 impl Default for Events {
@@ -94,7 +96,7 @@ impl Events {
         }
         let kept = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
         let forgotten = self.last - kept;
-        let mut batch = Batch { lines: Vec::new(), last: since, is_end: false };
+        let mut batch = Batch { lines: Vec::new(), last: since, is_end: false, dropped: 0 };
         if since > self.last {
             let message = format!(
                 "event {since} has not happened yet: its number is of another daemon, or of this \
@@ -104,6 +106,7 @@ impl Events {
             batch.last = forgotten;
         } else if since < forgotten {
             let count = forgotten - since;
+            batch.dropped = count;
             let message = format!("{count} events are not kept any more and were dropped");
             batch.lines = self.line_of_dropped(forgotten, Some(count), message);
             batch.last = forgotten;

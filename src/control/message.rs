@@ -1,24 +1,36 @@
 //! What the control thread and the daemon's loop say to each other. Neither waits for the other: a
 //! full queue refuses, and an answer that nobody wants any more is dropped.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use tokio::sync::oneshot;
 
 use super::events::Batch;
-use super::problem;
+use super::memory::Memory;
+use super::metrics::Counters;
 use super::wire::{self, Problem, ProblemKind};
+use super::{problem, server};
+use crate::os::clock;
+use crate::os::memory::Account;
 use crate::os::wake::Wake;
 
 /// How many calls may wait for the loop: one of each client, so that it is full only while the loop
 /// is busy with something long.
-pub const CALLS_MAX: usize = 64;
+pub const CALLS_MAX: usize = server::CLIENTS_MAX + server::MONITORS_MAX;
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// The daemon at this moment.
     Status,
+    /// The same without what takes long to read, for who asks every other second.
+    Standing,
+    /// The same, and what was counted.
+    Metrics,
+    /// Nothing: whether the loop turns.
+    Alive,
     /// What it runs.
     Config,
     /// Where a stream of events begins: after this number, or with what comes from this moment on.
@@ -57,8 +69,13 @@ pub enum Operation {
 /// What the loop answers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// To [`Ask::Status`].
-    Status(wire::Status),
+    /// To [`Ask::Status`] and [`Ask::Standing`]. The thread fills in the memory of the workers whose
+    /// accounts these are, by the workers' numbers.
+    Status(wire::Status, BTreeMap<u64, Account>),
+    /// To [`Ask::Metrics`]; likewise.
+    Metrics(wire::Status, BTreeMap<u64, Account>, Counters),
+    /// To [`Ask::Alive`].
+    Alive,
     /// To [`Ask::Config`].
     Config(wire::Config),
     /// To [`Ask::EventsFrom`] and [`Ask::EventsAfter`].
@@ -102,13 +119,14 @@ impl Client {
 pub struct Asker {
     calls: SyncSender<Call>,
     wake: Wake,
+    memory: Arc<Memory>,
 }
 
 /// Both ends. The loop is woken by `wake`.
 #[must_use]
 pub fn channel(wake: Wake) -> (Asker, Receiver<Call>) {
     let (calls, receiver) = sync_channel(CALLS_MAX);
-    (Asker { calls, wake }, receiver)
+    (Asker { calls, wake, memory: Arc::default() }, receiver)
 }
 
 impl Asker {
@@ -128,7 +146,14 @@ impl Asker {
             }
             Err(TrySendError::Disconnected(_)) => return Err(stopped()),
         }
-        answer.await.unwrap_or_else(|_| Err(stopped()))
+        let mut answer = answer.await.unwrap_or_else(|_| Err(stopped()));
+        match &mut answer {
+            Ok(Reply::Status(status, accounts) | Reply::Metrics(status, accounts, _)) => {
+                self.memory.fill(clock::now(), status, accounts);
+            }
+            Ok(Reply::Alive | Reply::Config(_) | Reply::Events(_) | Reply::Done(_)) | Err(_) => {}
+        }
+        answer
     }
 
     /// The bell of the loop.

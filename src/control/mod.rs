@@ -3,6 +3,7 @@
 //! [`server`] runs in a thread of its own and holds no state: what a client asks becomes a
 //! [`message`] to the daemon's loop, which wakes by a descriptor, and whose answer comes back over
 //! a channel of one. [`api`] is the table of what can be asked, [`client`] is the other end.
+//! [`admin`] is what monitoring reads, on a socket of its own and in the same thread.
 
 pub mod wire;
 
@@ -13,6 +14,10 @@ pub mod message;
 pub mod events;
 
 pub mod api;
+
+pub mod admin;
+
+mod memory;
 
 pub mod problem;
 

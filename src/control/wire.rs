@@ -26,6 +26,14 @@ pub struct Daemon {
     pub up: f64,
     /// Whether everything is being stopped.
     pub stopping: bool,
+    /// How long everything serves on before the workers are asked to stop, in seconds, where a stop
+    /// has begun so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drains_in: Option<f64>,
+    /// The longest that the daemon was busy at a stretch since it was started, in seconds: for so
+    /// long nothing else was heard.
+    #[serde(default)]
+    pub longest_turn: f64,
     /// The configuration file it was started with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
@@ -112,7 +120,8 @@ pub struct Worker {
     pub state: WorkerState,
     /// How long it has stood there, in seconds.
     pub since: f64,
-    /// What all its processes have in memory, in bytes, where that can be read.
+    /// What all its processes have in memory, in bytes, where that can be read: in a cgroup whose
+    /// memory is counted what is charged to it, else the sum of their resident sets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
     /// The last line that it said about itself.

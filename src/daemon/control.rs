@@ -14,12 +14,14 @@ use std::sync::mpsc::Receiver;
 use crate::config::run::RunConfig;
 use crate::control::events::{Batch, Events};
 use crate::control::message::{self, Answer, Ask, CALLS_MAX, Call, Client, Operation, Reply};
+use crate::control::metrics::{Counters, Outcome};
 use crate::control::wire::{self, Problem, ProblemKind};
 use crate::control::{problem, server};
 use crate::core::ids::RequestId;
 use crate::core::notice::Notice;
 use crate::core::request::{Request, Response};
 use crate::core::time::Time;
+use crate::os::admin_socket::AdminSocket;
 use crate::os::clock;
 use crate::os::reactor::Reactor;
 use crate::os::runtime_dir::RuntimeDir;
@@ -48,6 +50,7 @@ pub(super) struct Control {
     /// The file that the configuration was read from.
     file: Option<String>,
     since: Time,
+    pub(super) counters: Counters,
 }
 
 impl Control {
@@ -67,7 +70,21 @@ impl Control {
             config: view::config(config),
             file: config.file.as_ref().map(|file| file.to_string_lossy().into_owned()),
             since: clock::now(),
+            counters: Counters::default(),
         })
+    }
+
+    /// Monitoring may connect to this from here on.
+    pub(super) fn serve_also(&mut self, admin: AdminSocket) {
+        let place = admin.place();
+        tracing::info!("/metrics, /healthz and /readyz are at http://{place}");
+        if !admin.is_loopback() {
+            tracing::warn!(
+                "everybody who reaches {place} can read these, there is no password; a bare port \
+                 is for this machine alone"
+            );
+        }
+        self.endpoint.serve_also(admin);
     }
 
     /// Somebody has connected: there has to be a thread.
@@ -93,7 +110,12 @@ impl Control {
                     Ok(Reply::Events(end(&self.events, since.unwrap_or(last))))
                 }
                 Ask::EventsAfter(since) => Ok(Reply::Events(end(&self.events, since))),
-                Ask::Status | Ask::Config | Ask::Do(_) => {
+                Ask::Status
+                | Ask::Standing
+                | Ask::Metrics
+                | Ask::Alive
+                | Ask::Config
+                | Ask::Do(_) => {
                     Err(problem::of(ProblemKind::Stopping, 409, "everything is stopped"))
                 }
             });
@@ -105,6 +127,7 @@ impl Control {
 
     fn read_along(&mut self, since: u64, client: Client) {
         if let Some(batch) = self.events.after(since) {
+            self.counters.events_dropped(batch.dropped);
             return client.answer(Ok(Reply::Events(batch)));
         }
         self.readers.retain(|(_, client)| !client.is_gone());
@@ -119,6 +142,7 @@ impl Control {
         self.events.push(event);
         for (since, client) in std::mem::take(&mut self.readers) {
             if let Some(batch) = self.events.after(since) {
+                self.counters.events_dropped(batch.dropped);
                 client.answer(Ok(Reply::Events(batch)));
             }
         }
@@ -127,7 +151,7 @@ impl Control {
 
 /// The last that a reader gets. What does not fit is left out: there is no time for more.
 fn end(events: &Events, since: u64) -> Batch {
-    let nothing = Batch { lines: Vec::new(), last: since, is_end: true };
+    let nothing = Batch { lines: Vec::new(), last: since, is_end: true, dropped: 0 };
     events.after(since).map_or(nothing, |batch| Batch { is_end: true, ..batch })
 }
 
@@ -196,13 +220,27 @@ impl Daemon {
 
     fn hear_call(&mut self, Call { ask, client }: Call) {
         match ask {
-            Ask::Status => client.answer(Ok(Reply::Status(self.status()))),
+            Ask::Status => {
+                let accounts = self.accounts();
+                client.answer(Ok(Reply::Status(self.status(), accounts)));
+            }
+            Ask::Standing => client.answer(Ok(Reply::Status(self.status(), BTreeMap::new()))),
+            Ask::Metrics => {
+                let (status, accounts) = (self.status(), self.accounts());
+                let counters = &mut self.control.counters;
+                counters.keep(status.services.iter().map(|service| service.name.as_str()));
+                counters.lines_dropped(self.output.lines_dropped());
+                client.answer(Ok(Reply::Metrics(status, accounts, counters.clone())));
+            }
+            Ask::Alive => client.answer(Ok(Reply::Alive)),
             Ask::Config => client.answer(Ok(Reply::Config(self.control.config.clone()))),
             Ask::EventsFrom(since) => {
                 let events = &self.control.events;
                 let since = since.unwrap_or(events.last());
-                let nothing = Batch { lines: Vec::new(), last: since, is_end: false };
-                client.answer(Ok(Reply::Events(events.after(since).unwrap_or(nothing))));
+                let nothing = Batch { lines: Vec::new(), last: since, is_end: false, dropped: 0 };
+                let batch = events.after(since).unwrap_or(nothing);
+                self.control.counters.events_dropped(batch.dropped);
+                client.answer(Ok(Reply::Events(batch)));
             }
             Ask::EventsAfter(since) => self.control.read_along(since, client),
             Ask::Do(operation) => match request(&operation) {
@@ -210,7 +248,10 @@ impl Daemon {
                     let id = self.ask(request);
                     self.control.waiting.insert(id, client);
                 }
-                Err(problem) => client.answer(Err(problem)),
+                Err(problem) => {
+                    self.control.counters.answered(Outcome::Refused);
+                    client.answer(Err(problem));
+                }
             },
         }
     }
@@ -220,6 +261,11 @@ impl Daemon {
     pub(super) fn respond(&mut self, request: RequestId, response: &Response) {
         tracing::debug!("request {request}: {response:?}");
         if let Some(client) = self.control.waiting.remove(&request) {
+            self.control.counters.answered(match response {
+                Response::Done | Response::Committed(_) => Outcome::Done,
+                Response::Aborted { .. } => Outcome::Aborted,
+                Response::Refused(_) => Outcome::Refused,
+            });
             client.answer(self.answer(response));
         }
     }
@@ -244,6 +290,7 @@ impl Daemon {
 
     /// Keeps what the log is told for whoever reads along.
     pub(super) fn record(&mut self, notice: &Notice) {
+        self.control.counters.note(notice);
         let time = timestamp::rfc3339(clock::since_epoch());
         self.control.push(kinds::event(notice, time));
     }

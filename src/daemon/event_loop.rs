@@ -194,6 +194,7 @@ impl Daemon {
         }
         self.watch_control();
         let mut more_children = false;
+        let mut began = clock::now();
         loop {
             self.settle();
             if self.finished {
@@ -203,7 +204,10 @@ impl Daemon {
             }
             self.output.tend(clock::now(), &self.parts.reactor);
             let timeout = if more_children { Some(Duration::ZERO) } else { self.timeout() };
-            let mut ready: Vec<Token> = match self.parts.reactor.wait(timeout) {
+            self.control.counters.turned(clock::now().since(began));
+            let tokens = self.parts.reactor.wait(timeout);
+            began = clock::now();
+            let mut ready: Vec<Token> = match tokens {
                 Ok(tokens) => tokens.into_iter().filter_map(Token::decode).collect(),
                 Err(error) => {
                     // Not to be waited on is a bug; going on by deadlines alone beats dying.

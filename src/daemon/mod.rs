@@ -31,6 +31,7 @@ use crate::config::socket::Slots;
 use crate::config::text::one_line;
 use crate::config::values::Logs;
 use crate::core::Supervisor;
+use crate::os::admin_socket::AdminSocket;
 use crate::os::cgroup::Cgroups;
 use crate::os::definition::DefinitionError;
 use crate::os::inherited::{self, InheritedError};
@@ -176,10 +177,17 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     };
     let runtime_dir = RuntimeDir::claim(name, name_is, &|path| services.may_enter(path))?;
     // Before the first worker, so that clients find us from the start.
-    let control = Control::open(config, &runtime_dir)?;
+    let mut control = Control::open(config, &runtime_dir)?;
     let (policies, sockets) = services::bind(config, handed_over)?;
     let Sockets { listeners, each_slot, unused, warnings } = sockets;
     services.each_slot = each_slot;
+    let admin = match config.admin.map(AdminSocket::bind).transpose() {
+        Ok(admin) => admin,
+        Err(error) => {
+            listeners.into_values().for_each(Listener::discard);
+            return Err(error.into());
+        }
+    };
     let pid_file = match config.pid_file.as_deref().map(PidFile::write).transpose() {
         Ok(pid_file) => pid_file,
         Err(error) => {
@@ -190,6 +198,9 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     };
 
     journal::started(runtime_dir.name(), listeners.values());
+    if let Some(admin) = admin {
+        control.serve_also(admin);
+    }
     for warning in warnings {
         tracing::warn!("{}", one_line(&warning.to_string()));
     }

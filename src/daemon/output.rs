@@ -200,6 +200,12 @@ impl Output {
         }
     }
 
+    /// How many lines of workers were dropped from the start on.
+    pub(super) fn lines_dropped(&self) -> u64 {
+        let own = Stream::BOTH.into_iter().filter(|way| self.stdio.way(*way) == *way);
+        own.filter_map(|way| Some(self.stdio.sink(way)?.lost())).sum()
+    }
+
     /// The last lines that a worker wrote, where they pass through us, for people elsewhere: what
     /// would move their cursor is written out.
     pub(super) fn last_lines(&self, worker: WorkerId) -> Vec<String> {

@@ -42,6 +42,8 @@ pub mod ip_options;
 
 pub mod shared_socket;
 
+pub mod admin_socket;
+
 pub mod unix_path;
 
 pub mod abstract_name;

@@ -104,6 +104,8 @@ struct State {
     flow: Flow,
     health: Health,
     lost: BTreeMap<Source, (u64, Loss)>,
+    /// How many lines of workers were ever lost.
+    lost_ever: u64,
     /// Which worker the last lines are of, if of one, and how many of them in a row. A slot says too
     /// little: at a reload two workers have it.
     run: (Option<u64>, u64),
@@ -131,6 +133,7 @@ impl Sink {
             flow: Flow::Open,
             health: Health::Well,
             lost: BTreeMap::new(),
+            lost_ever: 0,
             run: (None, 0),
         };
         Sink { writer, state: Mutex::new(state) }
@@ -174,6 +177,11 @@ impl Sink {
         if state.queue.len() >= QUEUE_MAX {
             state.flush(&self.writer, now);
         }
+    }
+
+    /// How many lines of workers were lost from the start on.
+    pub fn lost(&self) -> u64 {
+        self.lock().lost_ever
     }
 
     /// Notes that lines were dropped instead.
@@ -318,6 +326,10 @@ impl State {
 
     fn lose(&mut self, source: &Source, lines: u64, why: Loss) {
         if lines > 0 {
+            match source {
+                Source::Own => {}
+                Source::Slot(_) => self.lost_ever = self.lost_ever.saturating_add(lines),
+            }
             let (count, cause) = self.lost.entry(source.clone()).or_insert((0, why));
             *count = count.saturating_add(lines);
             *cause = why;

@@ -186,6 +186,8 @@ fn a_file_is_what_its_command_lines_would_be() {
 name: shop
 logs: json
 control: run/control.sock
+admin: 9180
+lame_duck: 2s
 pid_file: run/pid
 services:
   web:
@@ -219,6 +221,8 @@ services:
         (Some(values::Logs::Json), Some("/srv/run/pid".into()))
     );
     assert_eq!(config.config.control, Some("/srv/run/control.sock".into()));
+    assert_eq!(config.config.admin, Some("127.0.0.1:9180".parse().expect("an address")));
+    assert_eq!(config.config.lame_duck, Duration::from_secs(2));
     let [web, agent] = config.config.services.as_slice() else { panic!("two services") };
     let source = &web.source;
     assert_eq!(source.command, ["./server", "--title", "two words"]);

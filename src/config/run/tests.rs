@@ -35,6 +35,7 @@ fn errors(services: Vec<ServiceConfig>) -> Vec<String> {
     let config = RunConfig {
         name: Name::Implicit("shop".to_owned()),
         services,
+        admin: None,
         lame_duck: Duration::ZERO,
         logs: None,
         control: None,

@@ -189,14 +189,14 @@ impl Counters {
         self.longest_turn
     }
 
-    /// Counts lines of output that nobody read in time.
+    /// How many lines of output nobody has read in time, since the start.
     pub fn lines_dropped(&mut self, lines: u64) {
-        self.lines_dropped = self.lines_dropped.saturating_add(lines);
+        self.lines_dropped = lines;
     }
 
-    /// How many events have been dropped for readers that were too slow.
-    pub fn events_dropped(&mut self, so_far: u64) {
-        self.events_dropped = so_far;
+    /// Counts events that a reader comes too late for.
+    pub fn events_dropped(&mut self, events: u64) {
+        self.events_dropped = self.events_dropped.saturating_add(events);
     }
 
     /// Forgets all services but these: names that configurations once had do not pile up.

@@ -3,14 +3,16 @@
 //! The thread is started when the first client connects: who never asks never pays for it. Until
 //! then, and while it is dead, clients wait in the socket's queue.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::text::one_line;
 use crate::control::message::Asker;
-use crate::control::server::Server;
+use crate::control::server::{Doors, Server};
 use crate::core::notice::Human;
 use crate::core::time::Time;
+use crate::os::admin_socket::AdminSocket;
 use crate::os::control_socket::{ControlSocket, Directory, our_user};
 use crate::os::path_watch::PathWatch;
 use crate::os::reactor::Reactor;
@@ -33,6 +35,8 @@ pub(super) struct Endpoint {
     /// Where the user wants it, if not in the runtime directory.
     place: Option<PathBuf>,
     socket: ControlSocket,
+    /// Where monitoring comes in, if anywhere. It stays when the thread goes.
+    admin: Option<AdminSocket>,
     asker: Asker,
     thread: Thread,
     /// Whether the socket is of no use any more: its file has gone, or it does not listen.
@@ -65,6 +69,7 @@ impl Endpoint {
         Ok(Endpoint {
             place,
             socket,
+            admin: None,
             asker,
             thread: Thread::NotNeeded,
             is_lost: false,
@@ -73,13 +78,25 @@ impl Endpoint {
         })
     }
 
-    /// Watches the socket for the first client, and its file for being removed.
+    /// Serves what comes to this socket too, from the next start of a thread on.
+    pub(super) fn serve_also(&mut self, admin: AdminSocket) {
+        self.admin = Some(admin);
+    }
+
+    /// Watches the sockets for the first client, and the file for being removed.
     pub(super) fn watch(&mut self, reactor: &Reactor, paths: Option<&PathWatch>) {
         match &self.thread {
             Thread::NotNeeded => {
                 let listener = self.socket.listener();
                 if let Err(error) = reactor.add(listener, Token::Client.encode()) {
                     tracing::error!("cannot watch the control socket: {error}");
+                }
+                if let Some(admin) = &self.admin {
+                    // It is there already where only the control socket is another.
+                    reactor.remove(admin);
+                    if let Err(error) = reactor.add(admin, Token::Client.encode()) {
+                        tracing::error!("cannot watch the socket for monitoring: {error}");
+                    }
                 }
             }
             Thread::Serves(_) | Thread::Ended => {}
@@ -96,14 +113,15 @@ impl Endpoint {
     pub(super) fn serve(&mut self, now: Time, reactor: &Reactor) {
         // The thread is woken by the next, not we.
         reactor.remove(self.socket.listener());
+        if let Some(admin) = &self.admin {
+            reactor.remove(admin);
+        }
         match &self.thread {
             Thread::NotNeeded => {}
             Thread::Serves(_) | Thread::Ended => return,
         }
-        let started = self
-            .socket
-            .acceptor()
-            .and_then(|listener| Server::start(listener, self.asker.clone(), our_user()));
+        let started =
+            self.doors().and_then(|doors| Server::start(doors, self.asker.clone(), our_user()));
         match started {
             Ok(server) => self.thread = Thread::Serves(server),
             Err(error) => {
@@ -115,6 +133,11 @@ impl Endpoint {
                 );
             }
         }
+    }
+
+    fn doors(&self) -> io::Result<Doors> {
+        let admin = self.admin.as_ref().map(AdminSocket::acceptor).transpose()?;
+        Ok(Doors { control: self.socket.acceptor()?, admin })
     }
 
     /// Notices when the thread has ended, says so, and plans another.

@@ -1,13 +1,16 @@
 //! The daemon as clients see it: what the core knows, and what only the shell does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::run::RunConfig;
 use crate::config::service::ServiceConfig;
 use crate::control::wire;
+use crate::core::ids::WorkerId;
 use crate::core::policy::ReadyWhen;
 use crate::core::status::{ServiceStatus, Stage, WorkerStatus};
 use crate::os::clock;
+use crate::os::memory::Account;
 
 use super::super::event_loop::Daemon;
 use super::super::services;
@@ -23,11 +26,20 @@ impl Daemon {
             pid: std::process::id(),
             up: seconds(now.since(self.control.since)),
             stopping: status.stopping,
+            drains_in: status.lame_duck.map(seconds),
+            longest_turn: self.control.counters.longest_turn().as_secs_f64(),
             file: self.control.file.clone(),
         };
-        let services =
-            status.services.into_iter().map(|service| self.service(status.stopping, service));
+        // Before that, everything serves on.
+        let drains = status.stopping && status.lame_duck.is_none();
+        let services = status.services.into_iter().map(|service| self.service(drains, service));
         wire::Status { daemon, services: services.collect() }
+    }
+
+    /// Where the memory of its workers can be read, by their numbers.
+    pub(super) fn accounts(&self) -> BTreeMap<u64, Account> {
+        let account = |worker: &WorkerId| Some((worker.0, self.processes.account(*worker)?));
+        self.workers.keys().filter_map(account).collect()
     }
 
     fn service(&self, stopping: bool, service: ServiceStatus) -> wire::Service {
