@@ -189,6 +189,28 @@ fn a_stop_says_how_long_it_may_take() {
 }
 
 #[test]
+fn a_lame_duck_is_a_stop_from_its_first_moment_and_its_time_is_counted_in() {
+    let home = Home::new();
+    let manager = Manager::at_path(&home);
+    let port = free_port();
+    let daemon = with(&manager, &home)
+        .listen(&port)
+        .args(["--drain-timeout", "7s", "--lame-duck", "1h"])
+        .command([odd().as_os_str(), "epoll".as_ref()])
+        .start();
+    manager.wait_since(&daemon, 0, is("READY=1"), "READY=1");
+    daemon.signal(Signal::SIGTERM);
+    let (text, _) = manager.wait_since(&daemon, 0, is("STOPPING=1"), "STOPPING=1");
+    let extend = text.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC="));
+    let extend: u64 = extend.expect("a time").parse().expect("a number");
+    assert!(extend >= 3_607_000_000, "{text}");
+    let serves = |text: &str| text.contains("STATUS=stopping soon: odd: 1 of 1 workers ready");
+    manager.wait_since(&daemon, 0, serves, "what still serves");
+    daemon.signal(Signal::SIGQUIT);
+    assert!(daemon.wait_exit().success());
+}
+
+#[test]
 fn a_reload_is_told_from_its_begin_to_its_end() {
     let home = Home::new();
     let manager = Manager::at_path(&home);

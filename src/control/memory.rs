@@ -40,3 +40,70 @@ impl Memory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::wire::{Daemon, Service, ServiceState, WorkerState};
+
+    #[test]
+    fn what_was_read_is_shown_for_a_second_and_who_has_come_since_is_read_besides() {
+        let memory = Memory::default();
+        let now = Time::after_origin(Duration::from_secs(7));
+        let ours = Account::of(Some(i32::try_from(std::process::id()).expect("a pid")));
+        let none = Account::of(None);
+        let fill = |now, accounts: [(u64, &Account); 2]| {
+            let mut status = status();
+            let accounts = accounts.map(|(id, account)| (id, account.clone()));
+            memory.fill(now, &mut status, &BTreeMap::from(accounts));
+            [0, 1].map(|index: usize| status.services[0].workers[index].memory)
+        };
+        // The second has not come yet.
+        let [first, second] = fill(now, [(1, &ours), (9, &none)]);
+        assert!(first.is_some() && second.is_none());
+        let soon = now + Duration::from_millis(900);
+        let [shown, besides] = fill(soon, [(1, &none), (2, &ours)]);
+        assert_eq!(shown, first);
+        assert!(besides.is_some());
+        assert_eq!(fill(now + FRESH_FOR, [(1, &none), (2, &none)]), [None, None]);
+    }
+
+    fn status() -> Status {
+        let worker = |id| Worker {
+            id,
+            slot: 0,
+            generation: 1,
+            pid: None,
+            state: WorkerState::Ready,
+            since: 0.0,
+            memory: None,
+            said: None,
+        };
+        let service = Service {
+            name: "web".to_owned(),
+            state: ServiceState::Up,
+            wanted: 2,
+            ready: 2,
+            generation: 1,
+            reloading: None,
+            queued: false,
+            last_abort: None,
+            waits_for: Vec::new(),
+            restarts: 0,
+            sockets: Vec::new(),
+            workers: vec![worker(1), worker(2)],
+            backing_off: Vec::new(),
+        };
+        let daemon = Daemon {
+            name: "web".to_owned(),
+            version: "0.1.0".to_owned(),
+            pid: 1,
+            up: 1.0,
+            stopping: false,
+            drains_in: None,
+            longest_turn: 0.0,
+            file: None,
+        };
+        Status { daemon, services: vec![service] }
+    }
+}

@@ -124,7 +124,7 @@ impl Page {
         writer.gauge(&seconds("loop_turn_longest", longest), longest_turn.as_secs_f64())?;
         let took = "How long turns of the loop took, without what they waited";
         writer.histograms(&seconds("loop_turn", took), [(Labels::new(), turns)])?;
-        let answered = "Requests to the control socket by what came of them";
+        let answered = "What clients have asked to be done, by what came of it";
         writer.counters(
             &family("control_requests", answered),
             Outcome::ALL.map(|(outcome, name)| (vec![("outcome", name)], count(requests, outcome))),
@@ -140,15 +140,15 @@ impl Page {
         let services = || self.status.services.iter();
         let each = |value: fn(&Service) -> u64| services().map(move |it| (of(it), value(it)));
         writer.integers(
-            &family("service_up", "Whether it has come up, is not failing and is not stopped"),
+            &family("service_up", "Whether the service has come up and serves"),
             each(|service| u64::from(serves(service.state))),
         )?;
         writer.integers(
-            &family("service_failing", "Whether its workers fail again and again"),
+            &family("service_failing", "Whether the service's workers fail again and again"),
             each(|service| u64::from(service.state == ServiceState::Failing)),
         )?;
         writer.integers(
-            &family("service_reloading", "Whether a reload of it is under way"),
+            &family("service_reloading", "Whether a reload of the service is under way"),
             each(|service| u64::from(service.reloading.is_some())),
         )?;
         writer.integers(
@@ -156,7 +156,7 @@ impl Page {
             services().map(|service| (of(service), service.generation)),
         )?;
         writer.integers(
-            &family("service_workers_wanted", "How many workers it wants"),
+            &family("service_workers_wanted", "How many workers the service wants"),
             each(|service| u64::from(service.wanted)),
         )?;
         writer.integers(

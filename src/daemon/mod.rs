@@ -55,8 +55,8 @@ use services::{Services, Sockets};
 /// The process, its notification socket, how its start fares, its two streams of output, its cgroup.
 const DESCRIPTORS_PER_WORKER: u64 = 6;
 
-/// Sockets, definitions, clients and what else there is a fixed number of.
-const DESCRIPTORS_OURS: u64 = 450;
+/// Sockets, definitions, clients, monitoring and what else there is a fixed number of.
+const DESCRIPTORS_OURS: u64 = 550;
 
 /// Why the daemon did not start. Nothing is left of the attempt.
 #[derive(Debug, Error)]

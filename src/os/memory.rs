@@ -35,6 +35,12 @@ pub fn read<'a>(accounts: impl IntoIterator<Item = &'a Account>) -> Vec<Option<u
 }
 
 impl Account {
+    /// That of a main process alone, or of nobody.
+    #[must_use]
+    pub fn of(main: Option<i32>) -> Account {
+        Account { leaf: None, main: main.map(Pid::from_raw), left: Vec::new() }
+    }
+
     fn read(&self, processes_left: &mut usize) -> Option<u64> {
         if let Some(charged) = self.leaf.as_ref().and_then(Leaf::memory) {
             return Some(charged);
@@ -84,18 +90,17 @@ mod tests {
 
     #[test]
     fn a_process_has_memory_and_one_that_is_not_there_has_none() {
-        let account = |main| Account { leaf: None, main, left: Vec::new() };
-        let ours = account(Some(Pid::this()));
+        let ours = Account::of(Some(Pid::this().as_raw()));
         // Beyond the largest number that a process can have.
-        let nobody = account(Some(Pid::from_raw(i32::MAX)));
-        let sizes = read([&ours, &nobody, &account(None)]);
+        let nobody = Account::of(Some(i32::MAX));
+        let sizes = read([&ours, &nobody, &Account::of(None)]);
         assert!(sizes[0].is_some_and(|size| size > 1 << 20), "{sizes:?}");
         assert_eq!(sizes[1..], [None, None]);
     }
 
     #[test]
     fn what_would_take_too_long_is_left_out() {
-        let account = Account { leaf: None, main: Some(Pid::this()), left: Vec::new() };
+        let account = Account::of(Some(Pid::this().as_raw()));
         let mut processes_left = 0;
         assert_eq!(account.read(&mut processes_left), None);
     }
