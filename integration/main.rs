@@ -31,6 +31,7 @@ mod reload;
 mod reload_aborted;
 mod reload_races;
 mod restart;
+mod run_file;
 mod scale;
 mod service_manager;
 mod site;

@@ -303,8 +303,8 @@ fn a_socket_that_is_asked_for_twice_is_refused_as_such() {
     let port = free_port();
     refused(
         serving().listen(&port).listen(format!("127.0.0.1:{port}")),
-        BIND,
-        &["this shepherd listens there already", "ask for it once"],
+        USAGE,
+        &[&format!("`127.0.0.1:{port}` is asked for twice"), "give one of the sockets another"],
     );
 }
 

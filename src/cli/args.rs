@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::admin::AdminAddress;
 use crate::config::identity::{self, Account, Groups, Limit, Umask};
@@ -50,9 +50,20 @@ pub(super) enum Verb {
 /// them as descriptors from 3 on, with LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES and LISTEN_PIDFDID
 /// (sd_listen_fds(3)), and a NOTIFY_SOCKET of its own (sd_notify(3)). Sockets that a service manager
 /// handed to shepherd are matched by name, then by type and address, and used instead of binding.
+///
+/// With `-c FILE` what is run stands in the file, maybe many services of it. Without a file and
+/// without a COMMAND it is shepherd.yaml, or shepherd.yml, here.
 #[derive(Debug, Args)]
-#[command(after_long_help = AFTER_RUN)]
+#[command(after_long_help = AFTER_RUN, mut_args = one_service)]
+#[command(override_usage = "shepherd run [OPTIONS] -- COMMAND [ARG]...\n       \
+                            shepherd run [-c FILE]")]
 pub(super) struct Run {
+    /// The file that says what is run, such as shepherd.yaml; `shepherd check` finds the mistakes
+    /// in it. Of the other options only --name, --logs, --lame-duck, --control, --admin and
+    /// --pid-file go with it, and win over what it says.
+    #[arg(short = 'c', long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
     /// How many workers: a number, `auto` (the processors that the affinity mask and the cgroup's
     /// quota allow) or `max` (the processors of the machine).
     #[arg(short = 'n', long, value_name = "N|auto|max", default_value = "1")]
@@ -122,8 +133,8 @@ pub(super) struct Run {
     /// signal: load balancers that watch /readyz see it fail, and send nothing more.
     ///
     /// A reload under way ends at once. A second INT ends the lame duck, a third kills.
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = values::duration)]
-    pub(super) lame_duck: Duration,
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(super) lame_duck: Option<Duration>,
 
     /// Where the workers run; a symbolic link is followed anew at each reload [default: here].
     #[arg(long, value_name = "PATH")]
@@ -217,8 +228,21 @@ pub(super) struct Run {
     pub(super) pid_file: Option<PathBuf>,
 
     /// The program and its arguments, after `--`.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,
+}
+
+/// Options that are the daemon's, whoever says what it runs.
+const OF_THE_DAEMON: [&str; 8] =
+    ["config", "name", "logs", "lame_duck", "control", "admin", "pid_file", "help"];
+
+/// An option that says what a service is makes sense beside a command only.
+fn one_service(option: Arg) -> Arg {
+    match option.get_id().as_str() {
+        id if OF_THE_DAEMON.contains(&id) => option,
+        "command" => option.conflicts_with("config"),
+        _ => option.conflicts_with("config").requires("command"),
+    }
 }
 
 const AFTER_RUN: &str = "\

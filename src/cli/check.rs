@@ -74,7 +74,7 @@ impl File {
     }
 
     /// The same, with what the machine knows.
-    fn check(&self) -> Result<RunConfig, Report> {
+    pub(super) fn check(&self) -> Result<RunConfig, Report> {
         let FileConfig { config, places } = self.read()?;
         let mut mistakes = Mistakes::default();
         for (service, places) in config.services.iter().zip(&places) {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::args::Run;
+use super::check::File;
 use super::{exit_code, fail};
 use crate::config::identity::Identity;
 use crate::config::run::{Name, RunConfig, RunConfigError};
@@ -10,16 +11,13 @@ use crate::config::service::{ServiceConfig, Source};
 use crate::config::values;
 use crate::core::policy::CheckPace;
 use crate::daemon::{self, Ended, StartError};
+use crate::os::stderr::Stderr;
 
 pub(super) fn main(run: Run) -> ExitCode {
-    let config = match config(run) {
+    let config = if run.command.is_empty() { from_file(run) } else { from_options(run) };
+    let config = match config {
         Ok(config) => config,
-        Err(errors) => {
-            for error in &errors {
-                fail(error);
-            }
-            return ExitCode::from(exit_code::USAGE);
-        }
+        Err(code) => return ExitCode::from(code),
     };
     let code = match daemon::run(&config) {
         Ok(Ended::Clean) => exit_code::DONE,
@@ -46,7 +44,40 @@ pub(super) fn main(run: Run) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn config(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
+/// What a file says, and the options that win over it. Its mistakes are told with their places.
+fn from_file(run: Run) -> Result<RunConfig, u8> {
+    let file = File::open(run.config.as_deref()).map_err(|error| {
+        match run.config {
+            Some(_) => fail(&error),
+            None => fail(&format!("{error} (`-c FILE`), or a command (`-- COMMAND`)")),
+        }
+        if run.config.is_some() { exit_code::CONFIGURATION } else { exit_code::USAGE }
+    })?;
+    let config = file.check().map_err(|report| {
+        Stderr::say(&report.to_string());
+        exit_code::CONFIGURATION
+    })?;
+    Ok(RunConfig {
+        name: run.name.map_or(config.name, Name::Explicit),
+        admin: run.admin.or(config.admin),
+        lame_duck: run.lame_duck.unwrap_or(config.lame_duck),
+        logs: run.logs.or(config.logs),
+        control: run.control.or(config.control),
+        pid_file: run.pid_file.or(config.pid_file),
+        ..config
+    })
+}
+
+fn from_options(run: Run) -> Result<RunConfig, u8> {
+    one_service(run).map_err(|errors| {
+        for error in &errors {
+            fail(error);
+        }
+        exit_code::USAGE
+    })
+}
+
+fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
     // Read here and not by the parser, whose messages show what they cannot read: it may be secret.
     let variables = run.variables.iter().map(|text| values::variable(text));
     let variables = variables
@@ -88,7 +119,7 @@ fn config(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
         name,
         services: vec![service],
         admin: run.admin,
-        lame_duck: run.lame_duck,
+        lame_duck: run.lame_duck.unwrap_or_default(),
         logs: run.logs,
         control: run.control,
         pid_file: run.pid_file,
@@ -96,4 +127,22 @@ fn config(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
     };
     config.check()?;
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::args::{Cli, Verb};
+    use super::*;
+
+    /// The defaults stand in the help, where the parser reads them, and in the types for files.
+    #[test]
+    fn defaults_of_the_command_line_are_those_of_a_file() {
+        let cli = Cli::try_parse_from(["shepherd", "run", "--", "server"]).expect("right");
+        let Verb::Run(run) = cli.verb else { panic!("it is `run`") };
+        let config = from_options(*run).expect("right");
+        let source = config.services[0].source.clone();
+        assert_eq!(config.services, [ServiceConfig::new("server".to_owned(), source)]);
+    }
 }

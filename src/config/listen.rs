@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::diagnostic::{Mistake, Mistakes};
 use super::reader::{Entries, Leaf, Read, other_type};
-use super::socket::{SocketName, SocketSpec};
+use super::socket::{Address, SocketName, SocketSpec};
 use super::socket_options::{self, OptionError};
 use super::yaml::{Is, Key, Node};
 
@@ -129,12 +129,13 @@ fn address(node: &Node, entries: &Entries<'_>, mistakes: &mut Mistakes) -> Optio
     let text = entries.take::<Raw>(name, mistakes)?;
     // The commas of an address are its own here, where options have keys.
     let written = format!("{prefix}{}", text.is.0.replace(',', ",,"));
-    let spec = match (name, text.is.0.parse::<u16>()) {
-        ("port", Err(_)) => Err(format!(
+    let spec = match written.parse::<SocketSpec>() {
+        Ok(spec) if name != "port" || matches!(spec.address, Address::Port(_)) => Ok(spec),
+        Err(error) if name != "port" => Err(error.to_string()),
+        Ok(_) | Err(_) => Err(format!(
             "`{}` is no port; write a number from 0 to 65535, or `address: {}`",
             text.is.0, text.is.0
         )),
-        _ => written.parse::<SocketSpec>().map_err(|error| error.to_string()),
     };
     match spec {
         Ok(spec) if spec.name.is_some() => {

@@ -124,8 +124,8 @@ fn of(service: &str, spelling: Spelling) -> String {
 fn twice(socket: &str, first: &str, second: &str) -> String {
     if first == second {
         return format!(
-            "service `{first}` listens on `{socket}` twice; an address is bound once, so give one \
-             of the sockets another"
+            "`{socket}` is asked for twice; an address is bound once, so give one of the sockets \
+             another"
         );
     }
     format!(

@@ -262,11 +262,18 @@ fn syntax(text: &str, at: usize, message: &str) -> Mistake {
     let value_at = line_start + (value.as_ptr() as usize - line.as_ptr() as usize);
     let whole = Span { start: value_at, end: value_at + value.trim_end().len() };
     let in_flow = message.contains("',' or '");
-    if let Some(dollar) = line.find("${").filter(|_| in_flow) {
-        let end = line[dollar..].find('}').map_or(line.len(), |end| dollar + end + 1);
-        let span = Span { start: line_start + dollar, end: line_start + end };
-        let text = "`${` inside of a list or a map in one line needs quotes; write `\"${...}\"`";
-        return Mistake::new(span, text);
+    let brace = line.find("${").or_else(|| line.find("{slot}")).filter(|_| in_flow);
+    if let Some(brace) = brace {
+        let closed = line[brace..].find('}').map_or(line.len(), |end| brace + end + 1);
+        let start = line[..brace].rfind(['[', '{', ',', ' ']).map_or(0, |before| before + 1);
+        let end = line[closed..].find([',', ']', '}']).map_or(line.len(), |end| closed + end);
+        let whole = line[start..end].trim_end();
+        let span = Span { start: line_start + start, end: line_start + start + whole.len() };
+        let brace = &line[brace..closed];
+        let text = format!(
+            "`{brace}` inside of a list or a map in one line needs quotes; write `\"{whole}\"`"
+        );
+        return Mistake::new(span, &text);
     }
     let meant = match value.chars().next() {
         Some('*') if message.contains("alias") || message.contains("anchor") => Some((

@@ -62,6 +62,7 @@ fn mistakes() -> Vec<(&'static str, String)> {
             "services:\n  a: &a\n    command: &c a\n  b:\n    <<: *c\n",
         ),
         file("a variable in a list", "services:\n  web:\n    command: [a, ${PORT}]\n"),
+        file("a slot in a list", "services:\n  web:\n    command: a\n    listen: [8001+{slot}]\n"),
         file("no services", "name: web\n"),
         file("empty services", "services:\n"),
         file("a list of services", "services:\n  - command: ./server\n"),
@@ -197,6 +198,7 @@ services:
       - http=8000,backlog=1024
       - {name: admin, unix: run/a.sock, mode: 0600}
       - udp:127.0.0.1:${PORT}
+      - port: 9001+{slot}
     env: {PORT: 8000, DEBUG: true, NUMBER: 1.50, DOLLAR: $$5, WORDS: \"${WORDS}\"}
     env_file: [.env, /etc/web.env]
     directory: app
@@ -229,7 +231,12 @@ services:
     let sockets: Vec<String> = web.sockets.iter().map(ToString::to_string).collect();
     assert_eq!(
         sockets,
-        ["http=8000,backlog=1024", "admin=unix:/srv/run/a.sock,mode=0600", "udp:127.0.0.1:8000"]
+        [
+            "http=8000,backlog=1024",
+            "admin=unix:/srv/run/a.sock,mode=0600",
+            "udp:127.0.0.1:8000",
+            "9001+{slot}"
+        ]
     );
     assert_eq!(web.ready_timeout, Duration::from_secs(60));
     assert_eq!(web.depends_on, ["agent"]);

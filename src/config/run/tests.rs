@@ -76,8 +76,8 @@ fn one_address_in_two_services_names_both() {
 fn one_address_twice_in_one_service_is_told_once() {
     assert_eq!(
         errors(vec![service("web", &["8000", "[::1]:8000"], &[])]),
-        ["service `web` listens on `[::1]:8000` twice; an address is bound once, so give one of \
-          the sockets another"]
+        ["`[::1]:8000` is asked for twice; an address is bound once, so give one of the sockets \
+          another"]
     );
 }
 
