@@ -422,10 +422,7 @@ impl fmt::Display for Notice {
             Notice::Socket { socket, what } => what.tell(socket, f),
             Notice::LameDuck { serves_on } => {
                 let time = Human(*serves_on);
-                write!(
-                    f,
-                    "stopping in {time}; until then everything serves on, and `/readyz` fails"
-                )
+                write!(f, "stopping in {time}; until then everything serves on")
             }
             Notice::Stopping { workers: 0, .. } => write!(f, "stopping; there is no worker"),
             Notice::Stopping { workers, kill_after } => {

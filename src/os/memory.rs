@@ -45,6 +45,9 @@ impl Account {
         if let Some(charged) = self.leaf.as_ref().and_then(Leaf::memory) {
             return Some(charged);
         }
+        if *processes_left == 0 {
+            return None;
+        }
         let processes = self.processes();
         *processes_left = processes_left.checked_sub(processes.len())?;
         // One that has gone meanwhile has nothing.
