@@ -4,6 +4,8 @@ pub mod run;
 
 pub mod service;
 
+pub mod diff;
+
 pub mod socket;
 
 pub mod socket_options;

@@ -259,4 +259,7 @@ impl RunConfig {
 }
 
 #[cfg(test)]
+pub(super) mod testing;
+
+#[cfg(test)]
 mod tests;

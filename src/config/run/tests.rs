@@ -2,47 +2,12 @@
 
 use std::time::Duration;
 
+use super::testing::{config, service};
 use super::*;
-use crate::config::identity::Identity;
-use crate::config::service::Source;
-use crate::config::values::Workers;
-use crate::core::policy::{CheckPace, ReadyWhen};
-
-fn service(name: &str, sockets: &[&str], needs: &[&str]) -> ServiceConfig {
-    let wait = Duration::from_secs(30);
-    ServiceConfig {
-        name: name.to_owned(),
-        workers: Workers::Count(1),
-        sockets: sockets.iter().map(|text| text.parse().unwrap()).collect(),
-        ready: ReadyWhen::Auto,
-        ready_timeout: wait,
-        check_pace: CheckPace { interval: wait, timeout: wait },
-        stop: "TERM".parse().unwrap(),
-        drain_timeout: wait,
-        source: Source {
-            command: vec!["true".into()],
-            directory: None,
-            variables: Vec::new(),
-            env_files: Vec::new(),
-            identity: Identity::default(),
-        },
-        depends_on: needs.iter().map(|&name| name.to_owned()).collect(),
-        bind_to: Vec::new(),
-    }
-}
+use crate::core::policy::ReadyWhen;
 
 fn errors(services: Vec<ServiceConfig>) -> Vec<String> {
-    let config = RunConfig {
-        name: Name::Implicit("shop".to_owned()),
-        services,
-        admin: None,
-        lame_duck: Duration::ZERO,
-        logs: None,
-        control: None,
-        pid_file: None,
-        file: Some("/srv/shop/shepherd.yaml".into()),
-    };
-    let errors = config.check().err().unwrap_or_default();
+    let errors = config(services).check().err().unwrap_or_default();
     errors.iter().map(ToString::to_string).collect()
 }
 
