@@ -19,8 +19,8 @@ use tokio::time::{sleep, timeout};
 
 use super::events::Batch;
 use super::message::{Answer, Ask, Asker, Operation, Reply};
-use super::problem;
 use super::wire::{self, Problem, ProblemKind};
+use super::{openapi, problem};
 
 /// The longest body of a request: many times the longest that makes sense.
 pub const BODY_MAX: usize = 64 << 10;
@@ -59,6 +59,7 @@ pub const ROUTES: &[Route] = &[
     Route { method: Method::POST, path: "/v1/services/{name}/start", what: What::Start },
     Route { method: Method::POST, path: "/v1/services/{name}/scale", what: What::Scale },
     Route { method: Method::POST, path: "/v1/workers/{id}/signal", what: What::Signal },
+    Route { method: Method::GET, path: "/openapi.json", what: What::OpenApi },
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,7 @@ enum What {
     Start,
     Scale,
     Signal,
+    OpenApi,
 }
 
 /// The table as a service of axum; it asks the loop by `asker`.
@@ -96,7 +98,8 @@ pub(super) fn router(asker: Asker) -> Router {
 }
 
 async fn no_such_path(request: Request) -> Problem {
-    let detail = format!("there is no `{}`", request.uri().path());
+    let detail =
+        format!("there is no `{}`; `GET /openapi.json` says what there is", request.uri().path());
     problem::of(ProblemKind::NotFound, 404, detail)
 }
 
@@ -142,6 +145,7 @@ async fn answer(
         What::Config => return reply(asker.ask(Ask::Config).await),
         What::Service => return service(asker.ask(Ask::Status).await, parameter()?),
         What::Events => return events(asker, since(request.uri().query())?).await,
+        What::OpenApi => return Ok(json_text(openapi::DOCUMENT)),
         What::ReloadSome => Operation::Reload(optional(request).await?),
         What::Reload => {
             let name = parameter()?.to_owned();
@@ -307,6 +311,10 @@ fn json(value: &impl Serialize) -> Response {
     }
 }
 
+fn json_text(text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, JSON)], text).into_response()
+}
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The body of a request that may be left out.
@@ -327,7 +335,7 @@ fn parse<T: DeserializeOwned>(body: &[u8], is_json: bool) -> Result<T, Problem> 
         return Err(problem::of(ProblemKind::BadRequest, 415, detail));
     }
     serde_json::from_slice(body).map_err(|error| {
-        let detail = format!("cannot read the body: {error}");
+        let detail = format!("cannot read the body: {error}; `GET /openapi.json` describes it");
         problem::of(ProblemKind::BadRequest, 400, detail)
     })
 }

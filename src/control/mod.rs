@@ -2,8 +2,9 @@
 //!
 //! [`server`] runs in a thread of its own and holds no state: what a client asks becomes a
 //! [`message`] to the daemon's loop, which wakes by a descriptor, and whose answer comes back over
-//! a channel of one. [`api`] is the table of what can be asked, [`client`] is the other end.
-//! [`admin`] is what monitoring reads, on a socket of its own and in the same thread.
+//! a channel of one. [`api`] is the table of what can be asked, [`openapi`] the same as a document.
+//! [`admin`] is what monitoring reads, on a socket of its own and in the same thread. [`client`] is
+//! the other end.
 
 pub mod wire;
 
@@ -21,8 +22,12 @@ mod memory;
 
 pub mod problem;
 
+pub mod openapi;
+
 pub mod server;
 
 mod connection;
+
+pub mod door;
 
 pub mod client;

@@ -4,11 +4,11 @@
 //! A client costs what the limits below allow and no more: one that stalls, floods or dies takes
 //! nothing from the others, and nothing from the loop.
 
+use std::future::pending;
 use std::io;
-use std::net::TcpListener as StdTcpListener;
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,12 +17,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Patient;
+use super::door::{Door, Doors};
 use super::message::Asker;
 use super::wire::ProblemKind;
 use super::{admin, api, problem};
@@ -31,12 +32,16 @@ use crate::os::wake::Wake;
 /// How many clients are served at a time: people and programs that look on, not traffic.
 pub const CLIENTS_MAX: usize = 64;
 
-/// How many more are told that there are too many; the rest wait in the socket's queue.
-const REFUSED_MAX: usize = 64;
+/// How many more wait for a place, or are told that there is none; the rest wait in the socket's
+/// queue.
+const HALL_MAX: usize = 64;
 
 /// How many connections of monitoring are served at a time: some scrapers, and whoever checks health.
 /// They are apart from clients, so that neither is in the way of the other.
 pub const MONITORS_MAX: usize = 32;
+
+/// How many that may not ask are told so at a time; the rest are cut off.
+const STRANGERS_MAX: usize = 16;
 
 /// How long a client that is one too many waits for another to go, before it is told.
 const TURN_WITHIN: Duration = Duration::from_secs(1);
@@ -53,9 +58,6 @@ const UNREAD_WITHIN: Duration = Duration::from_secs(60);
 /// How long answers may take to leave when the daemon ends: they are in the kernel's hands at once,
 /// unless a client does not read.
 const FAREWELL_WITHIN: Duration = Duration::from_millis(500);
-
-/// How long the loop waits for that at its very end.
-const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long to wait after an accept that failed for want of something, a descriptor mostly.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -84,15 +86,23 @@ impl Server {
     ///
     /// Those of starting a thread.
     pub fn start(doors: Doors, asker: Asker, user: u32) -> io::Result<Server> {
-        let (orders, new_listeners) = mpsc::channel(ORDERS_MAX);
+        let wake = asker.wake().clone();
+        Server::spawn(wake, move |orders| run(doors, orders, asker, user))
+    }
+
+    fn spawn(
+        wake: Wake,
+        body: impl FnOnce(mpsc::Receiver<StdListener>) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Server> {
+        let (orders, given) = mpsc::channel(ORDERS_MAX);
         let (alive, end) = sync_channel(0);
-        let farewell = Farewell { alive: Some(alive), wake: asker.wake().clone() };
+        let farewell = Farewell { alive: Some(alive), wake };
         let thread = thread::Builder::new()
             .name("control".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 let _farewell = farewell;
-                run(doors, new_listeners, asker, user)
+                body(given)
             })?;
         Ok(Server { orders, end, thread })
     }
@@ -103,17 +113,13 @@ impl Server {
         self.end.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Why it has ended, once it has: `Err` where that was the socket's doing, which is of no use
-    /// any more.
-    ///
-    /// # Errors
-    ///
-    /// What accept(2) said.
-    pub fn why(self) -> io::Result<&'static str> {
+    /// Why it has ended, once it has, for people.
+    #[must_use]
+    pub fn why(self) -> String {
         match self.thread.join() {
-            Ok(Ok(())) => Ok("it ended"),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Ok("it panicked, see above"),
+            Ok(Ok(())) => "nobody knows why".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it panicked, see above".to_owned(),
         }
     }
 
@@ -123,28 +129,12 @@ impl Server {
         self.orders.try_send(listener).is_ok()
     }
 
-    /// Ends it once the answers that it has are on their way; waits for that, with a bound.
-    pub fn finish(self) {
-        let Server { orders, end, thread } = self;
-        drop(orders);
-        match end.recv_timeout(END_WITHIN) {
-            Err(RecvTimeoutError::Disconnected) => {
-                // It is over; how it ended is nobody's concern any more.
-                let _ = thread.join();
-            }
-            // It ends with the process.
-            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-        }
+    /// Has it end once the answers that it has are on their way, within half a second; it rings when
+    /// it [has ended](Server::has_ended). What it asks until then is to be answered.
+    pub fn end(&mut self) {
+        // Nobody is at the other end of this one.
+        self.orders = mpsc::channel(1).0;
     }
-}
-
-/// Where clients come in. None of them blocks.
-#[derive(Debug)]
-pub struct Doors {
-    /// The control socket.
-    pub control: StdListener,
-    /// The socket for monitoring, where there is one.
-    pub admin: Option<StdTcpListener>,
 }
 
 /// Tells the loop of the end, however it comes.
@@ -174,10 +164,11 @@ fn run(
             user,
             clients: Room::new(api::router(asker.clone()), CLIENTS_MAX),
             monitors: Room::new(admin::router(asker), MONITORS_MAX),
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
             connections: JoinSet::new(),
             is_ending,
         };
-        let control = UnixListener::from_std(doors.control)?;
+        let control = Door::new(doors.control)?;
         let admin = doors.admin.map(TcpListener::from_std).transpose()?;
         let ended = house.receive(control, admin, orders).await;
         drop(ending);
@@ -193,6 +184,7 @@ struct House {
     user: u32,
     clients: Room,
     monitors: Room,
+    strangers: Arc<Semaphore>,
     connections: JoinSet<()>,
     /// Changed when everybody has to go.
     is_ending: watch::Receiver<()>,
@@ -203,38 +195,47 @@ struct Room {
     router: Router,
     most: usize,
     served: Arc<Semaphore>,
-    refused: Arc<Semaphore>,
+    /// Who waits to be served, or is told that there are too many.
+    hall: Arc<Semaphore>,
 }
 
 impl Room {
     fn new(router: Router, most: usize) -> Room {
         let served = Arc::new(Semaphore::new(most));
-        Room { router, most, served, refused: Arc::new(Semaphore::new(REFUSED_MAX)) }
+        Room { router, most, served, hall: Arc::new(Semaphore::new(HALL_MAX)) }
+    }
+
+    /// A place in the hall; without one nobody is taken from the socket's queue.
+    async fn place(&self) -> io::Result<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.hall).acquire_owned().await.map_err(io::Error::other)
     }
 }
 
 impl House {
-    /// Takes clients until it is told to end, or cannot.
+    /// Takes clients until it is told to end.
     async fn receive(
         &mut self,
-        mut control: UnixListener,
+        control: Door,
         admin: Option<TcpListener>,
         mut orders: mpsc::Receiver<StdListener>,
     ) -> io::Result<()> {
+        let mut control = Some(control);
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(another) => control = UnixListener::from_std(another)?,
+                    Some(another) => control = Some(Door::new(another)?),
                     None => return Ok(()),
                 },
-                accepted = control.accept() => match accepted {
-                    Ok((stream, _)) => self.admit_client(stream),
-                    // It does not listen: somebody shut it down.
-                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
+                client = client(control.as_ref(), &self.clients) => match client {
+                    Ok((Some(stream), place)) => self.admit_client(stream, place),
+                    // It was shut down. The loop sees that too and sends another.
+                    Ok((None, _)) => control = None,
+                    // There is no descriptor left, mostly.
                     Err(_) => sleep(ACCEPT_AGAIN).await,
                 },
-                accepted = accept(admin.as_ref()) => match accepted {
-                    Ok(stream) => self.admit(stream, Kind::Monitor),
+                monitor = monitor(admin.as_ref(), &self.monitors) => match monitor {
+                    Ok((stream, place)) => self.admit(stream, place, Kind::Monitor),
                     Err(_) => sleep(ACCEPT_AGAIN).await,
                 },
                 // Their memory goes as they go.
@@ -243,49 +244,37 @@ impl House {
         }
     }
 
-    fn admit_client(&mut self, stream: UnixStream) {
+    fn admit_client(&mut self, stream: UnixStream, place: OwnedSemaphorePermit) {
         let uid = stream.peer_cred().map(|peer| peer.uid());
-        if !uid.is_ok_and(|uid| uid == self.user || uid == 0) {
-            let Ok(permit) = Arc::clone(&self.clients.refused).try_acquire_owned() else { return };
-            let is_ending = self.is_ending.clone();
-            let detail = "the control socket serves the user that shepherd runs as, and root";
-            let refusal = refusal(ProblemKind::Forbidden, 403, detail);
-            self.connections.spawn(serve(stream, refusal, permit, is_ending));
-            return;
+        if uid.is_ok_and(|uid| uid == self.user || uid == 0) {
+            return self.admit(stream, place, Kind::Client);
         }
-        self.admit(stream, Kind::Client);
+        // They get nobody's place, and no more than an answer.
+        let Ok(permit) = Arc::clone(&self.strangers).try_acquire_owned() else { return };
+        let detail = "the control socket serves the user that shepherd runs as, and root";
+        let refusal = refusal(ProblemKind::Forbidden, 403, detail);
+        self.connections.spawn(serve(stream, refusal, permit, self.is_ending.clone()));
     }
 
-    fn admit(&mut self, stream: impl Stream, kind: Kind) {
+    fn admit(&mut self, stream: impl Stream, place: OwnedSemaphorePermit, kind: Kind) {
         let is_ending = self.is_ending.clone();
         let room = match kind {
             Kind::Client => &self.clients,
             Kind::Monitor => &self.monitors,
         };
         let (router, most) = (room.router.clone(), room.most);
-        if let Ok(permit) = Arc::clone(&room.served).try_acquire_owned() {
-            self.connections.spawn(serve(stream, router, permit, is_ending));
-            return;
-        }
-        let Ok(waits) = Arc::clone(&room.refused).try_acquire_owned() else { return };
         let served = Arc::clone(&room.served);
         self.connections.spawn(async move {
             if let Ok(Ok(permit)) = timeout(TURN_WITHIN, served.acquire_owned()).await {
-                drop(waits);
+                drop(place);
                 serve(stream, router, permit, is_ending).await;
             } else {
                 let detail = format!("{most} clients are served; try again in a moment");
                 let refusal = refusal(ProblemKind::TooBusy, 503, &detail);
-                serve(stream, refusal, waits, is_ending).await;
+                serve(stream, refusal, place, is_ending).await;
             }
         });
     }
-}
-
-/// Answers everything with a problem.
-fn refusal(kind: ProblemKind, status: u16, detail: &str) -> Router {
-    let problem = problem::of(kind, status, detail);
-    Router::new().fallback(async || ([("connection", "close")], problem))
 }
 
 /// Who has come.
@@ -302,12 +291,26 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<Any: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for Any {}
 
-/// The next connection; never, where nobody can come.
-async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
-    match listener {
-        Some(listener) => Ok(listener.accept().await?.0),
-        None => std::future::pending().await,
-    }
+type Placed<Stream> = io::Result<(Stream, OwnedSemaphorePermit)>;
+
+/// The next client, with its place; never, where nobody can come.
+async fn client(door: Option<&Door>, room: &Room) -> Placed<Option<UnixStream>> {
+    let Some(door) = door else { return pending().await };
+    let place = room.place().await?;
+    Ok((door.accept().await?, place))
+}
+
+/// The same of monitoring.
+async fn monitor(listener: Option<&TcpListener>, room: &Room) -> Placed<TcpStream> {
+    let Some(listener) = listener else { return pending().await };
+    let place = room.place().await?;
+    Ok((listener.accept().await?.0, place))
+}
+
+/// Answers everything with a problem.
+fn refusal(kind: ProblemKind, status: u16, detail: &str) -> Router {
+    let problem = problem::of(kind, status, detail);
+    Router::new().fallback(async || ([("connection", "close")], problem))
 }
 
 async fn serve(
@@ -362,13 +365,45 @@ mod tests {
                 control: control.acceptor().expect("a copy"),
                 admin: Some(admin.acceptor().expect("a copy")),
             };
-            let server = Server::start(doors, asker.clone(), our_user()).expect("a thread");
+            let mut server = Server::start(doors, asker.clone(), our_user()).expect("a thread");
             let mut answer = String::new();
             monitor.read_to_string(&mut answer).expect("an answer");
             assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
-            server.finish();
+            server.end();
+            assert_eq!(server.why(), "nobody knows why");
         }
         drop(asker);
         answers.join().expect("all was answered");
+    }
+
+    #[test]
+    fn a_thread_that_panics_rings_and_can_be_asked_why() {
+        let wake = Wake::new().expect("a descriptor");
+        let (ends, told_to) = sync_channel::<()>(0);
+        let server = Server::spawn(wake.clone(), move |_| {
+            let _ = told_to.recv();
+            panic!("as the test wants it");
+        });
+        let server = server.expect("a thread");
+        assert!(!server.has_ended());
+        drop(ends);
+        let reactor = crate::os::reactor::Reactor::new().expect("a descriptor");
+        reactor.add(&wake, 7).expect("added");
+        let rung = reactor.wait(Some(Duration::from_secs(30))).expect("waited");
+        assert_eq!(rung, [7]);
+        assert!(server.has_ended());
+        assert_eq!(server.why(), "it panicked, see above");
+    }
+
+    #[test]
+    fn a_thread_that_is_told_to_end_does() {
+        let wake = Wake::new().expect("a descriptor");
+        let server = Server::spawn(wake, |mut orders| {
+            assert!(orders.blocking_recv().is_none());
+            Ok(())
+        });
+        let mut server = server.expect("a thread");
+        server.end();
+        assert_eq!(server.why(), "nobody knows why");
     }
 }

@@ -10,6 +10,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use crate::config::run::RunConfig;
 use crate::control::events::{Batch, Events};
@@ -35,6 +36,9 @@ use endpoint::Endpoint;
 /// How many readers of events may wait: each client is one at most, and those that have gone are
 /// forgotten when there is another.
 const READERS_MAX: usize = server::CLIENTS_MAX * 2;
+
+/// How long the loop waits at its very end until answers are on their way.
+const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// All that is known of clients.
 pub(super) struct Control {
@@ -87,9 +91,9 @@ impl Control {
         self.endpoint.serve_also(admin);
     }
 
-    /// Somebody has connected: there has to be a thread.
-    pub(super) fn serve(&mut self, reactor: &Reactor) {
-        self.endpoint.serve(clock::now(), reactor);
+    /// Somebody has connected, and there has to be a thread; or the socket was shut down.
+    pub(super) fn look_at_socket(&mut self, reactor: &Reactor) {
+        self.endpoint.look_at_socket(clock::now(), reactor);
     }
 
     /// When [`Daemon::tend_control`] is to be called although nothing has happened.
@@ -100,29 +104,27 @@ impl Control {
     /// Everything is stopped: whoever waits is told, and that is on its way when this returns, with a
     /// bound.
     pub(super) fn finish(&mut self) {
-        let last = self.events.last();
+        // Who has no answer by now is told that there is none.
+        self.waiting.clear();
         for (since, client) in std::mem::take(&mut self.readers) {
             client.answer(Ok(Reply::Events(end(&self.events, since))));
         }
-        for Call { ask, client } in self.calls.try_iter().take(CALLS_MAX) {
-            client.answer(match ask {
-                Ask::EventsFrom(since) => {
-                    Ok(Reply::Events(end(&self.events, since.unwrap_or(last))))
-                }
-                Ask::EventsAfter(since) => Ok(Reply::Events(end(&self.events, since))),
-                Ask::Status
-                | Ask::Standing
-                | Ask::Metrics
-                | Ask::Alive
-                | Ask::Config
-                | Ask::Do(_) => {
-                    Err(problem::of(ProblemKind::Stopping, 409, "everything is stopped"))
-                }
-            });
+        if !self.endpoint.end() {
+            return;
         }
-        // Who has no answer by now is told that there is none.
-        self.waiting.clear();
-        self.endpoint.finish();
+        let until = clock::now() + END_WITHIN;
+        loop {
+            self.wake.hear();
+            for call in self.calls.try_iter() {
+                let answer = answer_last(&self.events, &call.ask);
+                call.client.answer(answer);
+            }
+            let now = clock::now();
+            if self.endpoint.has_ended() || now >= until {
+                return;
+            }
+            self.wake.wait(now.until(until));
+        }
     }
 
     fn read_along(&mut self, since: u64, client: Client) {
@@ -149,10 +151,22 @@ impl Control {
     }
 }
 
-/// The last that a reader gets. What does not fit is left out: there is no time for more.
+/// What a reader gets when nothing more will happen.
 fn end(events: &Events, since: u64) -> Batch {
     let nothing = Batch { lines: Vec::new(), last: since, is_end: true, dropped: 0 };
-    events.after(since).map_or(nothing, |batch| Batch { is_end: true, ..batch })
+    let batch = events.after(since).unwrap_or(nothing);
+    Batch { is_end: batch.last == events.last(), ..batch }
+}
+
+/// The answer to a call that comes after everything was stopped.
+fn answer_last(events: &Events, ask: &Ask) -> Answer {
+    match ask {
+        Ask::EventsFrom(since) => Ok(Reply::Events(end(events, since.unwrap_or(events.last())))),
+        Ask::EventsAfter(since) => Ok(Reply::Events(end(events, *since))),
+        Ask::Status | Ask::Standing | Ask::Metrics | Ask::Alive | Ask::Config | Ask::Do(_) => {
+            Err(problem::of(ProblemKind::Stopping, 409, "everything is stopped"))
+        }
+    }
 }
 
 /// The request of the core that an operation is.
@@ -206,7 +220,7 @@ impl Daemon {
         }
         let passes = |path: &std::path::Path| self.parts.services.may_enter(path);
         let endpoint = &mut self.control.endpoint;
-        if endpoint.mend(now, &mut self.parts.runtime_dir, &passes) {
+        if endpoint.mend(now, &mut self.parts.runtime_dir, &passes, &self.parts.reactor) {
             endpoint.watch(&self.parts.reactor, self.parts.path_watch.as_ref());
             // It may have gone again before it was watched.
             self.look_at_control();

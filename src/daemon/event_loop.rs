@@ -114,7 +114,7 @@ pub(super) enum Token {
     Signals,
     /// The control thread has something for us.
     Calls,
-    /// A client has come to the control socket, and no thread serves it yet.
+    /// A client has come to the control socket, and no thread serves it yet; or it was shut down.
     Client,
     /// What workers write to that stream of ours.
     Lines(Stream),
@@ -230,7 +230,7 @@ impl Daemon {
                     Token::Check(worker) => self.continue_check(worker),
                     Token::Signals => children_changed |= self.read_signals(),
                     Token::Calls => self.hear_calls(),
-                    Token::Client => self.control.serve(&self.parts.reactor),
+                    Token::Client => self.control.look_at_socket(&self.parts.reactor),
                     Token::Lines(way) => self.output.read(way),
                     // That it takes more is all there is to know: it is tended in every turn.
                     Token::Sink(_) => {}

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 
+use super::shared_socket;
 use super::unix_path::{self, Access, UnixPath, UnixPathError};
 use crate::config::socket::Transport;
 
@@ -58,6 +59,13 @@ impl ControlSocket {
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.path.as_ref().is_some_and(UnixPath::is_there)
+    }
+
+    /// Whether nobody can connect to it any more, though its file is there: whoever has a copy can
+    /// do that by shutdown(2), and who accepts from it is not told.
+    #[must_use]
+    pub fn is_shut_down(&self) -> bool {
+        shared_socket::is_shut_down(&self.listener)
     }
 
     /// Where it is, absolute.
@@ -119,6 +127,20 @@ mod tests {
         assert!(socket.is_there());
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn one_that_was_shut_down_is_known_and_another_takes_its_place() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("control.sock");
+        let socket = ControlSocket::bind(&path, Directory::Ours).expect("bound");
+        assert!(!socket.is_shut_down());
+        let raw = std::os::fd::AsRawFd::as_raw_fd(socket.listener());
+        nix::sys::socket::shutdown(raw, nix::sys::socket::Shutdown::Both).expect("shut down");
+        assert!(socket.is_shut_down() && socket.is_there());
+        let another = ControlSocket::bind(&path, Directory::Ours).expect("bound");
+        drop(socket);
+        assert!(another.is_there() && !another.is_shut_down());
     }
 
     #[test]

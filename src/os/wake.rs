@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// The bell that the loop watches; a copy rings the same one.
@@ -27,6 +29,14 @@ impl Wake {
         let _ = self.0.write(1);
     }
 
+    /// Waits for a ring, for so long at most.
+    pub fn wait(&self, timeout: Duration) {
+        let mut entry = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // Who waits looks again whatever it says.
+        let _ = poll(&mut entry, PollTimeout::try_from(millis).unwrap_or(PollTimeout::ZERO));
+    }
+
     /// Takes the news away, so that the descriptor is readable for the next. What is looked at
     /// afterwards is not missed.
     pub fn hear(&self) {
@@ -44,7 +54,6 @@ impl AsFd for Wake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     #[test]
     fn it_is_readable_from_the_ring_until_it_is_heard() {
@@ -56,6 +65,7 @@ mod tests {
         assert!(!is_readable());
         let other = wake.clone();
         std::thread::spawn(move || (0..3).for_each(|_| other.ring())).join().expect("rung");
+        wake.wait(Duration::from_secs(60));
         assert!(is_readable());
         wake.hear();
         assert!(!is_readable());

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::text::one_line;
+use crate::control::door::Doors;
 use crate::control::message::Asker;
-use crate::control::server::{Doors, Server};
+use crate::control::server::Server;
 use crate::core::notice::Human;
 use crate::core::time::Time;
 use crate::os::admin_socket::AdminSocket;
@@ -83,23 +84,21 @@ impl Endpoint {
         self.admin = Some(admin);
     }
 
-    /// Watches the sockets for the first client, and the file for being removed.
+    /// Watches the sockets for the first client; the control socket for being shut down, and its file
+    /// for going.
     pub(super) fn watch(&mut self, reactor: &Reactor, paths: Option<&PathWatch>) {
-        match &self.thread {
-            Thread::NotNeeded => {
-                let listener = self.socket.listener();
-                if let Err(error) = reactor.add(listener, Token::Client.encode()) {
-                    tracing::error!("cannot watch the control socket: {error}");
-                }
-                if let Some(admin) = &self.admin {
-                    // It is there already where only the control socket is another.
-                    reactor.remove(admin);
-                    if let Err(error) = reactor.add(admin, Token::Client.encode()) {
-                        tracing::error!("cannot watch the socket for monitoring: {error}");
-                    }
-                }
+        self.unwatch(reactor);
+        let listener = self.socket.listener();
+        let token = Token::Client.encode();
+        let watched = match (&self.thread, &self.admin) {
+            (Thread::NotNeeded, None) => reactor.add(listener, token),
+            (Thread::NotNeeded, Some(admin)) => {
+                reactor.add(listener, token).and_then(|()| reactor.add(admin, token))
             }
-            Thread::Serves(_) | Thread::Ended => {}
+            (Thread::Serves(_) | Thread::Ended, _) => reactor.add_for_hangup(listener, token),
+        };
+        if let Err(error) = watched {
+            tracing::error!("cannot watch for clients: {error}");
         }
         let path = self.socket.path();
         if let Some(Err(error)) = paths.map(|paths| paths.add(path))
@@ -109,12 +108,23 @@ impl Endpoint {
         }
     }
 
-    /// A client has come and no thread is there.
-    pub(super) fn serve(&mut self, now: Time, reactor: &Reactor) {
-        // The thread is woken by the next, not we.
+    fn unwatch(&self, reactor: &Reactor) {
         reactor.remove(self.socket.listener());
         if let Some(admin) = &self.admin {
             reactor.remove(admin);
+        }
+    }
+
+    fn doors(&self) -> io::Result<Doors> {
+        let admin = self.admin.as_ref().map(AdminSocket::acceptor).transpose()?;
+        Ok(Doors { control: self.socket.acceptor()?, admin })
+    }
+
+    /// A client has come and no thread is there; or the socket was shut down.
+    pub(super) fn look_at_socket(&mut self, now: Time, reactor: &Reactor) {
+        if self.socket.is_shut_down() {
+            self.unwatch(reactor);
+            return self.lose(now, "was shut down");
         }
         match &self.thread {
             Thread::NotNeeded => {}
@@ -133,11 +143,8 @@ impl Endpoint {
                 );
             }
         }
-    }
-
-    fn doors(&self) -> io::Result<Doors> {
-        let admin = self.admin.as_ref().map(AdminSocket::acceptor).transpose()?;
-        Ok(Doors { control: self.socket.acceptor()?, admin })
+        // The next client wakes the thread, not us.
+        self.watch(reactor, None);
     }
 
     /// Notices when the thread has ended, says so, and plans another.
@@ -149,13 +156,7 @@ impl Endpoint {
                 return;
             }
         };
-        let why = match server.why() {
-            Ok(why) => why.to_owned(),
-            Err(error) => {
-                self.is_lost = true;
-                format!("its socket: {error}")
-            }
-        };
+        let why = server.why();
         let pause = self.plan(now);
         tracing::error!(
             "the thread that serves clients has ended: {why}; the next starts in {}",
@@ -165,13 +166,19 @@ impl Endpoint {
 
     /// Notices when the socket's file has gone, says so, and plans another.
     pub(super) fn look_at_path(&mut self, now: Time) {
-        if self.is_lost || self.socket.is_there() {
+        if !self.socket.is_there() {
+            self.lose(now, "is gone");
+        }
+    }
+
+    fn lose(&mut self, now: Time, what: &str) {
+        if self.is_lost {
             return;
         }
         self.is_lost = true;
         let path = one_line(&self.socket.path().to_string_lossy());
         let pause = self.plan(now);
-        tracing::warn!("`{path}` is gone; binding it again in {}", Human(pause));
+        tracing::warn!("`{path}` {what}; binding it again in {}", Human(pause));
     }
 
     fn plan(&mut self, now: Time) -> Duration {
@@ -190,11 +197,15 @@ impl Endpoint {
         now: Time,
         directory: &mut RuntimeDir,
         passes: Passes<'_>,
+        reactor: &Reactor,
     ) -> bool {
         self.mend_at = None;
         if self.is_lost {
             match self.bind_again(directory, passes) {
-                Ok(socket) => self.replace(socket),
+                Ok(socket) => {
+                    self.unwatch(reactor);
+                    self.replace(socket);
+                }
                 Err((path, why)) => {
                     let path = one_line(&path.to_string_lossy());
                     let pause = self.plan(now);
@@ -238,25 +249,31 @@ impl Endpoint {
         let path = one_line(&socket.path().to_string_lossy());
         tracing::info!("clients find us at `{path}` again");
         self.is_lost = false;
-        // The old one goes, and with it its place in the reactor: nobody else has a copy that the
-        // reactor knows.
         self.socket = socket;
-        let ended = match &self.thread {
-            Thread::Serves(server) => {
-                !self.socket.acceptor().is_ok_and(|listener| server.listen(listener))
-            }
-            Thread::NotNeeded | Thread::Ended => false,
-        };
-        if ended && let Thread::Serves(server) = std::mem::replace(&mut self.thread, Thread::Ended)
+        if let Thread::Serves(server) = &mut self.thread
+            && !self.socket.acceptor().is_ok_and(|listener| server.listen(listener))
         {
-            // It takes no orders: another one takes its place.
-            server.finish();
+            // It takes no orders, so another one takes its place once it has ended.
+            server.end();
         }
     }
 
-    pub(super) fn finish(&mut self) {
-        if let Thread::Serves(server) = std::mem::replace(&mut self.thread, Thread::Ended) {
-            server.finish();
+    /// Everything is stopped: has the thread end. Returns whether there is one to wait for.
+    pub(super) fn end(&mut self) -> bool {
+        match &mut self.thread {
+            Thread::Serves(server) => {
+                server.end();
+                true
+            }
+            Thread::NotNeeded | Thread::Ended => false,
+        }
+    }
+
+    /// Whether the thread has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        match &self.thread {
+            Thread::Serves(server) => server.has_ended(),
+            Thread::NotNeeded | Thread::Ended => true,
         }
     }
 }

@@ -131,3 +131,28 @@ fn about(notice: &Notice) -> About<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use crate::control::events::DROPPED;
+    use crate::control::openapi::DOCUMENT;
+
+    #[test]
+    fn the_description_of_the_api_has_the_kinds_of_this_table() {
+        let source = include_str!("kinds.rs");
+        let table = source.split("fn kind(").nth(1).and_then(|rest| rest.split("\n}").next());
+        let words = table.expect("the table").split('"').skip(1).step_by(2);
+        let kinds: BTreeSet<&str> = words.chain([DROPPED]).collect();
+        let document: Value = serde_json::from_str(DOCUMENT).expect("JSON");
+        let described = &document["components"]["schemas"]["EventKind"]["anyOf"];
+        let described = described.as_array().expect("kinds").iter();
+        let described: BTreeSet<&str> =
+            described.filter_map(|kind| kind["const"].as_str()).collect();
+        assert_eq!(described, kinds);
+        assert!(kinds.len() > 20);
+    }
+}
