@@ -361,7 +361,7 @@ pub(super) enum Shell {
 
 /// Write the pages of the manual into a directory, such as `/usr/local/share/man/man1`.
 ///
-/// There is a page for each command, shepherd-run(1) and so on.
+/// There is a page for each command, shepherd-run(1) and so on, and shepherd.yaml(5) for the file.
 #[derive(Debug, Args)]
 pub(super) struct Man {
     /// The directory; it must be there.

@@ -7,6 +7,7 @@ use clap::{Command, CommandFactory};
 use roff::{Inline, Roff, bold, roman};
 
 use super::args::{Cli, Man};
+use super::file_page;
 use super::{exit_code, fail};
 use crate::config::text::one_line;
 
@@ -31,6 +32,7 @@ pub(super) fn pages() -> Vec<(String, Vec<u8>)> {
     for verb in shepherd.get_subcommands() {
         pages.push(page(verb, &format!("shepherd-{}", verb.get_name())));
     }
+    pages.push(("shepherd.yaml.5".to_owned(), file_page::page()));
     pages
 }
 

@@ -10,6 +10,8 @@ mod exec;
 
 mod exit_code;
 
+mod file_page;
+
 mod man;
 
 mod run;

@@ -183,3 +183,6 @@ pub fn json_schema() -> Value {
     schema.insert("title".to_owned(), "shepherd.yaml".into());
     schema.to_value()
 }
+
+#[cfg(test)]
+mod tests;

@@ -499,5 +499,11 @@ fn name(key: Node) -> Result<Key, Mistake> {
     }
 }
 
+/// A text as JSON, for tests.
+#[cfg(test)]
+pub(super) fn to_json(text: &str) -> serde_json::Value {
+    serde_yaml::from_str(text).expect("YAML that is JSON too")
+}
+
 #[cfg(test)]
 mod tests;
