@@ -212,13 +212,21 @@ fn the_top_level_holds_what_is_known_and_nothing_else() {
 fn each_example_parses_and_has_a_line_in_the_table() {
     let directory = root().join("examples");
     let table = read(&directory.join("README.md"));
-    for entry in fs::read_dir(&directory).expect("readable") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&directory).expect("readable").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
         if name == "README.md" || name == "__pycache__" {
             continue;
         }
         assert!(table.contains(&format!("`{name}`")), "examples/README.md has no line for {name}");
+        // A directory is one example of several files.
+        match fs::read_dir(entry.path()) {
+            Ok(inside) => files.extend(inside.flatten().map(|entry| entry.path())),
+            Err(_) => files.push(entry.path()),
+        }
+    }
+    for path in files {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let mut check = match path.extension().and_then(|extension| extension.to_str()) {
             Some("js") => {
                 let mut node = Command::new("node");
@@ -238,11 +246,15 @@ fn each_example_parses_and_has_a_line_in_the_table() {
             }
             Some("yaml") => {
                 let mut shepherd = Command::new(env!("CARGO_BIN_EXE_shepherd"));
-                shepherd.arg("check");
+                let programs = Path::new(env!("CARGO_BIN_EXE_shepherd")).with_file_name("examples");
+                shepherd.arg("check").env("PROGRAMS", programs);
                 shepherd
             }
             // Cargo builds the first with the tests, and the tests build the other where they can.
             Some("rs" | "go") => continue,
+            // What a file of variables says is checked with the configuration that names it; what
+            // the shop keeps while it runs is no example.
+            Some("env" | "db" | "db-journal" | "sock" | "log") => continue,
             other => panic!("{name}: nothing here can check {other:?}"),
         };
         let output = check.arg(&path).output().expect("the checker runs");

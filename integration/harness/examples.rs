@@ -13,6 +13,11 @@ pub fn odd() -> PathBuf {
     built("odd")
 }
 
+/// The program of the example with this name.
+pub fn example(name: &str) -> PathBuf {
+    built(name)
+}
+
 /// The HTTP worker in Rust.
 pub fn http_rust() -> Vec<OsString> {
     vec![built("http").into()]

@@ -39,8 +39,10 @@ pub use cgroup::{Kept, groups, members};
 pub use connection::{Connection, Idle};
 pub use daemon::{ClientOutput, Daemon, WorkerProcess};
 pub use eventually::{DEADLINE, eventually, eventually_within};
-pub use examples::{http_c, http_go, http_node, http_python, http_rust, odd, strict_readers};
-pub use home::{Home, Leftover};
+pub use examples::{
+    example, http_c, http_go, http_node, http_python, http_rust, odd, strict_readers,
+};
+pub use home::{Home, Leftover, MARKER};
 pub use http::{Response, get};
 pub use load::{Class, Exchange, Failure, Kind, KindName, Limits, Load, Report};
 pub use output::{Line, Stream};
