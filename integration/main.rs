@@ -47,6 +47,7 @@ mod stop;
 mod storm;
 mod tidy;
 mod transports;
+mod upstreams;
 mod worker_process;
 mod wrapped;
 mod wrapper;

@@ -60,6 +60,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ("src/daemon/checks.rs", &["tracing::"]),
     ("src/daemon/sockets.rs", &["tracing::"]),
     ("src/daemon/slots.rs", &["tracing::"]),
+    ("src/daemon/upstreams.rs", &["tracing::"]),
     ("src/daemon/capture.rs", &["std::os::"]),
     ("src/daemon/output.rs", &["tracing::", "std::os::"]),
     ("src/daemon/control.rs", &["tracing::"]),

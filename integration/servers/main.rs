@@ -1,6 +1,6 @@
 //! Servers that others wrote, each run as `examples/README.md` says and reloaded under load: no new
 //! connection may fail. `integration/servers/run` installs them and runs this in a sandbox; SERVERS
-//! names some of them, RELOADS is how often each is reloaded.
+//! names some of them, `proxy` is nginx in front of a service, RELOADS is how often each is reloaded.
 
 #![allow(unreachable_pub, reason = "a test binary has nobody who could reach it")]
 #![expect(clippy::panic, reason = "a test fails by it")]
@@ -10,6 +10,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 mod known;
+mod proxy;
 mod trial;
 
 use std::{env, panic, process::ExitCode};
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let wanted = env::var("SERVERS").unwrap_or_default();
     let wanted: Vec<&str> = wanted.split([',', ' ']).filter(|name| !name.is_empty()).collect();
     let mut servers = known::servers();
-    for name in &wanted {
+    for name in wanted.iter().filter(|name| **name != PROXY) {
         assert!(servers.iter().any(|server| server.name == *name), "`{name}` is not in the table");
     }
     servers.retain(|server| wanted.is_empty() || wanted.contains(&server.name.as_str()));
@@ -44,12 +45,36 @@ fn main() -> ExitCode {
             cells.map(str::to_owned)
         });
     }
+    if servers.len() > failed {
+        println!();
+        print_aligned(&rows);
+    }
+    let mut trials = servers.len();
+    if wanted.is_empty() || wanted.contains(&PROXY) {
+        trials += 1;
+        println!();
+        if let Ok(proxy::Seen { new, kept, told }) = panic::catch_unwind(proxy::run) {
+            println!(
+                "nginx in front: {} ok, {} failed on new connections; {} ok, {} reconnects, {} lost \
+                 on kept ones; reloaded {told} times",
+                new.ok_total(),
+                new.failures_total(),
+                kept.ok_total(),
+                kept.reconnects,
+                kept.failures_total()
+            );
+        } else {
+            failed += 1;
+            println!("nginx in front: FAILED");
+        }
+    }
     println!();
-    print_aligned(&rows);
-    println!();
-    println!("{} passed, {failed} failed", servers.len() - failed);
+    println!("{} passed, {failed} failed", trials - failed);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
+
+/// How nginx in front of a service is asked for.
+const PROXY: &str = "proxy";
 
 /// What the columns are.
 const HEAD: [&str; 8] = [

@@ -4,7 +4,7 @@ use shepherd::core::Action;
 use shepherd::core::action::{Announcement, Spawn};
 use shepherd::core::event::{Event, Used, WorkerEvent};
 use shepherd::core::ids::{RequestId, WorkerId};
-use shepherd::core::notice::{Next, Notice, SlotNotice};
+use shepherd::core::notice::{Next, Notice};
 use shepherd::core::policy::{ReadyWhen, Signal};
 use shepherd::core::readiness::{CHECK_MARGIN, CHECKS_MAX, Evidence};
 use shepherd::core::request::{Request, Response, WAITING_MAX};
@@ -44,7 +44,8 @@ impl Ledger {
                 let worth_it = match record.stage {
                     Standing::Starting { runs, .. } => runs.is_some(),
                     Standing::Ready => said,
-                    Standing::Leaving { .. }
+                    Standing::Withdrawing { .. }
+                    | Standing::Leaving { .. }
                     | Standing::Asked { .. }
                     | Standing::Orphans { .. }
                     | Standing::Killed { .. }
@@ -60,6 +61,9 @@ impl Ledger {
             | Action::FindHolders { .. } => self.check_socket_action(turn, action),
             Action::BindSlot { service, slot, members } => {
                 self.check_bind_slot(turn, *service, *slot, members)
+            }
+            Action::Publish { .. } | Action::EndPublish { .. } => {
+                self.check_publication_action(turn, action)
             }
             Action::Check(id) => self.check_check(turn, *id),
             Action::EndCheck(id) => self.check_end_of_check(turn, *id),
@@ -224,7 +228,8 @@ impl Ledger {
                 "a check that took too long"
             }
             Standing::Ready => return Err(format!("S21: the check of {record:?} has answered")),
-            Standing::Leaving { .. }
+            Standing::Withdrawing { .. }
+            | Standing::Leaving { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
             | Standing::Killed { .. }
@@ -257,28 +262,35 @@ impl Ledger {
             "S8: {signal} to worker {id}, and no SIGCONT after it"
         );
         let book = &self.books[&record.service];
-        let beyond = record.slot.0 >= book.wanted;
-        let replaced = turn
-            .commits
-            .get(&record.service)
-            .is_some_and(|&generation| record.generation < generation);
-        let aborted = turn.aborts.get(&record.service) == Some(&record.generation);
-        let taken = turn.stops || beyond || replaced || aborted;
+        let taken = self.is_taken(turn, record);
+        let shown = self.is_last_shown(id, record);
         let timeout = *turn.input == Input::Timeout;
         let (since, rung, may) = match record.stage {
             Standing::Starting { due, .. } => (now, 0, taken || (timeout && due <= now)),
-            Standing::Ready => (now, 0, taken),
+            Standing::Ready => (now, 0, taken && !shown),
+            Standing::Withdrawing { due, .. } => (now, 0, !shown || (timeout && due <= now)),
             // Its own word gives it its time, unless everything stops.
             Standing::Leaving { since, due } => (since, 0, turn.stops || (timeout && due <= now)),
             Standing::Asked { since, sent, due } => (since, sent, timeout && due <= now),
             Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => (now, 0, false),
         };
-        ensure!(may, "S2, S8, S9: {signal} to worker {id} without a reason: {record:?}");
+        ensure!(may, "S2, S8, S9, S25: {signal} to worker {id} without a reason: {record:?}");
         let step = book.policy.stop.step(rung).ok_or("S8: a rung beyond the ladder")?;
         ensure!(step.signal == signal, "S8: {signal} to worker {id} instead of {}", step.signal);
         let stage = Standing::Asked { since, sent: rung + 1, due: now + step.wait };
         self.set(id, stage);
         Ok(())
+    }
+
+    /// Whether a worker is to stop though nothing happened to it.
+    fn is_taken(&self, turn: &Turn<'_>, record: &Record) -> bool {
+        let beyond = record.slot.0 >= self.books[&record.service].wanted;
+        let replaced = turn
+            .commits
+            .get(&record.service)
+            .is_some_and(|&generation| record.generation < generation);
+        let aborted = turn.aborts.get(&record.service) == Some(&record.generation);
+        turn.stops || beyond || replaced || aborted
     }
 
     fn check_kill(&mut self, turn: &Turn<'_>, id: WorkerId) -> Result<(), Violation> {
@@ -287,7 +299,10 @@ impl Ledger {
         let ladder = &self.books[&record.service].policy.stop;
         let timeout = *turn.input == Input::Timeout;
         let (rounds, may) = match record.stage {
-            Standing::Starting { .. } | Standing::Ready | Standing::Leaving { .. } => (0, false),
+            Standing::Starting { .. }
+            | Standing::Ready
+            | Standing::Withdrawing { .. }
+            | Standing::Leaving { .. } => (0, false),
             Standing::Asked { sent, due, .. } => {
                 (0, timeout && due <= now && ladder.step(sent).is_none())
             }
@@ -333,7 +348,8 @@ impl Ledger {
                     record.is_some_and(|record| {
                         let serves = match record.stage {
                             Standing::Starting { .. } | Standing::Ready => true,
-                            Standing::Leaving { .. }
+                            Standing::Withdrawing { .. }
+                            | Standing::Leaving { .. }
                             | Standing::Asked { .. }
                             | Standing::Orphans { .. }
                             | Standing::Killed { .. }
@@ -434,6 +450,12 @@ impl Ledger {
             Notice::Started { .. } => self.saw("a start"),
             Notice::MainChanged { .. } => self.saw("another main process"),
             Notice::WorkerStopping { .. } => self.saw("a stop signal"),
+            Notice::Withdrawing { worker } => {
+                let record = self.workers.get(&worker.worker).ok_or("S7: no such worker")?;
+                let may_stop = self.is_taken(turn, record);
+                self.check_withdrawing(turn, worker.worker, may_stop)?;
+            }
+            Notice::Upstreams { what, .. } => self.saw_upstreams(what),
             Notice::NextSignal { .. } => self.saw("a second signal"),
             Notice::Drained { worker, used, .. } => {
                 self.check_used(turn, worker.worker, *used)?;
@@ -451,10 +473,7 @@ impl Ledger {
             Notice::ReloadBegins { service, cause, .. } => {
                 self.check_begin(turn, service, *cause)?;
             }
-            Notice::Slot { what, .. } => self.saw(match what {
-                SlotNotice::Bound { .. } => "a slot opened",
-                SlotNotice::NotBound { .. } => "a slot not bound",
-            }),
+            Notice::Slot { what, .. } => self.saw_slot(what),
             Notice::Socket { what, .. } => self.check_socket_notice(what),
             Notice::LameDuck { serves_on } => {
                 ensure!(*serves_on == self.lame_duck, "S23: {serves_on:?} is told");

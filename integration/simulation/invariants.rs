@@ -41,6 +41,9 @@
 //! - S24 A slot that has sockets of its own gets them before its first worker and keeps them until its
 //!   last one is gone, and no longer. They are bound when the slot is wanted, and tried again after a
 //!   backoff; a slot that lacks them keeps nothing else from going on.
+//! - S25 Where a proxy in front is told which slots have a ready worker, it is told of each change at
+//!   once, one round at a time, each with its time, and again when it failed. The last ready worker of
+//!   a slot that the proxy may send to is asked to stop only when the round without the slot is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,6 +96,10 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a shutdown",
     "a socket bound anew",
     "a socket lost",
+    "a proxy not told",
+    "a proxy that takes too long",
+    "a proxy told",
+    "a proxy told again",
     "a second signal",
     "a slot closed",
     "a slot not bound",
@@ -105,6 +112,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a throttled restart",
     "a worker given up",
     "a wrapper",
+    "a worker withdrawn",
     "an abort",
     "an abort answered",
     "another main process",
@@ -174,6 +182,7 @@ impl Ledger {
         }
         self.check_turn(&turn)?;
         self.check_slots(now)?;
+        self.check_publications(now)?;
         self.check_looks(&turn, actions)?;
         self.check_status(now, core)
     }
@@ -206,7 +215,9 @@ impl Ledger {
             for (id, record) in self.alive() {
                 let obeyed = match record.stage {
                     Standing::Killed { .. } => true,
-                    Standing::Asked { .. } | Standing::Orphans { .. } => !turn.kills,
+                    Standing::Withdrawing { .. }
+                    | Standing::Asked { .. }
+                    | Standing::Orphans { .. } => !turn.kills,
                     Standing::Starting { .. }
                     | Standing::Ready
                     | Standing::Leaving { .. }
@@ -240,7 +251,8 @@ impl Ledger {
                         rolled.insert(record.service);
                     }
                 }
-                Standing::Leaving { .. }
+                Standing::Withdrawing { .. }
+                | Standing::Leaving { .. }
                 | Standing::Asked { .. }
                 | Standing::Orphans { .. }
                 | Standing::Killed { .. }
@@ -381,7 +393,8 @@ impl Ledger {
                 Standing::Starting { due, alive, .. } => {
                     due <= now || alive.is_some_and(|alive| alive <= now)
                 }
-                Standing::Leaving { due, .. }
+                Standing::Withdrawing { due, .. }
+                | Standing::Leaving { due, .. }
                 | Standing::Asked { due, .. }
                 | Standing::Orphans { due }
                 | Standing::Killed { due, .. } => due <= now,
@@ -407,6 +420,7 @@ impl Ledger {
         }
         let lame = self.lame.filter(|lame| lame.due <= now);
         ensure!(lame.is_none(), "S23: overdue: {lame:?}");
+        self.check_publications_prompt(now)?;
         if self.stop == Stop::No {
             for (&service, book) in &self.books {
                 let overdue = book.waits.iter().find(|&(_, &due)| due <= now);
@@ -432,6 +446,7 @@ impl Ledger {
                 && !service.failing;
             ensure!(calm, "S3, S10: nothing is to come, but: {service:?}");
         }
+        self.check_publications_at_rest()?;
         let open: Vec<&RequestId> = self.requests.keys().collect();
         ensure!(open.is_empty(), "S6: without a response at rest: {open:?}");
         for book in self.books.values() {
@@ -443,6 +458,7 @@ impl Ledger {
 
     /// After the end.
     pub(crate) fn check_end(&self) -> Result<(), Violation> {
+        self.check_publications_at_end()?;
         let open: Vec<&RequestId> = self.requests.keys().collect();
         ensure!(open.is_empty(), "S6: without a response: {open:?}");
         let closed = self.members.keys().all(|member| self.closed.contains(member));

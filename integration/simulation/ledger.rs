@@ -17,6 +17,7 @@ use shepherd::core::{Action, Event};
 
 use crate::invariants::{Violation, ensure};
 use crate::member_book::MemberBook;
+use crate::publication_book::PublicationBook;
 use crate::slot_book::SlotBook;
 use crate::world::Input;
 
@@ -88,6 +89,7 @@ pub(crate) struct Book {
     /// get going comes later than that.
     pub restarts: VecDeque<Time>,
     pub slots: SlotBook,
+    pub publication: PublicationBook,
 }
 
 /// The account of a worker.
@@ -120,6 +122,7 @@ pub(crate) enum Checks {
 pub(crate) enum Standing {
     Starting { due: Time, runs: Option<Time>, alive: Option<Time> },
     Ready,
+    Withdrawing { since: Time, due: Time },
     Leaving { since: Time, due: Time },
     Asked { since: Time, sent: usize, due: Time },
     Orphans { due: Time },
@@ -177,6 +180,7 @@ impl Ledger {
             in_a_row: 0,
             restarts: VecDeque::new(),
             slots: SlotBook::of(policy),
+            publication: PublicationBook::default(),
         };
         Ledger {
             books: policies.iter().map(|policy| (policy.service, book(policy))).collect(),
@@ -231,6 +235,9 @@ impl Ledger {
             }
             Input::Event(Event::SlotNotBound { service, slot, .. }) => {
                 self.learn_slot_not_bound(turn.now, *service, *slot);
+            }
+            Input::Event(Event::Published { service, number, failure }) => {
+                self.learn_published(turn.now, *service, *number, failure.is_some());
             }
             Input::Event(Event::Requested(id, request)) => self.learn_request(turn, *id, *request),
         }
@@ -320,7 +327,8 @@ impl Ledger {
         let served = match record.stage {
             Standing::Starting { .. } => Some(false),
             Standing::Ready => Some(true),
-            Standing::Leaving { .. }
+            Standing::Withdrawing { .. }
+            | Standing::Leaving { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
             | Standing::Killed { .. }
@@ -343,7 +351,7 @@ impl Ledger {
                 turn.ended.extend(served.map(|ready| (id, ready)));
                 record.stage = match record.stage {
                     _ if *left == 0 => Standing::Gone,
-                    Standing::Starting { .. } | Standing::Ready => {
+                    Standing::Starting { .. } | Standing::Ready | Standing::Withdrawing { .. } => {
                         turn.orphaned = Some(id);
                         Standing::Orphans { due: now + ORPHANS_WAIT }
                     }
@@ -370,6 +378,9 @@ impl Ledger {
                     turn.ended.insert(id, ready);
                     let due = now + policy.stop.first().wait;
                     record.stage = Standing::Leaving { since: now, due };
+                } else if let Standing::Withdrawing { since, .. } = record.stage {
+                    let due = now + policy.stop.first().wait;
+                    record.stage = Standing::Leaving { since, due };
                 }
             }
             WorkerEvent::SaidExtend(time) => match &mut record.stage {
@@ -377,7 +388,10 @@ impl Ledger {
                 | Standing::Leaving { due, .. }
                 | Standing::Asked { due, .. }
                 | Standing::Orphans { due } => *due = (*due).max(now + (*time).min(EXTEND_MAX)),
-                Standing::Ready | Standing::Killed { .. } | Standing::Gone => {}
+                Standing::Ready
+                | Standing::Withdrawing { .. }
+                | Standing::Killed { .. }
+                | Standing::Gone => {}
             },
             WorkerEvent::Probed(sight) => {
                 if let Standing::Starting { alive, .. } = &mut record.stage {
@@ -466,7 +480,8 @@ impl Standing {
         match self {
             Standing::Starting { .. } => Stage::Starting,
             Standing::Ready => Stage::Ready,
-            Standing::Leaving { .. }
+            Standing::Withdrawing { .. }
+            | Standing::Leaving { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
             | Standing::Killed { .. }

@@ -22,6 +22,8 @@ mod member_book;
 
 mod slot_book;
 
+mod publication_book;
+
 mod invariants;
 
 mod actions;

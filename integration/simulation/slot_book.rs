@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shepherd::core::ids::{MemberId, ServiceId, SlotId, SocketId};
+use shepherd::core::notice::SlotNotice;
 use shepherd::core::policy::{BoundMember, Members, Policy};
 use shepherd::core::restart::{BACKOFF_FIRST, BACKOFF_MAX};
 use shepherd::core::time::Time;
@@ -78,6 +79,13 @@ impl Ledger {
         *failures += 1;
         let nominal = (BACKOFF_FIRST * (1 << (*failures - 1).min(9))).min(BACKOFF_MAX);
         book.slots.waits.insert(slot, (now + nominal * 3 / 4, now + nominal));
+    }
+
+    pub(crate) fn saw_slot(&mut self, what: &SlotNotice) {
+        self.saw(match what {
+            SlotNotice::Bound { .. } => "a slot opened",
+            SlotNotice::NotBound { .. } => "a slot not bound",
+        });
     }
 
     pub(crate) fn check_bind_slot(

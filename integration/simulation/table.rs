@@ -26,6 +26,7 @@ enum Deed {
     Event(WorkerEvent),
     Timeout,
     Stop,
+    Withdraw,
     Kill,
 }
 
@@ -71,6 +72,7 @@ fn policy(ready: ReadyWhen) -> Policy {
             name: "http".to_owned(),
             members: Members::Shared,
         }],
+        published: false,
         ready,
         ready_timeout: ms(60_000),
         check_pace: CheckPace { interval: ms(1000), timeout: ms(2000) },
@@ -98,6 +100,7 @@ fn states() -> Vec<(&'static str, ReadyWhen, Worker)> {
         ("Starting, before its program runs", ordered),
         ("Starting, its program runs", runs),
         ("Ready", ready.clone()),
+        ("Withdrawing", after(&ready, vec![Deed::Withdraw])),
         ("Draining, by its own word", after(&ready, vec![Deed::Event(WorkerEvent::SaidStopping)])),
         ("Draining, the first signal sent", after(&ready, vec![Deed::Stop])),
         ("Draining, the last signal sent", after(&ready, vec![Deed::Stop, Deed::Timeout])),
@@ -140,6 +143,7 @@ fn deeds() -> Vec<(&'static str, Deed)> {
         ("Checked, it took one", checked(Finding::TookConnection(Taker::Itself))),
         ("Checked, not taken", checked(Finding::NotTaken)),
         ("stop", Deed::Stop),
+        ("withdraw", Deed::Withdraw),
         ("kill", Deed::Kill),
         ("timeout", Deed::Timeout),
     ]
@@ -165,6 +169,10 @@ fn perform(policy: &Policy, worker: &mut Worker, deed: Deed) -> (Change, VecDequ
         Deed::Event(event) => worker.handle_event(start(), event, &mut scene),
         Deed::Stop => {
             worker.stop(start(), &mut scene);
+            Change::default()
+        }
+        Deed::Withdraw => {
+            worker.withdraw(start(), start() + ms(20_000), &mut scene);
             Change::default()
         }
         Deed::Kill => {
@@ -216,6 +224,9 @@ fn state(state: &WorkerState) -> String {
             format!("Starting ({runs}, late at {}{look}{alive}{check})", at(*deadline))
         }
         WorkerState::Ready { .. } => "Ready".to_owned(),
+        WorkerState::Withdrawing { deadline, .. } => {
+            format!("Withdrawing (until {})", at(*deadline))
+        }
         WorkerState::Draining { sent, deadline, .. } => {
             format!("Draining ({sent} sent, until {})", at(*deadline))
         }
@@ -241,6 +252,8 @@ fn action(action: &Action) -> String {
         | Action::Listen(_)
         | Action::Renew { .. }
         | Action::BindSlot { .. }
+        | Action::Publish { .. }
+        | Action::EndPublish { .. }
         | Action::FindHolders { .. }
         | Action::SetMode(..)
         | Action::Close(_)

@@ -454,6 +454,14 @@ impl World<'_> {
                     return Some(Answer::Event(event));
                 }
             }
+            Action::Publish { service, number, .. } => {
+                let failed = self.script.one_in(4);
+                let failure = failed.then(|| "`nginx -s reload` exited with code 1".to_owned());
+                let event = Event::Published { service, number, failure };
+                // The last of these comes after it was given up.
+                let after = ms(self.script.pick(&[10, 0, 1, 300, 12_000]));
+                self.plan(after, Happening::Answered(event));
+            }
             Action::FindHolders { member, workers, .. } => {
                 let grips = workers.into_iter().filter(|worker| self.runs_main(*worker));
                 let grips: Vec<WorkerId> = grips.collect();
@@ -472,7 +480,8 @@ impl World<'_> {
                     process.gone = true;
                 }
             }
-            Action::Forget { .. }
+            Action::EndPublish { .. }
+            | Action::Forget { .. }
             | Action::Respond(..)
             | Action::Announce(_)
             | Action::Notice(_)

@@ -10,6 +10,7 @@ use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use crate::config::admin::AdminAddress;
 use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
+use crate::config::upstreams::UpstreamsFile;
 use crate::config::values::{self, Logs, StopSignals, Workers};
 use crate::core::policy::ReadyWhen;
 
@@ -86,6 +87,24 @@ pub(super) struct Run {
     /// sockets" below.
     #[arg(short = 'p', long = "listen", visible_alias = "port", value_name = "SOCKET")]
     pub(super) listen: Vec<SocketSpec>,
+
+    /// Keep a file for a proxy in front: which slots have a ready worker, and where.
+    ///
+    /// For a service with a socket a slot (`-p 8001+{slot}`). FORMAT is `nginx`, for lines that are
+    /// included within an `upstream` block, or `haproxy`, for a whole `backend` with the name of the
+    /// service, given to it by a second `-f`. The file is replaced at once whenever that changes, and
+    /// then the reload command is run. The last ready worker of a slot is asked to stop only after
+    /// that, so that the proxy sends it nothing more.
+    #[arg(long, value_name = "FORMAT:PATH", requires = "upstreams_reload")]
+    pub(super) upstreams: Option<UpstreamsFile>,
+
+    /// The command of the shell that has the proxy read its file again, such as `nginx -s reload`.
+    ///
+    /// It runs as shepherd itself, one at a time, for 10s at most, with the file's path in
+    /// SHEPHERD_UPSTREAMS; what it leaves behind ends with it. One that fails is told of, tried
+    /// again later, and stops nothing.
+    #[arg(long, value_name = "COMMAND", requires = "upstreams")]
+    pub(super) upstreams_reload: Option<String>,
 
     /// What shows that a worker can serve: `auto`, `notify`, `listen`, `alive:D`, or a probe that it
     /// passes: `tcp`, `http:/PATH`, `exec:COMMAND`.

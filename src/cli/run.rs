@@ -8,6 +8,7 @@ use super::{exit_code, fail};
 use crate::config::identity::Identity;
 use crate::config::run::{Name, RunConfig, RunConfigError};
 use crate::config::service::{ServiceConfig, Source};
+use crate::config::upstreams::Upstreams;
 use crate::config::values;
 use crate::core::policy::CheckPace;
 use crate::daemon::{self, Ended, StartError};
@@ -97,6 +98,11 @@ fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
         check_pace: CheckPace { interval: run.ready_interval, timeout: run.ready_probe_timeout },
         stop: run.stop_signal,
         drain_timeout: run.drain_timeout,
+        // Neither goes without the other.
+        upstreams: run
+            .upstreams
+            .zip(run.upstreams_reload)
+            .map(|(file, reload)| Upstreams { file, reload }),
         source: Source {
             command: run.command,
             directory: run.directory,

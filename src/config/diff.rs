@@ -155,6 +155,7 @@ fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
         ("ready_probe_timeout", old.check_pace.timeout != new.check_pace.timeout),
         ("stop", old.stop != new.stop),
         ("drain_timeout", old.drain_timeout != new.drain_timeout),
+        ("upstreams", old.upstreams != new.upstreams),
         ("depends_on", names(&old.depends_on) != names(&new.depends_on)),
         ("bind_to", names(&old.bind_to) != names(&new.bind_to)),
     ]

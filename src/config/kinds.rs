@@ -12,6 +12,7 @@ use super::diagnostic::Mistakes;
 use super::identity::{self, Account, Groups, Umask};
 use super::reader::{At, Leaf, OneOrMany, Read, other_type};
 use super::schema::{File, Service};
+use super::upstreams::Format;
 use super::values::{self, Logs, StopSignals, ValueError, Workers};
 use super::yaml::{Is, Node};
 use crate::core::policy::ReadyWhen;
@@ -114,6 +115,16 @@ leaf!(
     { "anyOf": [
         { "type": "integer", "minimum": 0, "maximum": u16::MAX },
         { "type": "string" },
+    ] }
+);
+leaf!(
+    Format,
+    "who reads the upstreams",
+    "`nginx` or `haproxy`",
+    str::parse,
+    { "anyOf": [
+        { "enum": ["nginx", "haproxy"] },
+        { "type": "string", "pattern": VARIABLE },
     ] }
 );
 leaf!(

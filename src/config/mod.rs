@@ -6,6 +6,8 @@ pub mod service;
 
 pub mod diff;
 
+pub mod upstreams;
+
 pub mod socket;
 
 pub mod socket_options;

@@ -15,6 +15,7 @@ use super::run::{Name, RunConfig, RunConfigError};
 use super::schema;
 use super::service::{ServiceConfig, ServiceMistake, Source, Spelling};
 use super::socket::{Address, SocketSpec, Transport, UNIX_PATH_BYTES_MAX};
+use super::upstreams::{Upstreams, UpstreamsFile};
 use super::values::{self, ValueError};
 use super::yaml;
 use crate::core::policy::{Check, CheckPace, ReadyWhen};
@@ -183,6 +184,7 @@ fn resolve(
     at("user", service.user.as_ref().map(|user| user.at));
     at("group", service.group.as_ref().map(|group| group.at));
     at("groups", service.groups.as_ref().map(|groups| groups.at));
+    at("upstreams", service.upstreams.as_ref().map(|upstreams| upstreams.at));
     at("ready", service.ready.as_ref().map(|ready| ready.at));
     let variables = service.env.map(|env| env.is.0).unwrap_or_default();
     for (variable, _) in &variables {
@@ -234,6 +236,7 @@ fn resolve(
         names.into_iter().map(|name| name.is.0).collect()
     };
     let (depends_on, bind_to) = (needs(service.depends_on), needs(service.bind_to));
+    let upstreams = service.upstreams.and_then(|it| resolve_upstreams(it, base, mistakes));
     let default = ServiceConfig::new(name.is, source);
     let config = ServiceConfig {
         workers: service.workers.map_or(default.workers, |workers| workers.is),
@@ -248,11 +251,31 @@ fn resolve(
         },
         stop: service.stop.map_or(default.stop, |stop| stop.is.0),
         drain_timeout: service.drain_timeout.map_or(default.drain_timeout, |time| time.is.0),
+        upstreams,
         depends_on,
         bind_to,
         ..default
     };
     (config, places)
+}
+
+/// What is missing is told of.
+fn resolve_upstreams(
+    upstreams: At<schema::UpstreamsKeys>,
+    base: Option<&Path>,
+    mistakes: &mut Mistakes,
+) -> Option<Upstreams> {
+    let At { at, is: schema::UpstreamsKeys { places, format, path, reload } } = upstreams;
+    for key in ["format", "path", "reload"] {
+        if places.of(key).is_none() {
+            let what = format!(
+                "`upstreams` has no `{key}`; write all of `format`, `path` and `reload` below it"
+            );
+            mistakes.add(at, &what);
+        }
+    }
+    let file = UpstreamsFile { format: format?.is, path: below(base, path?.is.0) };
+    Some(Upstreams { file, reload: reload?.is.0 })
 }
 
 fn limit(name: &At<String>, amount: Option<At<Amount>>, mistakes: &mut Mistakes) -> Option<Limit> {
@@ -349,7 +372,8 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
         | ServiceMistake::NoSocketToConnectTo(_)
         | ServiceMistake::AlwaysLate { .. } => places.of("ready"),
         ServiceMistake::TooManySockets(_) => places.of("listen"),
-        ServiceMistake::NoPortForSlot { socket, .. } => {
+        ServiceMistake::NoSocketForUpstreams => places.of("upstreams"),
+        ServiceMistake::NoPortForSlot { socket, .. } | ServiceMistake::PathForUpstreams(socket) => {
             let mut sockets = service.sockets.iter().zip(&places.sockets);
             let same = sockets.find(|(other, _)| other.place() == *socket);
             same.map_or(places.of("listen"), |(_, &at)| at)

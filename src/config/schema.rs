@@ -13,6 +13,7 @@ use super::kinds::{
 };
 use super::listen::Listen;
 use super::reader::{Hint, OneOrMany, Table, keys};
+use super::upstreams::Format;
 use super::values::{Logs, Workers};
 
 /// Where the schema is said to be from.
@@ -126,12 +127,40 @@ keys! {
     /// How long a worker may take to finish what it has after the stop signal. Default: 30s.
     drain_timeout: Time,
 
+    /// A proxy in front that is told which slots have a ready worker, where each slot has a socket
+    /// of its own (`listen: 8001+{slot}`).
+    upstreams: UpstreamsKeys,
+
     /// A service, or a list of them, that must have been ready once before this one starts. It is
     /// stopped before them.
     depends_on: OneOrMany<Named>,
 
     /// The same as `depends_on`, and this service stops and starts again with them.
     bind_to: OneOrMany<Named>,
+}
+
+keys! {
+    /// What a proxy in front of a service is told, and how. The file is replaced at once whenever a slot
+    /// gets a ready worker or loses its last one, and then the command is run. The last ready worker
+    /// of a slot is asked to stop only after that, so that the proxy sends it nothing more.
+    UpstreamsKeys is "`upstreams`", such as "`format: nginx`, `path: FILE` and `reload: COMMAND`",
+    in a table "", hint no_hint, needs ["format", "path", "reload"]
+
+    /// Who reads the file. `nginx` includes it within an `upstream` block; `haproxy` is given it by a
+    /// second `-f`, since it is a whole `backend` with the name of the service.
+    format: Format,
+
+    /// The file. It and the directory it is in must be writable; nothing else is written there for
+    /// longer than a moment.
+    path: FilePath,
+
+    /// The command of the shell that has the proxy read the file again, such as `nginx -s reload`. It
+    /// runs as shepherd itself, for 10 s at most; what it leaves behind ends with it.
+    reload: Text,
+}
+
+fn no_hint(_: &str) -> Option<Hint> {
+    None
 }
 
 /// What others call our keys.

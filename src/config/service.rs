@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::identity::Identity;
 use super::socket::SocketSpec;
+use super::upstreams::{self, Format, Upstreams};
 use super::values::{StopSignals, Workers};
 use crate::core::policy::{CheckPace, ReadyWhen};
 
@@ -32,6 +33,8 @@ pub struct ServiceConfig {
     pub stop: StopSignals,
     /// How long they may take to drain.
     pub drain_timeout: Duration,
+    /// What a proxy in front is told, and how.
+    pub upstreams: Option<Upstreams>,
     /// What they run.
     pub source: Source,
     /// The services that must have been ready once before it starts, by name.
@@ -80,6 +83,10 @@ pub enum ServiceMistake {
         /// How many there are to be.
         workers: u32,
     },
+    /// A proxy could be told of no address.
+    NoSocketForUpstreams,
+    /// A proxy would not understand the path of this socket.
+    PathForUpstreams(String),
     /// Two sockets of one name would be told apart by nobody.
     SameName(String),
 }
@@ -130,6 +137,20 @@ impl ServiceMistake {
                 "`{socket}` has ports for {slots_max} slots, up to 65535, and {workers} workers \
                  are asked for; begin at a lower port"
             ),
+            ServiceMistake::NoSocketForUpstreams => {
+                let socket = match spelling {
+                    Spelling::Options => "add `-p 8001+{slot}`",
+                    Spelling::Keys => "add `8001+{slot}` to `listen`",
+                };
+                format!(
+                    "`{key}upstreams` tells a proxy the address of each slot, but there is no TCP \
+                     or unix socket a slot; {socket}"
+                )
+            }
+            ServiceMistake::PathForUpstreams(socket) => format!(
+                "`{key}upstreams` cannot tell a proxy of `{socket}`; use letters, digits and \
+                 `/._-` in its path"
+            ),
             ServiceMistake::SameName(name) => {
                 format!("the name `{name}` is given to two sockets; names tell sockets apart")
             }
@@ -153,6 +174,7 @@ impl ServiceConfig {
             },
             stop: StopSignals::default(),
             drain_timeout: Duration::from_secs(30),
+            upstreams: None,
             source,
             depends_on: Vec::new(),
             bind_to: Vec::new(),
@@ -172,6 +194,15 @@ impl ServiceConfig {
         }
         if let Workers::Count(workers) = self.workers {
             mistakes.extend(self.check_slots(workers).err());
+        }
+        if self.upstreams.is_some() {
+            match upstreams::socket(&self.sockets) {
+                None => mistakes.push(ServiceMistake::NoSocketForUpstreams),
+                Some(socket) if !Format::takes(socket) => {
+                    mistakes.push(ServiceMistake::PathForUpstreams(socket.place()));
+                }
+                Some(_) => {}
+            }
         }
         let mut names: Vec<&str> =
             self.sockets.iter().filter_map(|socket| Some(socket.name.as_ref()?.as_str())).collect();

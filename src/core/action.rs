@@ -50,6 +50,21 @@ pub enum Action {
         /// What the new ones are called.
         members: Vec<(SocketId, MemberId)>,
     },
+    /// Tell the proxy in front of a service which of its slots have a ready worker. Answered by
+    /// `Published`.
+    Publish {
+        /// Whose slots.
+        service: ServiceId,
+        /// The number of this round, for its answer.
+        number: u64,
+        /// Which.
+        slots: Vec<SlotId>,
+    },
+    /// The round under way has had its time: end it. It need not be answered.
+    EndPublish {
+        /// Whose.
+        service: ServiceId,
+    },
     /// Look which of these workers hold a socket, and wait on it. Answered by `Held`.
     FindHolders {
         /// Which socket.

@@ -48,6 +48,15 @@ pub enum Event {
         /// Which one, why, and the next step, for people.
         reason: String,
     },
+    /// The answer to `Action::Publish`: the proxy was told, or not.
+    Published {
+        /// Whose slots.
+        service: ServiceId,
+        /// Which round.
+        number: u64,
+        /// Why it was not told, for people; nothing where it was.
+        failure: Option<String>,
+    },
     /// An operator asks for something.
     Requested(RequestId, Request),
 }

@@ -27,6 +27,10 @@
 //! workers of all generations get the same. A slot whose socket cannot be bound has no worker, is in
 //! no fleet, and keeps nothing else from going on.
 //!
+//! A **proxy** in front of a service may be told which slots have a ready worker. The last ready
+//! worker of a slot that the proxy knows is `Withdrawing` when it is asked to stop: it serves on until
+//! the proxy was told without its slot, or had its time for that, and only then gets its signal.
+//!
 //! # Who decides when deciders disagree
 //!
 //! 1. A stop goes before everything: it ends a reload, empties the queue, and nothing starts after.
@@ -76,6 +80,8 @@ pub mod restart;
 pub mod sockets;
 
 pub mod slots;
+
+pub mod publication;
 
 pub mod repair;
 

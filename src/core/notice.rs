@@ -13,9 +13,11 @@ use super::worker::Cause;
 
 pub use slot_notice::SlotNotice;
 pub use socket_notice::{SocketNotice, Suspects};
+pub use upstreams_notice::UpstreamsNotice;
 
 mod slot_notice;
 mod socket_notice;
+mod upstreams_notice;
 
 /// A worker as people are told of it: "worker 3 (web.2)".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +79,11 @@ pub enum Notice {
         signal: Signal,
         /// When KILL follows.
         kill_after: Duration,
+    },
+    /// A worker is to stop, and is asked to once the proxy in front was told.
+    Withdrawing {
+        /// Which worker.
+        worker: WorkerName,
     },
     /// A worker did not stop in its time and is sent the next signal.
     NextSignal {
@@ -208,6 +215,13 @@ pub enum Notice {
         /// What.
         what: SlotNotice,
     },
+    /// What a proxy in front is told, or could not be.
+    Upstreams {
+        /// The service's name.
+        service: String,
+        /// What.
+        what: UpstreamsNotice,
+    },
     /// Somebody changed a socket that workers share, and what becomes of it.
     Socket {
         /// The socket, for people.
@@ -281,6 +295,7 @@ impl Notice {
             Notice::Started { .. }
             | Notice::Ready { .. }
             | Notice::MainChanged { .. }
+            | Notice::Withdrawing { .. }
             | Notice::WorkerStopping { .. }
             | Notice::NextSignal { .. }
             | Notice::Drained { .. }
@@ -293,6 +308,7 @@ impl Notice {
             | Notice::Recovered { .. }
             | Notice::Socket { .. }
             | Notice::Slot { .. }
+            | Notice::Upstreams { .. }
             | Notice::Scaled { .. }
             | Notice::NotScaled { .. }
             | Notice::ReloadQueued { .. }
@@ -311,9 +327,11 @@ impl Notice {
         match self {
             Notice::Socket { what, .. } => what.loudness(),
             Notice::Slot { what, .. } => what.loudness(),
+            Notice::Upstreams { what, .. } => what.loudness(),
             Notice::Started { .. }
             | Notice::Ready { .. }
             | Notice::MainChanged { .. }
+            | Notice::Withdrawing { .. }
             | Notice::WorkerStopping { .. }
             | Notice::Drained { .. }
             | Notice::Serving { .. }
@@ -418,6 +436,10 @@ impl fmt::Display for Notice {
                     Some(pause) => write!(f, "trying again in {}", Human(*pause)),
                 }
             }
+            Notice::Withdrawing { worker } => {
+                write!(f, "{worker} is to stop; telling the proxy in front first")
+            }
+            Notice::Upstreams { service, what } => write!(f, "{service}: {what}"),
             Notice::Slot { service, slot, what } => write!(f, "{service}: slot {slot} {what}"),
             Notice::Socket { socket, what } => what.tell(socket, f),
             Notice::LameDuck { serves_on } => {

@@ -17,6 +17,8 @@ pub struct Policy {
     pub workers: u32,
     /// The sockets its workers share, in the order in which they get them.
     pub sockets: Vec<Socket>,
+    /// Whether a proxy in front is told which slots have a ready worker.
+    pub published: bool,
     /// What counts as evidence that a worker can serve.
     pub ready: ReadyWhen,
     /// How long a worker may take to become ready.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ids::{GenerationId, WorkerId};
+use super::ids::{GenerationId, SlotId, WorkerId};
 use super::time::{Time, Why};
 use super::worker::{Worker, WorkerState};
 
@@ -15,6 +15,8 @@ pub struct Roster {
     workers: BTreeMap<WorkerId, Worker>,
     generations: BTreeMap<GenerationId, Tally>,
     deadlines: BTreeSet<(Time, Why, WorkerId)>,
+    /// How many ready workers the slots have that have one.
+    ready: BTreeMap<SlotId, u32>,
 }
 
 /// How many workers of a generation stand where.
@@ -85,6 +87,17 @@ impl Roster {
         self.generations.keys().copied()
     }
 
+    /// The slots that have a ready worker, of whatever generation.
+    pub fn ready_slots(&self) -> impl Iterator<Item = SlotId> + '_ {
+        self.ready.keys().copied()
+    }
+
+    /// How many ready workers a slot has, of all generations.
+    #[must_use]
+    pub fn ready_in(&self, slot: SlotId) -> u32 {
+        self.ready.get(&slot).copied().unwrap_or(0)
+    }
+
     /// The earliest point at which one of them wants to be woken, and why.
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {
@@ -122,6 +135,9 @@ impl Roster {
     fn enter(&mut self, worker: &Worker) {
         let tally = self.generations.entry(worker.generation).or_default();
         *tally = tally.with(worker, |count| count + 1);
+        if worker.is_ready() {
+            *self.ready.entry(worker.slot).or_default() += 1;
+        }
         self.deadlines.extend(worker.deadline().map(|(at, why)| (at, why, worker.id)));
     }
 
@@ -131,6 +147,12 @@ impl Roster {
             self.generations.remove(&worker.generation);
         } else {
             self.generations.insert(worker.generation, tally);
+        }
+        if worker.is_ready() {
+            match self.ready_in(worker.slot).saturating_sub(1) {
+                0 => self.ready.remove(&worker.slot),
+                left => self.ready.insert(worker.slot, left),
+            };
         }
         if let Some((at, why)) = worker.deadline() {
             self.deadlines.remove(&(at, why, worker.id));
@@ -143,7 +165,8 @@ impl Tally {
         let count = match worker.state {
             WorkerState::Starting { .. } => &mut self.starting,
             WorkerState::Ready { .. } => &mut self.ready,
-            WorkerState::Draining { .. }
+            WorkerState::Withdrawing { .. }
+            | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => &mut self.leaving,
         };
@@ -161,10 +184,11 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ids::{ServiceId, SlotId, SocketId};
+    use crate::core::ids::{ServiceId, SocketId};
     use crate::core::policy::{
         CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
     };
+    use crate::core::readiness::Evidence;
     use std::time::Duration;
 
     #[test]
@@ -179,6 +203,7 @@ mod tests {
                 name: "http".to_owned(),
                 members: Members::Shared,
             }],
+            published: false,
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
@@ -198,10 +223,20 @@ mod tests {
         assert_eq!(roster.deadline(), Some((Time::ZERO + wait, Why::ReadyTimeout)));
         assert_eq!(roster.due(Time::ZERO + wait * 2), BTreeSet::from([WorkerId(1), WorkerId(3)]));
 
-        let killed = WorkerState::Killed { rounds: 1, deadline: Time::ZERO + wait * 9 };
-        roster.change(WorkerId(1), |worker| worker.state = killed);
+        let killed = || WorkerState::Killed { rounds: 1, deadline: Time::ZERO + wait * 9 };
+        roster.change(WorkerId(1), |worker| worker.state = killed());
         assert_eq!(roster.tally_of(old), Tally { leaving: 1, ..starting(1) });
         assert_eq!(roster.deadline(), Some((Time::ZERO + wait * 2, Why::ReadyTimeout)));
+        let ready = WorkerState::Ready { since: Time::ZERO, evidence: Evidence::Said };
+        for (id, count) in [(2, 1), (3, 2)] {
+            roster.change(WorkerId(id), |worker| worker.state = ready.clone());
+            assert_eq!(roster.ready_in(SlotId(0)), count);
+        }
+        assert!(roster.ready_slots().eq([SlotId(0)]));
+        roster.change(WorkerId(2), |worker| worker.state = killed());
+        assert_eq!(roster.ready_in(SlotId(0)), 1);
+        roster.change(WorkerId(3), |worker| worker.state = killed());
+        assert_eq!(roster.ready_slots().count(), 0);
         roster.remove(WorkerId(1));
         roster.remove(WorkerId(2));
         assert_eq!(roster.generations().collect::<Vec<_>>(), [new]);

@@ -11,7 +11,10 @@ mod healing;
 
 mod slots;
 
+mod publishing;
+
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::action::{Action, Spawn};
 use super::event::WorkerEvent;
@@ -19,6 +22,7 @@ use super::fleet::Fleet;
 use super::ids::{GenerationId, RequestId, SlotId, WorkerId};
 use super::notice::{Next, Notice, Told, WorkerName};
 use super::policy::Policy;
+use super::publication::{Publication, WITHDRAW_MAX};
 use super::reload::{Reload, ReloadCause, ReloadStage};
 use super::request::Response;
 use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
@@ -40,6 +44,10 @@ pub struct Service {
     sockets: Sockets,
     /// Which slots have the sockets that are theirs alone.
     slots: SlotSockets,
+    /// What a proxy in front was told.
+    publication: Publication,
+    /// Workers that are to stop once the proxy was told without their slots.
+    withdrawing: BTreeSet<WorkerId>,
     /// The generation that serves, or is to serve first.
     serving: Fleet,
     first_start: FirstStart,
@@ -62,6 +70,8 @@ pub struct Service {
     refresh_failures: u32,
     refresh_from: Time,
     stopping: bool,
+    /// Stopped in a hurry: nobody outside is waited for.
+    killed: bool,
 }
 
 /// How the first start went. Until it is over, one way or the other, a reload waits.
@@ -108,6 +118,8 @@ impl Service {
             wanted: policy.workers,
             sockets: Sockets::new(&policy.sockets),
             slots: SlotSockets::new(&policy.sockets),
+            publication: Publication::default(),
+            withdrawing: BTreeSet::new(),
             serving: Fleet::new(first),
             first_start: FirstStart::UnderWay,
             reload: None,
@@ -123,6 +135,7 @@ impl Service {
             refresh_failures: 0,
             refresh_from: Time::ZERO,
             stopping: false,
+            killed: false,
             policy,
         }
     }
@@ -154,13 +167,15 @@ impl Service {
     /// Whether anything is left that a stop has to wait for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.workers.is_empty() && !self.slots.is_binding()
+        let told = self.killed || !self.publication.is_under_way();
+        self.workers.is_empty() && !self.slots.is_binding() && told
     }
 
     /// How long its workers may take to stop.
     #[must_use]
-    pub fn stop_takes(&self) -> std::time::Duration {
-        self.policy.stop.total()
+    pub fn stop_takes(&self) -> Duration {
+        let withdraw = if self.policy.published { WITHDRAW_MAX } else { Duration::ZERO };
+        self.policy.stop.total().saturating_add(withdraw)
     }
 
     /// The earliest point at which it wants to be woken, and why.
@@ -169,7 +184,7 @@ impl Service {
         let workers = self.workers.deadline();
         let slots = if self.stopping { None } else { self.serving.deadline() };
         let sockets = if self.stopping { None } else { self.sockets_deadline() };
-        earlier(workers, earlier(slots, sockets))
+        earlier(earlier(workers, self.publication_deadline()), earlier(slots, sockets))
     }
 
     /// Tells one of its workers what happened to it.
@@ -192,6 +207,7 @@ impl Service {
     /// Lets every worker whose deadline has come act on it.
     pub fn handle_timeout(&mut self, now: Time, context: &mut Context<'_>) {
         self.sockets_timeout(now, context);
+        self.publication_timeout(now, context);
         for id in self.workers.due(now) {
             // A rung of the ladder that waits for no time at all is left at once, hence the loop;
             // it ends, since a ladder ends in Killed and nothing else waits for no time.
@@ -243,13 +259,14 @@ impl Service {
     pub fn stop(&mut self, now: Time, context: &mut Context<'_>) {
         self.retire(context);
         for id in self.workers.ids() {
-            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+            self.ask_stop(now, id, context);
         }
     }
 
     /// The same, but the workers are killed.
     pub fn kill(&mut self, now: Time, context: &mut Context<'_>) {
         self.retire(context);
+        self.killed = true;
         for id in self.workers.ids() {
             self.with_worker(id, context, |worker, scene| worker.kill(now, scene));
         }
@@ -266,6 +283,7 @@ impl Service {
             self.advance_reload(now, context);
             self.close_slots(context);
         }
+        self.publish(now, context);
         self.forget(context);
     }
 
@@ -437,7 +455,7 @@ impl Service {
             cut.extend(fleet.resize(self.wanted, &shut));
         }
         for id in cut {
-            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+            self.ask_stop(now, id, context);
         }
     }
 
@@ -530,7 +548,8 @@ fn worker_status(worker: &Worker) -> WorkerStatus {
     let stage = match worker.state {
         WorkerState::Starting { .. } => Stage::Starting,
         WorkerState::Ready { .. } => Stage::Ready,
-        WorkerState::Draining { .. }
+        WorkerState::Withdrawing { .. }
+        | WorkerState::Draining { .. }
         | WorkerState::Orphaned { .. }
         | WorkerState::Killed { .. } => Stage::Draining,
     };

@@ -161,6 +161,11 @@ impl Supervisor {
                     service.handle_slot_not_bound(now, slot, reason, context);
                 });
             }
+            Event::Published { service, number, failure } => {
+                self.with_service(service, |service, context| {
+                    service.handle_published(now, number, failure, context);
+                });
+            }
             Event::Requested(id, request) => self.handle_request(now, id, request),
         }
         self.settle(now);

@@ -69,6 +69,10 @@ pub enum Why {
     Socket,
     /// A stop's lame duck is over.
     LameDuck,
+    /// A proxy that is being told has had its time, or is told again.
+    Publish,
+    /// A worker that is taken out of a proxy's upstreams has waited long enough.
+    Withdraw,
     /// An empty slot's backoff, or the service's limit on restarts, ends.
     Restart,
 }

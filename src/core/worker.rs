@@ -3,6 +3,8 @@
 //! ```text
 //!            Started, evidence            stop()
 //! Starting ───────────────────▶ Ready ───────────────▶ Draining ──▶ (gone)
+//!    │                             │ withdraw()            ▲
+//!    │                             └─────▶ Withdrawing ────┤ stop(), STOPPING=1
 //!    │  late, STOPPING=1, stop()   │ STOPPING=1            │ ladder ends
 //!    ├─────────────────────────────┼──▶ Draining           ▼
 //!    │ exits, processes left       │                     Killed ──▶ (gone)
@@ -78,6 +80,13 @@ pub enum WorkerState {
         since: Time,
         /// What showed it.
         evidence: Evidence,
+    },
+    /// It is to stop, and serves on until the proxy in front sends it nothing more.
+    Withdrawing {
+        /// Since when.
+        since: Time,
+        /// When it is asked to stop in any case.
+        deadline: Time,
     },
     /// It has been asked to stop, or said that it will.
     Draining {
@@ -190,6 +199,7 @@ impl Worker {
         match self.state {
             WorkerState::Ready { .. } => true,
             WorkerState::Starting { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
@@ -202,6 +212,7 @@ impl Worker {
         match self.state {
             WorkerState::Starting { .. } => true,
             WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
@@ -214,6 +225,7 @@ impl Worker {
         match self.state {
             WorkerState::Starting { runs, .. } => runs.is_none(),
             WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
@@ -226,6 +238,7 @@ impl Worker {
         match &self.state {
             WorkerState::Starting { watch, .. } => watch.is_checking(),
             WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
@@ -237,9 +250,23 @@ impl Worker {
     pub fn is_leaving(&self) -> bool {
         match self.state {
             WorkerState::Starting { .. } | WorkerState::Ready { .. } => false,
-            WorkerState::Draining { .. }
+            WorkerState::Withdrawing { .. }
+            | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => true,
+        }
+    }
+
+    /// Whether it is to stop and waits for a proxy.
+    #[must_use]
+    pub fn is_withdrawing(&self) -> bool {
+        match self.state {
+            WorkerState::Withdrawing { .. } => true,
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => false,
         }
     }
 
@@ -259,6 +286,7 @@ impl Worker {
                 earlier(late, earlier(check, earlier(probe, alive)))
             }
             WorkerState::Ready { .. } => None,
+            WorkerState::Withdrawing { deadline, .. } => Some((deadline, Why::Withdraw)),
             WorkerState::Draining { deadline, .. } => Some((deadline, Why::Drain)),
             WorkerState::Orphaned { deadline, .. } => Some((deadline, Why::Orphans)),
             WorkerState::Killed { deadline, .. } => Some((deadline, Why::Kill)),
@@ -275,7 +303,8 @@ impl Worker {
                 runs.is_some_and(|runs| now.since(runs) >= WRAPPED_AFTER)
             }
             WorkerState::Ready { .. } => true,
-            WorkerState::Draining { .. }
+            WorkerState::Withdrawing { .. }
+            | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => *looks >= WRAPPED_LOOKS,
         };
@@ -369,6 +398,12 @@ impl Worker {
                 Change::default()
             }
             WorkerState::Ready { .. } => Change::default(),
+            WorkerState::Withdrawing { deadline, .. } => {
+                if *deadline <= now {
+                    self.stop(now, scene);
+                }
+                Change::default()
+            }
             WorkerState::Draining { since, sent, deadline } => {
                 if *deadline <= now {
                     let (since, sent) = (*since, *sent);
@@ -402,7 +437,9 @@ impl Worker {
     pub fn stop(&mut self, now: Time, scene: &mut Scene<'_>) {
         let checking = self.has_check_to_end();
         match self.state {
-            WorkerState::Starting { .. } | WorkerState::Ready { .. } => {
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. } => {
                 scene.notice(Notice::WorkerStopping {
                     worker: self.name(scene),
                     signal: scene.policy.stop.first().signal,
@@ -420,12 +457,22 @@ impl Worker {
         }
     }
 
+    /// A ready worker is to stop, and is asked to by [`Worker::stop`] once the proxy in front sends it
+    /// nothing more, or at `deadline`.
+    pub fn withdraw(&mut self, now: Time, deadline: Time, scene: &mut Scene<'_>) {
+        if self.is_ready() {
+            scene.notice(Notice::Withdrawing { worker: self.name(scene) });
+            self.state = WorkerState::Withdrawing { since: now, deadline };
+        }
+    }
+
     /// Kills all of the worker's tree at once, unless that has been done.
     pub fn kill(&mut self, now: Time, scene: &mut Scene<'_>) {
         let checking = self.has_check_to_end();
         match self.state {
             WorkerState::Starting { since, .. }
             | WorkerState::Ready { since, .. }
+            | WorkerState::Withdrawing { since, .. }
             | WorkerState::Draining { since, .. }
             | WorkerState::Orphaned { since, .. } => self.kill_tree(now, since, 0, scene),
             WorkerState::Killed { .. } => {}
@@ -456,6 +503,7 @@ impl Worker {
                 }
             }
             WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => {}
         }
@@ -474,7 +522,7 @@ impl Worker {
             WorkerState::Ready { .. } => {
                 Change { gone: true, ..Change::ended(Cause::SpawnFailed(failure), WasReady::Yes) }
             }
-            WorkerState::Orphaned { .. } => gone,
+            WorkerState::Withdrawing { .. } | WorkerState::Orphaned { .. } => gone,
         }
     }
 
@@ -483,7 +531,9 @@ impl Worker {
         let mut change = match self.state {
             WorkerState::Starting { .. } => Change::ended(Cause::Exited(how), WasReady::No),
             WorkerState::Ready { .. } => Change::ended(Cause::Exited(how), WasReady::Yes),
-            WorkerState::Draining { since, .. } | WorkerState::Orphaned { since, .. } => {
+            WorkerState::Withdrawing { since, .. }
+            | WorkerState::Draining { since, .. }
+            | WorkerState::Orphaned { since, .. } => {
                 let after = now.since(since);
                 scene.notice(Notice::Drained { worker: self.name(scene), how, after, used });
                 Change::default()
@@ -498,7 +548,9 @@ impl Worker {
             return change;
         }
         match self.state {
-            WorkerState::Starting { .. } | WorkerState::Ready { .. } => {
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. } => {
                 change.left_behind = Some(self.orphan(now, now, now + ORPHANS_WAIT, left, scene));
             }
             // What is left may be finishing requests: it gets the signal too, and the time that is
@@ -525,7 +577,7 @@ impl Worker {
             WorkerState::Ready { .. } => {
                 Change { gone: true, ..Change::ended(Cause::Exited(Exit::Unknown), WasReady::Yes) }
             }
-            WorkerState::Draining { .. } => gone,
+            WorkerState::Withdrawing { .. } | WorkerState::Draining { .. } => gone,
         }
     }
 
@@ -541,6 +593,7 @@ impl Worker {
             // Other evidence was asked for; said twice; said while leaving.
             WorkerState::Starting { .. }
             | WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => Change::default(),
@@ -551,6 +604,12 @@ impl Worker {
         let was_ready = match self.state {
             WorkerState::Starting { .. } => WasReady::No,
             WorkerState::Ready { .. } => WasReady::Yes,
+            // It was to stop, and does so by itself: its slot is free already.
+            WorkerState::Withdrawing { since, .. } => {
+                let deadline = now + scene.policy.stop.first().wait;
+                self.state = WorkerState::Draining { since, sent: 0, deadline };
+                return Change::default();
+            }
             WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => return Change::default(),
@@ -565,7 +624,9 @@ impl Worker {
             WorkerState::Starting { deadline, .. }
             | WorkerState::Draining { deadline, .. }
             | WorkerState::Orphaned { deadline, .. } => *deadline = (*deadline).max(now + time),
-            WorkerState::Ready { .. } | WorkerState::Killed { .. } => {}
+            WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
+            | WorkerState::Killed { .. } => {}
         }
     }
 
@@ -584,6 +645,7 @@ impl Worker {
                 Waiting::Seen | Waiting::NotSeen => {}
             },
             WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => {}
@@ -607,6 +669,7 @@ impl Worker {
             }
             // Late news.
             WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => {}
@@ -618,6 +681,7 @@ impl Worker {
         match &self.state {
             WorkerState::Starting { watch, .. } => watch.has_check_to_end(),
             WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,

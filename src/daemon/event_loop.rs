@@ -30,6 +30,7 @@ use super::checks::Checks;
 use super::control::Control;
 use super::output::Output;
 use super::services::Services;
+use super::upstreams::Publishers;
 
 /// How many messages of one worker are read in a turn: a flood cannot starve the others.
 const MESSAGES_MAX: usize = 16;
@@ -57,6 +58,7 @@ pub(super) struct Daemon {
     pub(super) processes: Processes,
     pub(super) workers: BTreeMap<WorkerId, Handles>,
     pub(super) checks: Checks,
+    pub(super) publishers: Publishers,
     pub(super) manager: ServiceManager,
     pub(super) output: Output,
     pub(super) control: Control,
@@ -111,6 +113,8 @@ pub(super) enum Token {
     Main(WorkerId),
     Left(WorkerId),
     Check(WorkerId),
+    /// The file of a proxy is written, or its command says something.
+    Upstreams(ServiceId),
     Signals,
     /// The control thread has something for us.
     Calls,
@@ -141,6 +145,7 @@ impl Token {
             Token::Paths => (8, 0),
             Token::Calls => (10, 0),
             Token::Client => (11, 0),
+            Token::Upstreams(service) => (12, u64::from(service.0)),
         };
         kind << Token::KIND_SHIFT | worker
     }
@@ -164,6 +169,7 @@ impl Token {
             8 => Some(Token::Paths),
             10 => Some(Token::Calls),
             11 => Some(Token::Client),
+            12 => u32::try_from(worker.0).ok().map(|service| Token::Upstreams(ServiceId(service))),
             _ => None,
         }
     }
@@ -178,6 +184,7 @@ impl Daemon {
             processes,
             workers: BTreeMap::new(),
             checks: Checks::default(),
+            publishers: Publishers::default(),
             manager,
             output,
             control,
@@ -198,6 +205,7 @@ impl Daemon {
         loop {
             self.settle();
             if self.finished {
+                self.finish_publishing();
                 self.control.finish();
                 self.output.finish();
                 return self.processes.into_cgroups();
@@ -228,6 +236,7 @@ impl Daemon {
                     Token::Main(worker) => self.main_changed(worker),
                     Token::Left(worker) => self.look_at_left(worker),
                     Token::Check(worker) => self.continue_check(worker),
+                    Token::Upstreams(service) => self.continue_publish(service),
                     Token::Signals => children_changed |= self.read_signals(),
                     Token::Calls => self.hear_calls(),
                     Token::Client => self.control.look_at_socket(&self.parts.reactor),
@@ -451,6 +460,7 @@ impl Daemon {
             match child {
                 Reaped::Main(worker, how) => self.exited(worker, how),
                 Reaped::Check(worker, how) => self.check_exited(worker, how),
+                Reaped::Command(service, how) => self.proxy_reloaded(service, how),
                 Reaped::Other => others = true,
             }
         }

@@ -12,6 +12,8 @@ mod sockets;
 
 mod slots;
 
+mod upstreams;
+
 mod control;
 
 mod journal;

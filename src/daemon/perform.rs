@@ -43,6 +43,8 @@ impl Daemon {
             Action::EndCheck(worker) => self.end_check(worker),
             Action::Renew { from, to } => self.renew(from, to),
             Action::BindSlot { service, slot, members } => self.bind_slot(service, slot, &members),
+            Action::Publish { service, number, slots } => self.publish(service, number, &slots),
+            Action::EndPublish { service } => self.end_publish(service),
             Action::FindHolders { member, given, workers } => {
                 self.find_holders(member, given, &workers);
             }

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use crate::config::run::{RunConfig, RunConfigError};
 use crate::config::service::{SOCKETS_MAX, ServiceConfig, ServiceMistake, Source};
-use crate::config::socket::SocketSpec;
+use crate::config::socket::{Address, SocketSpec};
+use crate::config::upstreams;
 use crate::config::values::Workers;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
 use crate::core::policy::{Check, Policy, ReadyWhen, Socket};
@@ -14,9 +15,11 @@ use crate::os::definition::{self, Definition};
 use crate::os::inherited::Inherited;
 use crate::os::limits;
 use crate::os::listeners::{self, Bound, Listener, Warning};
+use crate::os::replace_file;
 
 use super::StartError;
 use super::slots::{Numbered, Wanted};
+use super::upstreams::Proxy;
 
 /// How many workers may be on their way to their program at a time: enough to keep many processors
 /// busy, and few enough that a turn of the loop, at about a millisecond a start, stays short.
@@ -33,6 +36,8 @@ pub(super) struct Services {
     pub(super) definitions: BTreeMap<(ServiceId, GenerationId), Rc<Definition>>,
     /// The sockets that each slot has one of, and how they are bound.
     pub(super) each_slot: BTreeMap<ServiceId, Vec<(SocketId, SocketSpec)>>,
+    /// The proxies in front that are told which slots are ready.
+    pub(super) proxies: BTreeMap<ServiceId, Proxy>,
 }
 
 /// The sockets of all services.
@@ -57,6 +62,11 @@ impl Services {
             })?;
             services.definitions.insert((id, GenerationId(1)), Rc::new(definition));
             services.names.insert(id, service.name.clone());
+            if let (Some(upstreams), Some(socket)) =
+                (service.upstreams.clone(), upstreams::socket(&service.sockets))
+            {
+                services.proxies.insert(id, Proxy { upstreams, socket: absolute(socket) });
+            }
             services.sources.insert(id, service.source.clone());
             services.checks.extend(service.ready.check().map(|check| (id, check.clone())));
         }
@@ -66,6 +76,19 @@ impl Services {
     /// Whether the users of all services may enter a directory.
     pub(super) fn may_enter(&self, path: &std::path::Path) -> bool {
         self.definitions.values().all(|definition| definition.identity.may_enter(path))
+    }
+}
+
+/// The same socket, as somebody finds it who runs in another directory.
+fn absolute(socket: &SocketSpec) -> SocketSpec {
+    match &socket.address {
+        Address::Unix(path) => {
+            let address = Address::Unix(replace_file::absolute(path));
+            SocketSpec { address, ..socket.clone() }
+        }
+        Address::Port(_) | Address::Ip(_) | Address::Localhost(_) | Address::Abstract(_) => {
+            socket.clone()
+        }
     }
 }
 
@@ -161,6 +184,7 @@ fn policy(id: ServiceId, service: &ServiceConfig, sockets: Vec<Socket>) -> Polic
         name: service.name.clone(),
         workers: workers(service.workers),
         sockets,
+        published: service.upstreams.is_some(),
         ready: service.ready.clone(),
         ready_timeout: service.ready_timeout,
         check_pace: service.check_pace,

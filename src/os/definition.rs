@@ -243,8 +243,19 @@ pub fn mistakes(source: &Source) -> Vec<DefinitionError> {
     found
 }
 
+/// The directory in which we run.
+///
+/// # Errors
+///
+/// Those of open(2).
+pub fn here() -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(open(".", flags, Mode::empty())?)
+}
+
 /// Our own environment less what must not be inherited.
-fn inherited() -> BTreeMap<Vec<u8>, Vec<u8>> {
+#[must_use]
+pub fn inherited() -> BTreeMap<Vec<u8>, Vec<u8>> {
     std::env::vars_os()
         .map(|(name, value)| (name.into_vec(), value.into_vec()))
         .filter(|(name, _)| !listen_fds::is_scrubbed(name))

@@ -82,6 +82,8 @@ pub mod control_socket;
 
 pub mod wake;
 
+pub mod replace_file;
+
 pub mod pid_file;
 
 pub mod service_manager;

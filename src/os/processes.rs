@@ -21,7 +21,7 @@ use super::tree::{self, Main, Mark, Owner, Process, Root};
 use super::waiting::{self, Sight, Waiting};
 use super::{clock, proc, sys};
 use crate::core::event::{Exit, Grip, Used};
-use crate::core::ids::WorkerId;
+use crate::core::ids::{ServiceId, WorkerId};
 use crate::core::policy::Signal;
 
 /// How many children are reaped in one go; the rest is reaped in the next turn.
@@ -74,6 +74,8 @@ pub enum Reaped {
     Main(WorkerId, Exit),
     /// The command that checks a worker.
     Check(WorkerId, Exit),
+    /// The command that reloads the proxy of a service.
+    Command(ServiceId, Exit),
     /// Anything else that was handed to us.
     Other,
 }
@@ -94,6 +96,17 @@ pub struct Child {
 fn check_of(worker: WorkerId) -> WorkerId {
     WorkerId(worker.0 | PROBE)
 }
+
+/// A command that reloads the proxy of a service is kept as one that checks a worker is, under the
+/// service's number with one bit more: no worker is numbered so high either.
+const OF_SERVICE: u64 = 1 << 62;
+
+fn command_of(service: ServiceId) -> WorkerId {
+    WorkerId(u64::from(service.0) | OF_SERVICE)
+}
+
+/// The variable that the processes of such a command have, and nobody else.
+pub const UPSTREAMS: &str = "SHEPHERD_UPSTREAMS";
 
 /// The variable that a check's processes have, and a worker's do not.
 pub const CHECKED_PID: &str = "SHEPHERD_PID";
@@ -191,6 +204,25 @@ impl Processes {
         self.enter(check_of(worker), child, marks);
     }
 
+    /// Makes room for a command that reloads the proxy of a service, as [`Processes::new_check`].
+    pub fn new_command(&mut self, service: ServiceId) -> Option<Leaf> {
+        self.new_check(command_of(service))
+    }
+
+    /// A command was started that reloads the proxy of a service, whose upstreams are at `path`.
+    pub fn insert_command(&mut self, service: ServiceId, child: Child, name: &str, path: &str) {
+        let marks = vec![
+            Mark { name: "SHEPHERD_SERVICE", value: name.as_bytes().to_vec() },
+            Mark { name: UPSTREAMS, value: path.as_bytes().to_vec() },
+        ];
+        self.enter(check_of(command_of(service)), child, marks);
+    }
+
+    /// Kills whatever such a command has started and is left.
+    pub fn kill_command(&mut self, service: ServiceId) {
+        self.kill_check(command_of(service));
+    }
+
     fn enter(&mut self, id: WorkerId, child: Child, marks: Vec<Mark>) {
         let Child { pid, pidfd, leaf } = child;
         let root = Root::new(id.0, pid, pid, marks);
@@ -249,6 +281,10 @@ impl Processes {
                 return (reaped, false);
             };
             reaped.push(match self.main_has_gone(pid) {
+                Some(WorkerId(id)) if id & PROBE != 0 && id & OF_SERVICE != 0 => {
+                    let service = u32::try_from(id & !PROBE & !OF_SERVICE).unwrap_or(u32::MAX);
+                    Reaped::Command(ServiceId(service), how)
+                }
                 Some(WorkerId(id)) if id & PROBE != 0 => Reaped::Check(WorkerId(id & !PROBE), how),
                 Some(worker) => Reaped::Main(worker, how),
                 None => Reaped::Other,

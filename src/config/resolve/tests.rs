@@ -64,6 +64,16 @@ fn mistakes() -> Vec<(&'static str, String)> {
         file("a variable in a list", "services:\n  web:\n    command: [a, ${PORT}]\n"),
         file("a slot in a list", "services:\n  web:\n    command: a\n    listen: [8001+{slot}]\n"),
         file("no services", "name: web\n"),
+        service("upstreams without a key", "listen: 8001+{slot}\nupstreams:\n  format: nginx"),
+        service(
+            "upstreams of no format",
+            "listen: 8001+{slot}\nupstreams: {format: apache, path: a, reload: b}",
+        ),
+        service(
+            "upstreams without a socket a slot",
+            "listen: 8001\nupstreams: {format: nginx, path: a, reload: b}",
+        ),
+        service("ports for fewer slots", "listen: 65530+{slot}\nworkers: 8"),
         file("empty services", "services:\n"),
         file("a list of services", "services:\n  - command: ./server\n"),
         file("an empty map of services", "services: {}\n"),
@@ -326,4 +336,15 @@ proptest! {
         let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         prop_assert_eq!(&config.config.services[0].source.command, &words);
     }
+}
+
+#[test]
+fn upstreams_are_read_and_their_file_is_beside_ours() {
+    let lines = "listen: 8001+{slot}\n\
+                 upstreams:\n  format: haproxy\n  path: proxy/web.cfg\n  reload: kill -USR2 $(cat pid)";
+    let config = whole(&service(lines)).config;
+    let upstreams = config.services[0].upstreams.clone().expect("upstreams");
+    assert_eq!(upstreams.file.path, Path::new("/srv/proxy/web.cfg"));
+    assert_eq!(upstreams.file.format, crate::config::upstreams::Format::Haproxy);
+    assert_eq!(upstreams.reload, "kill -USR2 $(cat pid)");
 }

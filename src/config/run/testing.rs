@@ -20,6 +20,7 @@ pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -
         check_pace: CheckPace { interval: wait, timeout: wait },
         stop: "TERM".parse().unwrap(),
         drain_timeout: wait,
+        upstreams: None,
         source: Source {
             command: vec!["true".into()],
             directory: None,

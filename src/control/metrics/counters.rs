@@ -166,6 +166,8 @@ impl Counters {
             | Notice::ReloadBegins { .. }
             | Notice::Socket { .. }
             | Notice::Slot { .. }
+            | Notice::Upstreams { .. }
+            | Notice::Withdrawing { .. }
             | Notice::LameDuck { .. }
             | Notice::Stopping { .. }
             | Notice::StoppingNow { .. } => {}

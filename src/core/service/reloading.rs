@@ -130,7 +130,7 @@ impl Service {
         self.refresh_failures = 0;
         self.adopt_modes(context.actions);
         for id in old {
-            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+            self.ask_stop(now, id, context);
         }
         context.respond(requests, &Response::Committed(generation));
         // One that was queued meanwhile begins within this turn.
@@ -164,7 +164,7 @@ impl Service {
         });
         if let ReloadStage::Rolling(fleet) = stage {
             for id in fleet.workers() {
-                self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+                self.ask_stop(now, id, context);
             }
         }
         context.respond(requests, &Response::Aborted { reason, worker });

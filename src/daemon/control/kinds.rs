@@ -3,7 +3,9 @@
 use crate::config::text::one_line;
 use crate::control::wire::{Event, Level};
 use crate::core::ids::{GenerationId, Pid, SlotId};
-use crate::core::notice::{Loudness, Notice, SlotNotice, SocketNotice, WorkerName};
+use crate::core::notice::{
+    Loudness, Notice, SlotNotice, SocketNotice, UpstreamsNotice, WorkerName,
+};
 
 /// An event of a notice; it gets its number when it is kept.
 pub(super) fn event(notice: &Notice, time: String) -> Event {
@@ -37,6 +39,7 @@ fn kind(notice: &Notice) -> &'static str {
         Notice::Ended { .. } => "worker-ended",
         Notice::MainChanged { .. } => "worker-main-changed",
         Notice::WorkerStopping { .. } => "worker-stopping",
+        Notice::Withdrawing { .. } => "worker-withdrawing",
         Notice::NextSignal { .. } => "worker-next-signal",
         Notice::Drained { .. } => "worker-drained",
         Notice::LeftBehind { .. } => "worker-left-behind",
@@ -66,6 +69,11 @@ fn kind(notice: &Notice) -> &'static str {
             SlotNotice::Bound { .. } => "slot-bound",
             SlotNotice::NotBound { .. } => "slot-not-bound",
         },
+        Notice::Upstreams { what, .. } => match what {
+            UpstreamsNotice::Told { .. } => "upstreams-told",
+            UpstreamsNotice::Failed { .. } => "upstreams-failed",
+            UpstreamsNotice::Late { .. } => "upstreams-late",
+        },
         Notice::LameDuck { .. } => "daemon-lame-duck",
         Notice::Stopping { .. } => "daemon-stopping",
         Notice::StoppingNow { .. } => "daemon-killing",
@@ -94,6 +102,7 @@ fn about(notice: &Notice) -> About<'_> {
         Notice::MainChanged { worker, pid } => About { pid: Some(*pid), ..of(worker) },
         Notice::Ready { worker, .. }
         | Notice::Ended { worker, .. }
+        | Notice::Withdrawing { worker }
         | Notice::WorkerStopping { worker, .. }
         | Notice::NextSignal { worker, .. }
         | Notice::Drained { worker, .. }
@@ -105,6 +114,7 @@ fn about(notice: &Notice) -> About<'_> {
         | Notice::Failing { service }
         | Notice::Recovered { service }
         | Notice::Scaled { service, .. }
+        | Notice::Upstreams { service, .. }
         | Notice::NotScaled { service, .. }
         | Notice::ReloadQueued { service, .. } => all(service),
         Notice::ReloadBegins { service, generation, .. }

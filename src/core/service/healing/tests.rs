@@ -35,6 +35,7 @@ impl World {
                 name: "http".to_owned(),
                 members: Members::Shared,
             }],
+            published: false,
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
