@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{DEADLINE, Daemon, Home, cgroup::Kept, home::MARKER};
+use super::{ClientOutput, DEADLINE, Daemon, Home, cgroup::Kept, client, home::MARKER};
 
 /// Variables of whoever runs the tests that would change what the daemon does.
 const SCRUBBED: [&str; 7] = [
@@ -143,6 +143,14 @@ impl Builder {
         let mut command = self.marked(self.entering());
         command.args(arguments);
         Daemon::attach(self, command)
+    }
+
+    /// Runs a client, `shepherd ARGUMENTS...`, to its end.
+    #[track_caller]
+    pub fn client<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> ClientOutput {
+        let mut command = self.marked_command();
+        command.args(arguments);
+        client::run(command, self.deadline)
     }
 
     /// The binary with the environment that all processes of this home share.

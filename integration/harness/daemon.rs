@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsStr,
-    io::Read,
     process::{Child, Command, ExitStatus},
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,7 +14,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::{
-    Address, Builder, Home, Leftover, Line, eventually_within,
+    Address, Builder, ClientOutput, Home, Leftover, Line, eventually_within,
     output::{Output, Waited},
     pidfd::Process,
     proc,
@@ -31,14 +30,6 @@ pub struct WorkerProcess {
     pub slot: Option<String>,
     /// SHEPHERD_GENERATION, where it is set.
     pub generation: Option<String>,
-}
-
-/// What a client command said.
-#[derive(Debug)]
-pub struct ClientOutput {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
 }
 
 /// A running `shepherd run`.
@@ -264,29 +255,7 @@ impl Daemon {
     /// Runs a client of this daemon, `shepherd ARGUMENTS...`, to its end.
     #[track_caller]
     pub fn client<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> ClientOutput {
-        let mut command = self.builder.marked_command();
-        command.args(arguments);
-        let mut child = command.spawn().expect("a client");
-        let process = match Process::open(i32::try_from(child.id()).expect("a pid")) {
-            Ok(process) => process,
-            Err(error) => self.fail(&format!("cannot open a pidfd: {error}")),
-        };
-        let stdout = read_in_background(child.stdout.take().expect("stdout is a pipe"));
-        let stderr = read_in_background(child.stderr.take().expect("stderr is a pipe"));
-        let ended = process.ends_within(self.builder.deadline);
-        if !ended {
-            let _ = process.signal(Signal::SIGKILL);
-        }
-        let status = child.wait().expect("a client to reap");
-        let text = |reader: thread::JoinHandle<Vec<u8>>| {
-            String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
-        };
-        let output = ClientOutput { status, stdout: text(stdout), stderr: text(stderr) };
-        if !ended {
-            let deadline = self.builder.deadline;
-            self.fail(&format!("{command:?} runs on after {deadline:?}: {output:?}"));
-        }
-        output
+        self.builder.clone().client(arguments)
     }
 
     /// Fails the test with all that was printed.
@@ -330,12 +299,4 @@ impl Drop for Daemon {
 
 fn number(text: Option<&str>) -> u64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)
-}
-
-fn read_in_background(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = pipe.read_to_end(&mut bytes);
-        bytes
-    })
 }

@@ -21,6 +21,7 @@
 mod address;
 mod builder;
 mod cgroup;
+mod client;
 mod connection;
 mod daemon;
 mod eventually;
@@ -36,8 +37,9 @@ mod proc;
 pub use address::Address;
 pub use builder::Builder;
 pub use cgroup::{Kept, groups, members};
+pub use client::ClientOutput;
 pub use connection::{Connection, Idle};
-pub use daemon::{ClientOutput, Daemon, WorkerProcess};
+pub use daemon::{Daemon, WorkerProcess};
 pub use eventually::{DEADLINE, eventually, eventually_within};
 pub use examples::{
     example, http_c, http_go, http_node, http_python, http_rust, odd, strict_readers,
