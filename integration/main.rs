@@ -5,6 +5,7 @@
 mod admin;
 mod cgroups;
 mod check;
+mod cli;
 mod control;
 mod control_clients;
 mod control_events;

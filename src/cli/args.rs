@@ -5,8 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub(super) use clients::{Events, Kill, Reload, Restart, Scale, Start, Status, Stop, Target};
+
+mod clients;
+
+mod grouped;
+
+use super::exit_code;
 use crate::config::admin::AdminAddress;
 use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
@@ -20,12 +27,19 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default())
     .placeholder(AnsiColor::Cyan.on_default());
 
+const EXAMPLE: &str = "`shepherd run -n 4 -p 8000 -- ./server` is the whole of it for most people.";
+
+/// Reads arguments.
+pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = grouped::grouped(Cli::command());
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 /// shepherd keeps a port answering while everything behind it changes.
 #[derive(Debug, Parser)]
 #[command(name = "shepherd", version, styles = STYLES, max_term_width = 100)]
-#[command(
-    after_help = "`shepherd run -n 4 -p 8000 -- ./server` is the whole of it for most people."
-)]
+#[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\n{}", exit_code::table()))]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) verb: Verb,
@@ -34,6 +48,14 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     Run(Box<Run>),
+    Status(Status),
+    Reload(Reload),
+    Scale(Scale),
+    Restart(Restart),
+    Stop(Stop),
+    Start(Start),
+    Kill(Kill),
+    Events(Events),
     Check(Check),
     /// Print the JSON schema of shepherd.yaml, by which an editor completes and checks it.
     ///
@@ -45,7 +67,7 @@ pub(super) enum Verb {
     Man(Man),
 }
 
-/// Bind sockets, start workers that inherit them, restart and reload them; in the foreground.
+/// Bind sockets, start workers that inherit them; restart and reload them, in the foreground.
 ///
 /// The sockets are bound once, before any worker, and stay open until the stop. Each worker gets
 /// them as descriptors from 3 on, with LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES and LISTEN_PIDFDID

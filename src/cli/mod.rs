@@ -2,32 +2,58 @@
 
 mod args;
 
-mod check;
-
-mod completions;
-
-mod exec;
-
-mod exit_code;
-
-mod file_page;
-
-mod man;
-
 mod run;
+
+mod status;
+
+mod reload;
+
+mod scale;
+
+mod restart;
+
+mod stop;
+
+mod start;
+
+mod kill;
+
+mod events;
+
+mod check;
 
 mod schema;
 
-use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
-use std::process::ExitCode;
+mod exec;
 
-use clap::Parser;
+mod completions;
+
+mod man;
+
+mod file_page;
+
+mod find;
+
+mod waiting;
+
+mod one_by_one;
+
+mod out;
+
+mod render;
+
+mod failure;
+
+mod exit_code;
+
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
 
 use crate::os::exec::become_worker;
 use crate::os::spawn::TRAMPOLINE;
 use crate::os::stderr::Stderr;
-use args::{Cli, Verb};
+use args::Verb;
+use failure::Failure;
 
 /// Parses the arguments of this process and does what they say.
 #[must_use]
@@ -36,7 +62,7 @@ pub fn main() -> ExitCode {
     if let Some(sockets) = trampoline(&arguments) {
         return ExitCode::from(become_worker(sockets));
     }
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match args::parse(arguments) {
         Ok(cli) => cli,
         // Help and version go to stdout and are no failure; usage errors are, with code 2.
         Err(error) => {
@@ -48,6 +74,14 @@ pub fn main() -> ExitCode {
     };
     match cli.verb {
         Verb::Run(run) => run::main(*run),
+        Verb::Status(status) => ended(status::main(&status)),
+        Verb::Reload(reload) => ended(reload::main(&reload)),
+        Verb::Scale(scale) => ended(scale::main(&scale)),
+        Verb::Restart(restart) => ended(restart::main(&restart)),
+        Verb::Stop(stop) => ended(stop::main(&stop)),
+        Verb::Start(start) => ended(start::main(&start)),
+        Verb::Kill(kill) => ended(kill::main(&kill)),
+        Verb::Events(events) => ended(events::main(&events)),
         Verb::Check(check) => check::main(&check),
         Verb::Schema => schema::main(),
         Verb::Exec(exec) => exec::main(&exec),
@@ -69,14 +103,17 @@ fn trampoline(arguments: &[OsString]) -> Option<u32> {
 
 /// Writes data to stdout.
 fn print(text: &str) -> Result<(), ExitCode> {
-    let mut stdout = io::stdout();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        // Whoever reads has enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => {
-            fail(&format!("cannot write to stdout: {error}"));
-            Err(ExitCode::from(exit_code::FAILED))
+    // Whoever reads may have enough.
+    out::print(text).map(|_| ()).map_err(|failure| ended(Err(failure)))
+}
+
+/// How a client ends.
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::from(exit_code::DONE),
+        Err(Failure { code, text, .. }) => {
+            fail(&text);
+            ExitCode::from(code)
         }
     }
 }

@@ -17,6 +17,14 @@ pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 #[error("{0}")]
 pub struct ValueError(pub(super) String);
 
+impl ValueError {
+    /// For a value that is read elsewhere.
+    #[must_use]
+    pub fn new(cause: String) -> ValueError {
+        ValueError(cause)
+    }
+}
+
 /// Reads a duration: a number with `ms`, `s`, `m`, `h` or `d`, several of them one after the other.
 ///
 /// # Errors

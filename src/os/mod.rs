@@ -12,6 +12,10 @@ pub mod stderr;
 
 pub mod stdio;
 
+pub mod terminal;
+
+pub mod interrupt;
+
 pub mod sink;
 
 pub mod queue;

@@ -296,6 +296,59 @@ fn base(candidates: &[PathBuf], passes: Passes<'_>) -> Result<PathBuf, (PathBuf,
     Err(failure.unwrap_or_else(|| (PathBuf::new(), io::ErrorKind::NotFound.into())))
 }
 
+/// Where a client of this user looks for daemons: everywhere that one of them may have its directory.
+#[must_use]
+pub fn places() -> Vec<PathBuf> {
+    let mut places = candidates();
+    // The daemon need not have had our XDG_RUNTIME_DIR.
+    let user = geteuid();
+    let session = PathBuf::from(format!("/run/user/{user}/shepherd"));
+    if !places.contains(&session) {
+        places.push(session);
+    }
+    places
+}
+
+/// Where root's daemons are, as far as a client of this user, who is not root, can see that there
+/// are any.
+#[must_use]
+pub fn place_of_root() -> Option<PathBuf> {
+    let place = Path::new(OF_ROOT);
+    (!geteuid().is_root() && place.is_dir()).then(|| place.to_owned())
+}
+
+/// The directories of daemons in one of these places, by name. A daemon that was killed leaves its
+/// own behind.
+///
+/// # Errors
+///
+/// When the place is there and cannot be read.
+pub fn directories(place: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(place) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let is_directory = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let entries = entries.flatten().filter(is_directory);
+    let mut directories: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).take(DIRECTORIES_MAX).collect();
+    directories.sort();
+    Ok(directories)
+}
+
+/// Whether there is anything at this path; also where only the directory may be passed.
+#[must_use]
+pub fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Where root's daemons are when root has no session of its own.
+const OF_ROOT: &str = "/run/shepherd";
+
+/// How many daemons a client looks at: more than anybody can tell apart.
+const DIRECTORIES_MAX: usize = 1000;
+
 /// Where that directory may be, the best first.
 fn candidates() -> Vec<PathBuf> {
     candidates_of(std::env::var_os("XDG_RUNTIME_DIR"), geteuid(), &std::env::temp_dir())
@@ -308,7 +361,7 @@ fn candidates_of(runtime: Option<OsString>, user: Uid, temporary: &Path) -> Vec<
     let mut places = Vec::from_iter(runtime.map(|directory| directory.join("shepherd")));
     if user.is_root() {
         // Also after one that is set: that of root's own session is closed to other users.
-        places.push(PathBuf::from("/run/shepherd"));
+        places.push(PathBuf::from(OF_ROOT));
     } else if !is_set {
         places.push(PathBuf::from(format!("/run/user/{user}/shepherd")));
     }

@@ -116,6 +116,6 @@ impl End {
 }
 
 /// See <https://no-color.org>.
-fn wants_colour() -> bool {
+pub(super) fn wants_colour() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -1,0 +1,227 @@
+//! The arguments of the verbs that talk to a running daemon.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cli::scale::Change;
+use crate::config::values;
+
+/// Which daemon is meant.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Which daemon")]
+pub(in crate::cli) struct Target {
+    /// The unix path on which the daemon listens [default: $SHEPHERD_CONTROL, if it is set].
+    #[arg(long, value_name = "PATH", conflicts_with = "name")]
+    pub(in crate::cli) control: Option<PathBuf>,
+
+    /// The daemon's name [default: that of the only one that is running].
+    #[arg(long, value_parser = values::service_name)]
+    pub(in crate::cli) name: Option<String>,
+}
+
+/// Roll services to a new version without losing a request; wait for the outcome.
+///
+/// The daemon reads everything again (configuration, environment files, the directory, the program),
+/// starts a new generation beside the old and, only when all of it is ready, stops the old one. If a
+/// new worker fails, nothing has changed: the old generation serves on, and the reason and the
+/// worker's last lines of output are shown.
+///
+/// On a terminal each worker has a line that changes in place; elsewhere each event is a line on
+/// stderr. How it ended is on stdout. Whether the client waits makes no difference to the reload:
+/// after Ctrl-C, or a timeout, it goes on. Old workers that drain after the end are counted and not
+/// waited for.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  shepherd reload               all services
+  shepherd reload web --queue   one of them, after the reload that is under way
+  shepherd reload --timeout 1m  wait for a minute at most
+
+What --json prints, one object on stdout:
+  outcome    committed, aborted, configuration, in-progress, timed-out, interrupted, no-daemon,
+             permission, usage or failed
+  exit_code  the exit code
+  seconds    how long it took
+  services   those that were reloaded: name, generation, workers, and draining, how many old
+             workers are left
+  detail     why it was not committed; beside it service, worker and output, the worker's last
+             lines, where they are known
+
+Exit codes:
+  0    committed: the new generation serves
+  1    failed otherwise: there is no such service, the daemon was killed meanwhile, ...
+  2    wrong usage
+  3    the configuration has a mistake; nothing has happened
+  4    aborted: the old generation serves on
+  6    no daemon to talk to
+  7    --timeout is over; the reload goes on
+  8    the daemon belongs to somebody else
+  11   another reload is in progress
+  130  Ctrl-C; the reload goes on")]
+pub(in crate::cli) struct Reload {
+    /// Services to reload [default: all].
+    #[arg(value_name = "SERVICE", value_parser = values::service_name)]
+    pub(in crate::cli) services: Vec<String>,
+
+    /// When a reload is under way, run next instead of being refused.
+    #[arg(long)]
+    pub(in crate::cli) queue: bool,
+
+    /// How long to wait for the outcome, such as `30s` [default: as long as it takes].
+    #[arg(long, value_name = "DURATION", value_parser = values::positive_duration)]
+    pub(in crate::cli) timeout: Option<Duration>,
+
+    /// Print the outcome as one JSON object, and nothing on the way.
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+/// Show services and their workers: states, generations, restarts, memory.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+States of a service:
+  waiting    for services that it depends on
+  starting   its workers have not been ready together yet
+  up         it serves
+  reloading  it serves, and a new generation is being started
+  failing    its workers fail again and again
+  stopping   its workers drain
+  stopped    by `shepherd stop`, until `shepherd start`
+
+States of a worker:
+  starting     not yet seen able to serve
+  ready        able to serve
+  draining     between the stop signal and its exit
+  backing off  nobody is in this slot until the time in the note has passed
+
+Columns that have nothing to show are left out. A terminal that is too narrow loses the note first.")]
+pub(in crate::cli) struct Status {
+    /// Services to show [default: all].
+    #[arg(value_name = "SERVICE", value_parser = values::service_name)]
+    pub(in crate::cli) services: Vec<String>,
+
+    /// Print what `GET /v1/status` of the control API gives, on one line.
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+
+    /// Look again every second: in place on a terminal, else one block after the other. Ctrl-C ends
+    /// it.
+    #[arg(long)]
+    pub(in crate::cli) watch: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+/// Change how many workers a service has.
+///
+/// It ends when the change is made; new workers become ready, and those that are too many drain,
+/// after that. A reload keeps the number.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  shepherd scale 4       the only service gets four workers
+  shepherd scale web=4   that service
+  shepherd scale web=+2  two more
+  shepherd scale -1      one fewer")]
+pub(in crate::cli) struct Scale {
+    /// So many workers, or with a sign so many more or fewer; the service may be left out where
+    /// there is only one.
+    #[arg(value_name = "[SERVICE=]N|+N|-N", allow_hyphen_values = true)]
+    pub(in crate::cli) change: Change,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+/// Stop services and start them anew; nothing serves in between. You probably want `reload`.
+///
+/// The sockets stay open: connections that come meanwhile wait in the queue.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Restart {
+    /// Services, one after the other.
+    #[arg(value_name = "SERVICE", required = true, value_parser = values::service_name)]
+    pub(in crate::cli) services: Vec<String>,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+/// Stop services, or without any the daemon with all of them; workers drain first.
+///
+/// It ends when the last worker has. A service that was stopped stays so until `shepherd start`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Stop {
+    /// Services, one after the other [default: the daemon].
+    #[arg(value_name = "SERVICE", value_parser = values::service_name)]
+    pub(in crate::cli) services: Vec<String>,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+/// Start services that were stopped.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Start {
+    /// Services, one after the other.
+    #[arg(value_name = "SERVICE", required = true, value_parser = values::service_name)]
+    pub(in crate::cli) services: Vec<String>,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+/// Send a signal to a worker's main process.
+///
+/// A worker that ends by it is replaced, as after any other end.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Kill {
+    /// The worker's number, as `shepherd status` shows it.
+    #[arg(value_parser = worker)]
+    pub(in crate::cli) worker: u64,
+
+    /// The signal's name, with or without SIG; KILL goes to all that the worker has started.
+    #[arg(default_value = "TERM")]
+    pub(in crate::cli) signal: String,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+/// Show what happens, as it happens, until the daemon stops.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+A line is the event's number, its time, how grave it is, and what happened. The daemon keeps the
+last events: with --since 0 all of them are shown before those that follow, with the number of the
+last line that was seen those after it. A line says so where some are missing.
+
+With --json each line is an object: number, time, kind, message, level, and where it has them
+service, slot, worker, pid and generation. Programs decide by kind.")]
+pub(in crate::cli) struct Events {
+    /// Print each event as a JSON object on a line.
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+
+    /// Begin with the events after this number [default: with what happens from here on].
+    #[arg(long, value_name = "NUMBER", value_parser = event_number)]
+    pub(in crate::cli) since: Option<u64>,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+fn worker(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no worker's number; `shepherd status` shows them in the column WORKER")
+    })
+}
+
+fn event_number(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no number of an event; each line begins with its own");
+    text.parse().map_err(|_| wrong())
+}

@@ -1,0 +1,198 @@
+//! What the daemon says as text for people. Pure: width, colour and the time are arguments.
+//!
+//! Whatever comes from the daemon may hold what users and workers wrote, so it passes through
+//! [`plain`] before it is shown. Colour is never the only carrier of a meaning.
+
+pub(super) mod status;
+
+pub(super) mod progress;
+
+pub(super) mod outcome;
+
+pub(super) mod event;
+
+pub(super) mod redraw;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::config::text::one_line;
+
+/// For whom a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct Look {
+    /// How many columns there are; nothing is cut where nobody counts them.
+    pub(in crate::cli) width: Option<usize>,
+    /// Whether colours are welcome.
+    pub(in crate::cli) colour: Colour,
+}
+
+/// Whether colours are welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Colour {
+    /// They are.
+    Wanted,
+    /// They are not.
+    None,
+}
+
+/// What a word is, which gives it its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hue {
+    /// No colour.
+    Plain,
+    /// A name that begins a block.
+    Bold,
+    /// Titles, and what is over.
+    Dim,
+    /// As it should be.
+    Good,
+    /// On its way.
+    Moving,
+    /// Somebody has to act.
+    Bad,
+}
+
+impl Look {
+    /// The text in its colour, if it may have one.
+    fn paint(self, hue: Hue, text: &str) -> String {
+        let code = match (self.colour, hue) {
+            (Colour::None, _) | (Colour::Wanted, Hue::Plain) => return text.to_owned(),
+            (Colour::Wanted, Hue::Bold) => "1",
+            (Colour::Wanted, Hue::Dim) => "2",
+            (Colour::Wanted, Hue::Good) => "32",
+            (Colour::Wanted, Hue::Moving) => "33",
+            (Colour::Wanted, Hue::Bad) => "31",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// The text, cut where the line ends.
+    fn fit(self, text: &str) -> String {
+        match self.width {
+            Some(width) => cut(text, width),
+            None => text.to_owned(),
+        }
+    }
+}
+
+/// A text of somebody else on one line, with nothing in it that would move a cursor.
+fn plain(text: &str) -> String {
+    one_line(&text.replace('\t', "    "))
+}
+
+/// How many columns a text without colours takes.
+fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// At most so many columns of a text; `…` stands for what is left out.
+fn cut(text: &str, width: usize) -> String {
+    if columns(text) <= width {
+        return text.to_owned();
+    }
+    let mut left = width.saturating_sub(1);
+    let fits = |char: &char| {
+        let wide = char.width().unwrap_or(0);
+        let fits = wide <= left;
+        left = left.saturating_sub(wide);
+        fits
+    };
+    let mut kept: String = text.chars().take_while(fits).collect();
+    if width > 0 {
+        kept.push('…');
+    }
+    kept
+}
+
+/// A text below a headline, on as many lines as it takes.
+fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
+    let width = width.unwrap_or(usize::MAX);
+    let mut lines = Vec::new();
+    let mut line = "  ".to_owned();
+    let mut is_empty = true;
+    for word in text.split(' ') {
+        if !is_empty && columns(&line) + 1 + columns(word) > width {
+            lines.push(cut(&line, width));
+            line = String::from("    ");
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    lines.push(cut(&line, width));
+    lines
+}
+
+/// A time as a column shows it: `0.4s`, `12s`, `4m10s`, `3h12m`, `5d4h`.
+fn compact(seconds: f64) -> String {
+    if seconds < 9.95 {
+        return format!("{:.1}s", seconds.max(0.0));
+    }
+    // Far below what it can hold, and a fraction of a second more or less is nothing.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+    let whole = seconds as u64;
+    let (minutes, hours, days) = (whole / 60, whole / 3600, whole / 86400);
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{minutes}m{}s", whole % 60),
+        3600..86400 => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
+}
+
+/// An amount of memory as a column shows it: `812 KiB`, `45 MiB`, `1.5 GiB`.
+fn memory(bytes: u64) -> String {
+    let kib = bytes >> 10;
+    match kib {
+        0..1024 => format!("{kib} KiB"),
+        1024..1_048_576 => format!("{} MiB", kib >> 10),
+        _ => format!("{}.{} GiB", kib >> 20, ((kib & 0xf_ffff) * 10) >> 20),
+    }
+}
+
+/// `1 worker`, `4 workers`.
+fn workers(count: impl Into<u64>) -> String {
+    match count.into() {
+        1 => "1 worker".to_owned(),
+        count => format!("{count} workers"),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod samples;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_cut_by_columns_and_says_so() {
+        assert_eq!(cut("serving", 7), "serving");
+        assert_eq!(cut("serving", 6), "servi…");
+        assert_eq!(cut("日本語です", 6), "日本…");
+        assert_eq!(cut("x", 0), "");
+    }
+
+    #[test]
+    fn times_take_few_columns() {
+        for (seconds, text) in [
+            (-1.0, "0.0s"),
+            (0.44, "0.4s"),
+            (9.96, "9s"),
+            (59.9, "59s"),
+            (250.0, "4m10s"),
+            (11_520.0, "3h12m"),
+            (446_400.0, "5d4h"),
+        ] {
+            assert_eq!(compact(seconds), text);
+        }
+    }
+
+    #[test]
+    fn what_a_worker_says_moves_no_cursor() {
+        assert_eq!(plain("a\tb\x1b[2Jc\n"), "a    b\\u{1b}[2Jc\\n");
+    }
+}

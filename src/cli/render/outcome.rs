@@ -1,0 +1,121 @@
+//! How a request ended, in the words of the verb that asked for it.
+
+use crate::control::wire::{Done, DoneService, Problem, ProblemKind, Status, WorkerState};
+
+use super::{compact, plain, workers};
+
+/// `web: reload committed after 1.2s: generation 2 serves with 4 workers; 4 old workers drain`.
+/// `after` is the status after the end, if it could be had.
+pub(in crate::cli) fn reloaded(done: &Done, took: f64, after: Option<&Status>) -> String {
+    let mut text = String::new();
+    for service in &done.services {
+        let DoneService { name, generation, .. } = service;
+        let (name, time) = (plain(name), compact(took));
+        let serving = workers(service.workers);
+        text.extend([format!(
+            "{name}: reload committed after {time}: generation {generation} serves with {serving}"
+        )]);
+        match after.map_or(0, |status| draining(status, service)) {
+            0 => {}
+            1 => text.push_str("; 1 old worker drains"),
+            many => text.extend([format!("; {many} old workers drain")]),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// How many workers of older generations drain still.
+pub(in crate::cli) fn draining(status: &Status, done: &DoneService) -> usize {
+    let services = status.services.iter().filter(|service| service.name == done.name);
+    let drains = |worker: &&crate::control::wire::Worker| {
+        worker.state == WorkerState::Draining && worker.generation != done.generation
+    };
+    services.map(|service| service.workers.iter().filter(drains).count()).sum()
+}
+
+/// `web: restarted, generation 2 with 4 workers`.
+pub(in crate::cli) fn done(done: &Done, verb: &str) -> String {
+    let line = |service: &DoneService| {
+        let DoneService { name, generation, .. } = service;
+        let with = workers(service.workers);
+        format!("{}: {verb}, generation {generation} with {with}\n", plain(name))
+    };
+    done.services.iter().map(line).collect()
+}
+
+/// `web: 4 workers wanted`.
+pub(in crate::cli) fn scaled(done: &Done) -> String {
+    let line = |service: &DoneService| {
+        format!("{}: {} wanted\n", plain(&service.name), workers(service.workers))
+    };
+    done.services.iter().map(line).collect()
+}
+
+/// `web: stopped`.
+pub(in crate::cli) fn stopped(done: &Done) -> String {
+    let line = |service: &DoneService| format!("{}: stopped\n", plain(&service.name));
+    done.services.iter().map(line).collect()
+}
+
+/// Why it was not done: what the daemon says, and below it what the worker wrote last.
+pub(in crate::cli) fn problem(problem: &Problem) -> String {
+    let mut text = plain(&problem.detail);
+    if problem.kind == ProblemKind::Aborted && !text.contains("serves") {
+        text = format!("reload aborted: {text}; the old generation serves on");
+    }
+    for line in &problem.output {
+        text.extend([format!("\n    {}", plain(line))]);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+    use crate::control::problem;
+    use insta::assert_snapshot;
+
+    fn all_done() -> Done {
+        let service =
+            |name: &str, workers| DoneService { name: name.into(), generation: 3, workers };
+        Done { services: vec![service("web", 2), service("background-jobs", 1)] }
+    }
+
+    #[test]
+    fn ends_that_were_asked_for() {
+        let mut after = samples::shop();
+        after.services[0].workers.push(samples::worker(5, 0, 2, WorkerState::Draining));
+        let done = all_done();
+        assert_snapshot!(
+            [
+                reloaded(&done, 1.234, Some(&after)),
+                reloaded(&done, 61.0, None),
+                super::done(&done, "restarted"),
+                scaled(&done),
+                stopped(&done),
+            ]
+            .join("---\n")
+        );
+    }
+
+    #[test]
+    fn problems_of_each_kind() {
+        let kinds = [
+            (ProblemKind::Aborted, 500, "worker 5 (web.0) exited with code 3 before it was ready"),
+            (ProblemKind::InProgress, 409, "web: another reload is in progress"),
+            (ProblemKind::Configuration, 422, "cannot read `shepherd.yaml`: no such file"),
+            (ProblemKind::NotFound, 404, "there is no service `wbe`; there is web"),
+        ];
+        let mut text = String::new();
+        for (kind, status, detail) in kinds {
+            let mut sample = problem::of(kind, status, detail);
+            if kind == ProblemKind::Aborted {
+                sample.output = vec!["Traceback:".to_owned(), "\tboom\x1b[2J".to_owned()];
+            }
+            text.extend([format!("{}\n", super::problem(&sample))]);
+        }
+        assert_snapshot!(text);
+    }
+}

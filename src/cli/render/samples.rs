@@ -1,0 +1,197 @@
+//! Daemons to be shown, for tests.
+
+use crate::control::wire::{
+    BackingOff, Daemon, Event, Level, Service, ServiceState, Socket, Status, Worker, WorkerState,
+};
+
+use super::{Colour, Look};
+
+pub(in crate::cli) const TERMINAL: Look = Look { width: Some(80), colour: Colour::None };
+pub(in crate::cli) const NARROW: Look = Look { width: Some(48), colour: Colour::None };
+pub(in crate::cli) const COLOURED: Look = Look { width: Some(80), colour: Colour::Wanted };
+pub(in crate::cli) const PIPE: Look = Look { width: None, colour: Colour::None };
+
+pub(in crate::cli) fn daemon() -> Daemon {
+    Daemon {
+        name: "shop".to_owned(),
+        version: "0.1.0".to_owned(),
+        pid: 4200,
+        up: 11_520.0,
+        stopping: false,
+        file: None,
+        drains_in: None,
+        longest_turn: 0.0,
+    }
+}
+
+pub(in crate::cli) fn worker(id: u64, slot: u32, generation: u64, state: WorkerState) -> Worker {
+    let pid = u32::try_from(id).ok().map(|id| 4230 + id);
+    Worker { id, slot, generation, pid, state, since: 8000.4, memory: None, said: None }
+}
+
+/// Two workers of generation 3 that are ready.
+pub(in crate::cli) fn service(name: &str) -> Service {
+    Service {
+        name: name.to_owned(),
+        state: ServiceState::Up,
+        wanted: 2,
+        ready: 2,
+        generation: 3,
+        reloading: None,
+        queued: false,
+        last_abort: None,
+        waits_for: Vec::new(),
+        restarts: 0,
+        sockets: vec![Socket { name: None, address: "[::]:8000".to_owned() }],
+        workers: vec![worker(8, 0, 3, WorkerState::Ready), worker(9, 1, 3, WorkerState::Ready)],
+        backing_off: Vec::new(),
+    }
+}
+
+/// A service in each state, with what is odd about it.
+pub(in crate::cli) fn services() -> Vec<(&'static str, Service)> {
+    use ServiceState::{Failing, Reloading, Starting, Stopped, Stopping, Waiting};
+    use WorkerState::{Draining, Ready, Starting as Begins};
+    let web = || service("web");
+    let soon = |worker: Worker| Worker { since: 0.42, ..worker };
+    let nobody = || Service { workers: Vec::new(), ready: 0, ..web() };
+    vec![
+        ("waiting", Service { state: Waiting, waits_for: vec!["agent".into()], ..nobody() }),
+        (
+            "starting",
+            Service {
+                state: Starting,
+                ready: 1,
+                generation: 1,
+                workers: vec![
+                    soon(worker(1, 0, 1, Ready)),
+                    soon(Worker {
+                        pid: None,
+                        said: Some("warming up".into()),
+                        ..worker(2, 1, 1, Begins)
+                    }),
+                ],
+                ..web()
+            },
+        ),
+        ("up", web()),
+        (
+            "up, and the last reload failed",
+            Service {
+                last_abort: Some(
+                    "reload to generation 4 aborted: worker 10 (web.0) exited with code 3 before it \
+                     was ready"
+                        .into(),
+                ),
+                ..web()
+            },
+        ),
+        (
+            "reloading",
+            Service {
+                state: Reloading,
+                reloading: Some(4),
+                queued: true,
+                workers: vec![
+                    worker(8, 0, 3, Ready),
+                    soon(worker(10, 0, 4, Ready)),
+                    worker(9, 1, 3, Ready),
+                    soon(worker(11, 1, 4, Begins)),
+                ],
+                ..web()
+            },
+        ),
+        (
+            "up, old workers drain",
+            Service {
+                workers: vec![
+                    soon(Worker { said: Some("2 requests left".into()), ..worker(6, 0, 2, Draining) }),
+                    worker(8, 0, 3, Ready),
+                    worker(9, 1, 3, Ready),
+                ],
+                ..web()
+            },
+        ),
+        (
+            "failing",
+            Service {
+                state: Failing,
+                ready: 0,
+                restarts: 24,
+                workers: vec![soon(worker(31, 1, 3, Begins))],
+                backing_off: vec![BackingOff { slot: 0, left: 27.3 }],
+                ..web()
+            },
+        ),
+        (
+            "stopping",
+            Service {
+                state: Stopping,
+                ready: 0,
+                workers: vec![soon(worker(8, 0, 3, Draining)), soon(worker(9, 1, 3, Draining))],
+                ..web()
+            },
+        ),
+        ("stopped", Service { state: Stopped, ..nobody() }),
+    ]
+}
+
+/// Two services with sockets, memory and notes.
+pub(in crate::cli) fn shop() -> Status {
+    let mut web = service("web");
+    web.restarts = 1;
+    web.sockets.push(Socket {
+        name: Some("admin".to_owned()),
+        address: "unix:/run/shop/admin.sock".to_owned(),
+    });
+    web.workers[0].memory = Some(47_185_920);
+    web.workers[0].said = Some("1204 requests served, 3 under way, database is slow today".into());
+    web.workers[1].memory = Some(1_610_612_736);
+    let mut jobs = service("background-jobs");
+    jobs.sockets.clear();
+    jobs.state = ServiceState::Failing;
+    jobs.wanted = 1;
+    jobs.ready = 0;
+    jobs.restarts = 12;
+    jobs.workers.clear();
+    jobs.backing_off = vec![BackingOff { slot: 0, left: 3.2 }];
+    let daemon = Daemon { file: Some("/etc/shop/shepherd.yaml".to_owned()), ..daemon() };
+    Status { daemon, services: vec![web, jobs] }
+}
+
+/// Two hundred workers of one service.
+pub(in crate::cli) fn crowd() -> Status {
+    let mut web = service("web");
+    (web.wanted, web.ready) = (200, 200);
+    let ids = 0..200_u32;
+    web.workers = ids.map(|slot| worker((slot + 1).into(), slot, 3, WorkerState::Ready)).collect();
+    Status { daemon: daemon(), services: vec![web] }
+}
+
+/// An event about a worker of `web`.
+pub(in crate::cli) fn worker_event(kind: &str, id: u64, slot: u32) -> Event {
+    Event {
+        service: Some("web".to_owned()),
+        slot: Some(slot),
+        worker: Some(id),
+        message: format!("worker {id} (web.{slot}): {kind}"),
+        ..event(kind)
+    }
+}
+
+/// An event about nothing.
+pub(in crate::cli) fn event(kind: &str) -> Event {
+    Event {
+        number: 7,
+        time: "2026-01-31T12:00:00.123456Z".to_owned(),
+        kind: kind.to_owned(),
+        message: kind.to_owned(),
+        level: Level::Info,
+        service: None,
+        slot: None,
+        worker: None,
+        pid: None,
+        generation: None,
+        dropped: None,
+    }
+}

@@ -1,0 +1,357 @@
+//! `shepherd status`: the daemon in a line, each service with a headline, its workers in a table.
+
+use crate::control::wire::{
+    BackingOff, Daemon, Service, ServiceState, Status, Worker, WorkerState,
+};
+
+use super::{Hue, Look, columns, compact, cut, memory, plain, workers, wrapped};
+
+/// The whole, each line with its end.
+pub(in crate::cli) fn status(status: &Status, look: Look) -> String {
+    let mut text = daemon(&status.daemon, look);
+    let tables: Vec<Vec<Row>> = status.services.iter().map(rows).collect();
+    let widths = Widths::of(tables.iter().flatten(), look.width);
+    for (service, rows) in status.services.iter().zip(&tables) {
+        text.push('\n');
+        text.push_str(&headline(service, look));
+        if !rows.is_empty() {
+            line(&mut text, &widths.titles(look));
+        }
+        for row in rows {
+            line(&mut text, &widths.row(row, look));
+        }
+    }
+    text
+}
+
+/// As many lines of a text as a screen of this height has, with a last line that says how many are
+/// missing.
+pub(in crate::cli) fn bounded(text: &str, height: usize, look: Look) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = if lines.len() <= height { lines.len() } else { height.saturating_sub(1) };
+    let mut bounded: Vec<String> = lines.iter().take(shown).map(|&line| line.to_owned()).collect();
+    if shown < lines.len() {
+        let more = format!("… {} lines more; name a service to see it alone", lines.len() - shown);
+        bounded.push(look.paint(Hue::Dim, &look.fit(&more)));
+    }
+    bounded
+}
+
+fn daemon(daemon: &Daemon, look: Look) -> String {
+    let Daemon { name, version, pid, up, stopping, file, drains_in, .. } = daemon;
+    let mut line = format!("shepherd {} `{}`, pid {pid}, ", plain(version), plain(name));
+    match drains_in {
+        Some(left) => line.extend([format!("stopping in {}, ", compact(*left))]),
+        None if *stopping => line.push_str("stopping, "),
+        None => {}
+    }
+    line.extend([format!("up {}", compact(*up))]);
+    if let Some(file) = file {
+        line.extend([format!(", {}", plain(file))]);
+    }
+    format!("{}\n", look.fit(&line))
+}
+
+fn headline(service: &Service, look: Look) -> String {
+    let (word, hue) = state(service);
+    let name = plain(&service.name);
+    let mut rest = String::new();
+    let mut say = |text: &str| {
+        rest.push_str(", ");
+        rest.push_str(text);
+    };
+    match service.state {
+        ServiceState::Stopped => say(&format!("{} when it runs", workers(service.wanted))),
+        ServiceState::Waiting
+        | ServiceState::Starting
+        | ServiceState::Up
+        | ServiceState::Reloading
+        | ServiceState::Failing
+        | ServiceState::Stopping => {
+            say(&format!("{} of {} ready", service.ready, service.wanted));
+        }
+    }
+    if service.reloading.is_none() {
+        say(&format!("generation {}", service.generation));
+    }
+    if service.queued {
+        say("another reload queued");
+    }
+    match service.restarts {
+        0 => {}
+        1 => say("1 restart"),
+        restarts => say(&format!("{restarts} restarts")),
+    }
+    let whole = look.fit(&format!("{name}: {word}{rest}"));
+    let mut text = String::new();
+    // Painted only where nothing of it was cut away.
+    match whole.strip_prefix(&format!("{name}: {word}")) {
+        Some(rest) => {
+            let (name, word) = (look.paint(Hue::Bold, &format!("{name}:")), look.paint(hue, &word));
+            line(&mut text, &format!("{name} {word}{rest}"));
+        }
+        None => line(&mut text, &whole),
+    }
+    let sockets: Vec<String> = service.sockets.iter().map(socket).collect();
+    if !sockets.is_empty() {
+        line(&mut text, &look.fit(&format!("  on {}", sockets.join(", "))));
+    }
+    if let Some(abort) = &service.last_abort {
+        for abort in wrapped(&plain(abort), look.width) {
+            line(&mut text, &look.paint(Hue::Bad, &abort));
+        }
+    }
+    text
+}
+
+fn state(service: &Service) -> (String, Hue) {
+    let (word, hue) = match service.state {
+        ServiceState::Waiting => ("waiting", Hue::Moving),
+        ServiceState::Starting => ("starting", Hue::Moving),
+        ServiceState::Up => ("up", Hue::Good),
+        ServiceState::Reloading => ("reloading", Hue::Moving),
+        ServiceState::Failing => ("failing", Hue::Bad),
+        ServiceState::Stopping => ("stopping", Hue::Moving),
+        ServiceState::Stopped => ("stopped", Hue::Dim),
+    };
+    let word = match (service.reloading, &service.waits_for[..]) {
+        (Some(next), _) => format!("{word} generation {} to {next}", service.generation),
+        (None, []) => word.to_owned(),
+        (None, names) => format!("{word} for {}", plain(&names.join(", "))),
+    };
+    (word, hue)
+}
+
+fn socket(socket: &crate::control::wire::Socket) -> String {
+    let name = socket.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
+    plain(&format!("{name}{}", socket.address))
+}
+
+/// The columns, in the order in which they stand.
+const COLUMNS: [Column; 8] = [
+    Column { title: "SLOT", side: Side::Left, leaves: None },
+    Column { title: "WORKER", side: Side::Right, leaves: None },
+    Column { title: "PID", side: Side::Right, leaves: None },
+    Column { title: "GEN", side: Side::Right, leaves: Some(3) },
+    Column { title: "STATE", side: Side::Left, leaves: None },
+    Column { title: "SINCE", side: Side::Right, leaves: Some(2) },
+    Column { title: "MEMORY", side: Side::Right, leaves: Some(1) },
+    Column { title: "NOTE", side: Side::Left, leaves: Some(0) },
+];
+
+const STATE: usize = 4;
+const NOTE: usize = 7;
+
+/// What stands in front of a row, and between two columns.
+const GAP: &str = "  ";
+
+/// A note with fewer columns than this says nothing, and is left out.
+const NOTE_MIN: usize = 8;
+
+struct Column {
+    title: &'static str,
+    side: Side,
+    /// The order in which columns go where there is no room for all.
+    leaves: Option<u8>,
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Left,
+    Right,
+}
+
+struct Row {
+    cells: [String; COLUMNS.len()],
+    hue: Hue,
+}
+
+fn rows(service: &Service) -> Vec<Row> {
+    let name = plain(&service.name);
+    let working = service.workers.iter().map(|it| ((it.slot, 0, it.id), worker(&name, it)));
+    let waiting = service.backing_off.iter().map(|it| ((it.slot, 1, 0), backing_off(&name, it)));
+    let mut rows: Vec<_> = working.chain(waiting).collect();
+    rows.sort_by_key(|(place, _)| *place);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+fn worker(service: &str, worker: &Worker) -> Row {
+    let (state, hue) = match worker.state {
+        WorkerState::Starting => ("starting", Hue::Moving),
+        WorkerState::Ready => ("ready", Hue::Good),
+        WorkerState::Draining => ("draining", Hue::Moving),
+    };
+    Row {
+        cells: [
+            format!("{service}.{}", worker.slot),
+            worker.id.to_string(),
+            worker.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+            worker.generation.to_string(),
+            state.to_owned(),
+            compact(worker.since),
+            worker.memory.map(memory).unwrap_or_default(),
+            worker.said.as_deref().map(plain).unwrap_or_default(),
+        ],
+        hue,
+    }
+}
+
+fn backing_off(service: &str, BackingOff { slot, left }: &BackingOff) -> Row {
+    let nothing = || "-".to_owned();
+    let note = format!("starts in {}", compact(*left));
+    let state = "backing off".to_owned();
+    let slot = format!("{service}.{slot}");
+    let cells = [slot, nothing(), nothing(), nothing(), state, nothing(), String::new(), note];
+    Row { cells, hue: Hue::Bad }
+}
+
+/// How wide each column is in all tables; `None` is left out.
+struct Widths([Option<usize>; COLUMNS.len()]);
+
+impl Widths {
+    /// A column in which there is nothing is left out; where the screen is too narrow the note is
+    /// cut first, and then columns go one by one.
+    fn of<'a>(rows: impl Iterator<Item = &'a Row>, width: Option<usize>) -> Widths {
+        let mut most = [0; COLUMNS.len()];
+        for row in rows {
+            for (most, cell) in most.iter_mut().zip(&row.cells) {
+                *most = columns(cell).max(*most);
+            }
+        }
+        let mut widths = [None; COLUMNS.len()];
+        for ((width, most), column) in widths.iter_mut().zip(most).zip(&COLUMNS) {
+            *width = (most > 0).then(|| most.max(column.title.len()));
+        }
+        let mut widths = Widths(widths);
+        let Some(screen) = width else { return widths };
+        let too_much = widths.total().saturating_sub(screen);
+        if let Some(note) = widths.0[NOTE] {
+            let note = note.saturating_sub(too_much);
+            widths.0[NOTE] = (note >= NOTE_MIN || too_much == 0).then_some(note);
+        }
+        for turn in 1..=3 {
+            let leaves = COLUMNS.iter().position(|column| column.leaves == Some(turn));
+            if widths.total() > screen
+                && let Some(index) = leaves
+            {
+                widths.0[index] = None;
+            }
+        }
+        widths
+    }
+
+    fn total(&self) -> usize {
+        self.0.iter().flatten().map(|width| width + GAP.len()).sum()
+    }
+
+    fn titles(&self, look: Look) -> String {
+        let titles = COLUMNS.each_ref().map(|column| column.title.to_owned());
+        let row = Row { cells: titles, hue: Hue::Plain };
+        look.paint(Hue::Dim, &self.row(&row, look))
+    }
+
+    fn row(&self, row: &Row, look: Look) -> String {
+        let mut line = String::new();
+        let mut used = 0;
+        for (index, (width, column)) in self.0.iter().zip(&COLUMNS).enumerate() {
+            let Some(width) = *width else { continue };
+            let left = look.width.map(|screen| screen.saturating_sub(used + GAP.len()));
+            let room = left.map_or(width, |left| width.min(left));
+            if room == 0 {
+                break;
+            }
+            let width = width.min(room);
+            let cell = cut(&row.cells[index], room);
+            let blank = " ".repeat(width.saturating_sub(columns(&cell)));
+            let cell = if index == STATE { look.paint(row.hue, &cell) } else { cell };
+            line.push_str(GAP);
+            match column.side {
+                Side::Left => line.extend([cell, blank]),
+                Side::Right => line.extend([blank, cell]),
+            }
+            used += GAP.len() + width;
+        }
+        line.trim_end().to_owned()
+    }
+}
+
+fn line(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples::{COLOURED, NARROW, PIPE, TERMINAL};
+    use super::super::{columns, samples};
+    use super::*;
+    use insta::assert_snapshot;
+
+    #[test]
+    fn each_state_of_a_service() {
+        let mut text = String::new();
+        for (name, service) in samples::services() {
+            let one = Status { daemon: samples::daemon(), services: vec![service] };
+            text.extend([format!("=== {name}\n{}\n", status(&one, TERMINAL))]);
+        }
+        assert_snapshot!(text);
+    }
+
+    #[test]
+    fn several_services_align_with_each_other() {
+        assert_snapshot!(status(&samples::shop(), TERMINAL));
+    }
+
+    #[test]
+    fn colours_stand_beside_words() {
+        assert_snapshot!(status(&samples::shop(), COLOURED).replace('\x1b', "␛"));
+    }
+
+    #[test]
+    fn a_pipe_gets_whole_notes_and_a_narrow_terminal_none() {
+        assert_snapshot!(format!(
+            "{}\n=== 48 columns\n{}",
+            status(&samples::shop(), PIPE),
+            status(&samples::shop(), NARROW)
+        ));
+    }
+
+    #[test]
+    fn two_hundred_workers_are_bounded_by_the_height_of_a_screen() {
+        let text = status(&samples::crowd(), TERMINAL);
+        assert_eq!(text.lines().count(), 205);
+        assert_snapshot!(bounded(&text, 12, TERMINAL).join("\n"));
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_screen() {
+        for width in 1..140 {
+            let look = Look { width: Some(width), ..TERMINAL };
+            for sample in [samples::shop(), samples::crowd()] {
+                for line in status(&sample, look).lines() {
+                    assert!(columns(line) <= width, "{width}: {line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_came_from_outside_moves_no_cursor() {
+        let mut evil = samples::shop();
+        let text = "\x1b[2J\r\n".to_owned();
+        evil.daemon.name.clone_from(&text);
+        evil.daemon.file = Some(text.clone());
+        for service in &mut evil.services {
+            service.name.clone_from(&text);
+            service.last_abort = Some(text.clone());
+            service.waits_for = vec![text.clone()];
+            for worker in &mut service.workers {
+                worker.said = Some(text.clone());
+            }
+            for socket in &mut service.sockets {
+                socket.address.clone_from(&text);
+            }
+        }
+        assert!(!status(&evil, PIPE).contains(['\x1b', '\r']));
+    }
+}

@@ -1,0 +1,11 @@
+//! `shepherd restart`: stops a service and starts it anew. Its sockets stay open meanwhile.
+
+use super::args::Restart;
+use super::failure::Failure;
+use super::one_by_one::one_by_one;
+use super::render::outcome;
+
+pub(super) fn main(args: &Restart) -> Result<(), Failure> {
+    let told = |done: &_| outcome::done(done, "restarted");
+    one_by_one(&args.target, &args.services, "restart", "the restart", told)
+}
