@@ -91,9 +91,10 @@ impl Format {
         socket: &SocketSpec,
         ready: impl Iterator<Item = u32>,
     ) -> String {
-        let mut file =
-            format!("# Written by shepherd whenever a slot of `{service}` becomes ready or stops ");
-        file.push_str("to be; what\n# is changed here is lost.\n");
+        let mut file = format!(
+            "# Written by shepherd each time that other slots of `{service}` are ready.\n\
+             # What is changed here is lost.\n"
+        );
         if self == Format::Haproxy {
             let _ = writeln!(file, "backend {service}");
         }
