@@ -29,6 +29,7 @@ mod metrics_page;
 mod mistakes;
 mod output;
 mod packaging;
+mod plan;
 mod probes;
 mod readers;
 mod ready;

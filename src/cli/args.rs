@@ -57,6 +57,7 @@ pub(super) enum Verb {
     Kill(Kill),
     Events(Events),
     Check(Check),
+    Plan(Plan),
     /// Print the JSON schema of shepherd.yaml, by which an editor completes and checks it.
     ///
     /// `shepherd schema > shepherd.schema.json`, and as the first line of shepherd.yaml
@@ -364,6 +365,38 @@ pub(super) struct Check {
     /// What was found as one object of JSON, on stdout.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Say what applying a file would change about the running daemon; nothing is changed.
+///
+/// A line a step, in the order in which a reload would do them: sockets that are kept and bound,
+/// services that are started, reloaded and stopped, sockets that are closed. A service that is
+/// written as before is reloaded too, since its program may be another. Of variables the daemon tells
+/// the names only, and of limits nothing, so that other values of these are not among the reasons.
+/// Where no daemon is running everything would be bound and started.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+What --json prints, one object on stdout:
+  running  whether there is a daemon to compare with
+  steps    do (keep, bind, start, reload, stop, close), what, service, note
+
+Exit codes:
+  0  done
+  2  wrong usage
+  3  mistakes in the file, or no file that can be read
+  6  no daemon of the name or on the socket that was given
+  8  the daemon belongs to somebody else")]
+pub(super) struct Plan {
+    /// The file [default: shepherd.yaml, or shepherd.yml, here].
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+
+    /// The plan as one object of JSON, on stdout.
+    #[arg(long)]
+    pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) target: Target,
 }
 
 /// Stamp LISTEN_PID with our own pid, then become COMMAND: for the end of a wrapper script.

@@ -22,6 +22,8 @@ mod events;
 
 mod check;
 
+mod plan;
+
 mod schema;
 
 mod exec;
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Verb::Kill(kill) => ended(kill::main(&kill)),
         Verb::Events(events) => ended(events::main(&events)),
         Verb::Check(check) => check::main(&check),
+        Verb::Plan(plan) => ended(plan::main(&plan)),
         Verb::Schema => schema::main(),
         Verb::Exec(exec) => exec::main(&exec),
         Verb::Completions(completions) => completions::main(&completions),

@@ -31,3 +31,5 @@ mod connection;
 pub mod door;
 
 pub mod client;
+
+pub mod running;

@@ -21,6 +21,13 @@ pub(in crate::cli) struct Target {
     pub(in crate::cli) name: Option<String>,
 }
 
+impl Target {
+    /// Whether none is named on the command line.
+    pub(in crate::cli) fn is_any(&self) -> bool {
+        self.control.is_none() && self.name.is_none()
+    }
+}
+
 /// Roll services to a new version without losing a request; wait for the outcome.
 ///
 /// The daemon reads everything again (configuration, environment files, the directory, the program),
