@@ -344,8 +344,11 @@ fn bracket(text: &str, before: usize) -> Option<usize> {
 /// A tab in the indentation, which no message of a parser names as what it is.
 fn tab(text: &str, before: usize) -> Option<Mistake> {
     let mut at = 0;
+    let mut lines_behind = 0;
     for line in text.split_inclusive('\n') {
-        if at > before {
+        // A value that goes on in the next line is refused at its end for the tab that is there.
+        lines_behind += usize::from(at > before);
+        if lines_behind > 1 {
             break;
         }
         let indentation = line.len() - line.trim_start_matches([' ', '\t']).len();
@@ -440,7 +443,12 @@ impl<'de> Visitor<'de> for PlainVisitor {
 /// The two readings of one text as one.
 fn join(marked: Marked, plain: Plain) -> Result<Node, Mistake> {
     let Marked { at, is } = marked;
-    let differ = || Mistake::new(at, "this can be read in two ways; write it in quotes");
+    // Such as U+0085, which ends a line in YAML 1.1 and does not in 1.2.
+    let differ = || {
+        let text = "this can be read in two ways; write it in double quotes, and what is unusual \
+                    in it as an escape, such as `\\u0085`";
+        Mistake::new(at, text)
+    };
     let is = match (is, plain) {
         (Shape::Scalar(_), Plain::Nothing) => Is::Nothing,
         (Shape::Scalar(text), Plain::Typed) => Is::Scalar(text),
