@@ -56,7 +56,7 @@ fn one_worker_is_the_least() {
     let worker = wait_serving(&daemon, 1);
     daemon.signal(Signal::SIGTTOU);
     daemon.wait_line(
-        |line| line.ends_with(": the number of workers stays: one is the least"),
+        |line| line.ends_with(": the number of workers stays: 1 worker is the least"),
         "that it stays",
     );
     assert_eq!(daemon.workers(), worker);

@@ -3,18 +3,18 @@
 use shepherd::core::Action;
 use shepherd::core::action::{Announcement, Spawn};
 use shepherd::core::event::{Event, Used, WorkerEvent};
-use shepherd::core::ids::{RequestId, WorkerId};
+use shepherd::core::ids::WorkerId;
 use shepherd::core::notice::{Next, Notice};
 use shepherd::core::policy::{ReadyWhen, Signal};
 use shepherd::core::readiness::{CHECK_MARGIN, CHECKS_MAX, Evidence};
-use shepherd::core::request::{Request, Response, WAITING_MAX};
+use shepherd::core::request::Request;
 use shepherd::core::restart::{BACKOFF_FIRST, BACKOFF_MAX, RESTART_WINDOW, RESTARTS_MAX};
 use shepherd::core::time::Time;
 use shepherd::core::worker::{Cause, KILL_ROUNDS_MAX, KILL_WAIT};
 
 use crate::fate::ms;
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Begins, Book, Checks, Ledger, Record, Standing, Stop, Turn};
+use crate::ledger::{Begins, Checks, Ledger, Record, Standing, Stop, Turn};
 use crate::world::Input;
 
 impl Ledger {
@@ -176,6 +176,7 @@ impl Ledger {
             generation: *generation,
             stage,
             members: members.clone(),
+            has_run: false,
             main_gone: false,
             checks: Checks::Rest(turn.now),
             last_finding: None,
@@ -252,6 +253,9 @@ impl Ledger {
         let now = turn.now;
         let record = self.named(id, &Action::Signal(id, signal))?;
         ensure!(!record.main_gone, "S7: {signal} to worker {id}, whose main process is gone");
+        if turn.asks(&Request::Signal { worker: id, signal }) {
+            return Ok(());
+        }
         if signal == Signal::Cont {
             return Ok(());
         }
@@ -312,77 +316,14 @@ impl Ledger {
             }
             Standing::Gone => (0, false),
         };
-        let by_operator = turn.kills && !matches!(record.stage, Standing::Killed { .. });
+        let asked = turn.asks(&Request::Signal { worker: id, signal: Signal::Kill });
+        if asked && record.stage.serves() {
+            return Ok(());
+        }
+        let killed = matches!(record.stage, Standing::Killed { .. });
+        let by_operator = (turn.kills || asked) && !killed;
         ensure!(may || by_operator, "S8: KILL to worker {id} too early: {record:?}");
         self.set(id, Standing::Killed { rounds: rounds + 1, due: now + KILL_WAIT });
-        Ok(())
-    }
-
-    fn check_response(&mut self, id: RequestId, response: &Response) -> Result<(), Violation> {
-        let open = self.requests.remove(&id);
-        let open = open.ok_or(format!("S6: a second response to {id}: {response:?}"))?;
-        let stopping = self.is_stopping();
-        self.saw(match response {
-            Response::Done => "a request done",
-            Response::Committed(_) => "a reload answered",
-            Response::Aborted { .. } => "an abort answered",
-            Response::Refused(_) if !stopping && open.request == Request::Reload => {
-                "a reload too many"
-            }
-            Response::Refused(_) => "a request refused",
-        });
-        let right = match (open.request, response) {
-            // It is carried out after it was asked for: an older reload is no answer.
-            (Request::Reload, Response::Committed(generation)) => {
-                open.generations.values().any(|last| last < generation)
-                    && self.books.values().any(|book| book.serving == *generation)
-            }
-            (Request::Reload, Response::Aborted { worker, .. }) => {
-                let begun = self
-                    .books
-                    .iter()
-                    .any(|(service, book)| open.generations[service] < book.last_generation);
-                // Whoever is blamed belongs to what was to serve, and does not serve.
-                let blamed = worker.map(|id| self.workers.get(&id));
-                let rightly = blamed.is_none_or(|record| {
-                    record.is_some_and(|record| {
-                        let serves = match record.stage {
-                            Standing::Starting { .. } | Standing::Ready => true,
-                            Standing::Withdrawing { .. }
-                            | Standing::Leaving { .. }
-                            | Standing::Asked { .. }
-                            | Standing::Orphans { .. }
-                            | Standing::Killed { .. }
-                            | Standing::Gone => false,
-                        };
-                        !serves && open.generations[&record.service] < record.generation
-                    })
-                });
-                (stopping || begun) && rightly
-            }
-            (Request::Reload, Response::Refused(_)) => stopping || open.waiting >= WAITING_MAX,
-            (Request::OneMore | Request::OneFewer, Response::Done) => !open.during_stop,
-            (Request::OneMore, Response::Refused(_)) => {
-                let full = |book: &Book| book.wanted == book.policy.workers_max();
-                open.during_stop || self.books.values().any(full)
-            }
-            (Request::OneFewer, Response::Refused(_)) => {
-                open.during_stop || self.books.values().any(|book| book.wanted == 1)
-            }
-            (Request::Stop | Request::Interrupt | Request::StopNow, Response::Done) => {
-                self.alive().next().is_none()
-            }
-            (Request::Reload, Response::Done)
-            | (
-                Request::OneMore | Request::OneFewer,
-                Response::Committed(_) | Response::Aborted { .. },
-            )
-            | (
-                Request::Stop | Request::Interrupt | Request::StopNow,
-                Response::Committed(_) | Response::Aborted { .. } | Response::Refused(_),
-            ) => false,
-        };
-        ensure!(right, "S6: {:?} is answered with {response:?}", open.request);
         Ok(())
     }
 
@@ -397,6 +338,8 @@ impl Ledger {
                 );
                 book.rolling = None;
                 book.serving = *generation;
+                book.came_up = true;
+                book.committed.insert(*generation);
                 book.in_a_row = 0;
                 book.waits.clear();
                 book.failures.clear();
@@ -447,29 +390,24 @@ impl Ledger {
                 record.stage = Standing::Gone;
                 self.saw("a worker given up");
             }
-            Notice::Started { .. } => self.saw("a start"),
-            Notice::MainChanged { .. } => self.saw("another main process"),
-            Notice::WorkerStopping { .. } => self.saw("a stop signal"),
             Notice::Withdrawing { worker } => {
                 let record = self.workers.get(&worker.worker).ok_or("S7: no such worker")?;
                 let may_stop = self.is_taken(turn, record);
                 self.check_withdrawing(turn, worker.worker, may_stop)?;
             }
             Notice::Upstreams { what, .. } => self.saw_upstreams(what),
-            Notice::NextSignal { .. } => self.saw("a second signal"),
             Notice::Drained { worker, used, .. } => {
                 self.check_used(turn, worker.worker, *used)?;
                 self.saw("a drained worker");
             }
-            Notice::LeftBehind { .. } => self.saw("processes left behind"),
-            Notice::Killing { .. } => self.saw("a kill"),
-            Notice::Wrapper { .. } => self.saw("a wrapper"),
-            Notice::Serving { .. } => self.saw("a first fleet"),
-            Notice::Failing { .. } => self.saw("a failing service"),
-            Notice::Recovered { .. } => self.saw("a recovered service"),
-            Notice::Scaled { .. } => self.saw("a scaled service"),
-            Notice::NotScaled { .. } => self.saw("a scale refused"),
-            Notice::ReloadQueued { .. } => self.saw("a queued reload"),
+            Notice::Serving { service, .. } => {
+                self.book_mut(service)?.1.came_up = true;
+                self.saw("a first fleet");
+            }
+            Notice::Signalled { worker, signal } => {
+                let asked = Request::Signal { worker: worker.worker, signal: *signal };
+                ensure!(turn.asks(&asked), "S6: nobody asked for {notice:?}");
+            }
             Notice::ReloadBegins { service, cause, .. } => {
                 self.check_begin(turn, service, *cause)?;
             }
@@ -481,8 +419,7 @@ impl Ledger {
                 turn.lame_duck = Begins::Told;
                 self.saw("a lame duck");
             }
-            Notice::Stopping { .. } => self.saw("a stop"),
-            Notice::StoppingNow { .. } => self.saw("a stop at once"),
+            _ => self.saw(sight(notice)),
         }
         Ok(())
     }
@@ -609,5 +546,26 @@ impl Ledger {
         }
         book.waits.insert(slot, due);
         Ok(())
+    }
+}
+
+/// What a notice shows about which nothing else is checked.
+fn sight(notice: &Notice) -> &'static str {
+    match notice {
+        Notice::Started { .. } => "a start",
+        Notice::MainChanged { .. } => "another main process",
+        Notice::WorkerStopping { .. } => "a stop signal",
+        Notice::NextSignal { .. } => "a second signal",
+        Notice::LeftBehind { .. } => "processes left behind",
+        Notice::Killing { .. } => "a kill",
+        Notice::Wrapper { .. } => "a wrapper",
+        Notice::Failing { .. } => "a failing service",
+        Notice::Recovered { .. } => "a recovered service",
+        Notice::Scaled { .. } => "a scaled service",
+        Notice::NotScaled { .. } => "a scale refused",
+        Notice::ReloadQueued { .. } => "a queued reload",
+        Notice::Stopping { .. } => "a stop",
+        Notice::StoppingNow { .. } => "a stop at once",
+        _ => "something else",
     }
 }

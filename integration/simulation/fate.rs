@@ -221,7 +221,11 @@ impl Fate {
 
 /// The services of a world.
 pub(crate) fn policies(script: &mut Script) -> Vec<Policy> {
-    let count = if script.one_in(4) { 2 } else { 1 };
+    let count = match script.below(8) {
+        0..3 | 4..7 => 1,
+        3 => 2,
+        _ => 3,
+    };
     let mut last = Last { socket: 0, slots_own: 100 };
     (1..=count).map(|id| policy(script, ServiceId(id), &mut last)).collect()
 }

@@ -10,7 +10,8 @@
 //!   number has one; of a new generation the first starts alone, then no more than allowed at once;
 //!   of the serving one no more than allowed are on their way to their program.
 //! - S5 Every worker goes; when all is finished none is alive.
-//! - S6 Each request gets exactly one response, none after the end, the right one.
+//! - S6 Each request gets exactly one response, none after the end, the right one. One that is refused
+//!   because something else is in progress changes nothing.
 //! - S7 No action names a worker or a generation that is gone or never was; definitions are
 //!   forgotten when nobody uses them, and not before.
 //! - S8 Each rung of the ladder comes when the one before has had its time and what the worker asked
@@ -84,12 +85,19 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a queued reload",
     "a recovered service",
     "a reload",
+    "a definition with a mistake",
     "a reload answered",
+    "a reload that came about in part",
     "a reload that lost a worker",
     "a reload too many",
     "a repair that failed",
     "a request done",
+    "a request in the way of another",
     "a request refused",
+    "a service that there is not",
+    "a signal sent on request",
+    "a worker that there is not",
+    "a worker without a process",
     "a restart at once",
     "a scale refused",
     "a scaled service",
@@ -184,6 +192,7 @@ impl Ledger {
         self.check_slots(now)?;
         self.check_publications(now)?;
         self.check_looks(&turn, actions)?;
+        self.check_in_progress(&turn, actions)?;
         self.check_status(now, core)
     }
 

@@ -18,6 +18,7 @@ use shepherd::core::{Action, Event};
 use crate::invariants::{Violation, ensure};
 use crate::member_book::MemberBook;
 use crate::publication_book::PublicationBook;
+use crate::requests::Open;
 use crate::slot_book::SlotBook;
 use crate::world::Input;
 
@@ -41,15 +42,6 @@ pub(crate) struct Ledger {
     pub status_line: String,
     /// What has been seen at least once.
     pub seen: BTreeSet<&'static str>,
-}
-
-/// A request without a response.
-pub(crate) struct Open {
-    pub request: Request,
-    /// The last generation of each service when it was asked.
-    pub generations: BTreeMap<ServiceId, GenerationId>,
-    pub during_stop: bool,
-    pub waiting: usize,
 }
 
 /// A stop was asked for, and everything serves on.
@@ -78,9 +70,14 @@ pub(crate) struct Book {
     pub last_generation: GenerationId,
     pub kept: BTreeSet<GenerationId>,
     pub forgotten: BTreeSet<GenerationId>,
+    /// Those that a reload has brought to serve, and those that could not be read.
+    pub committed: BTreeSet<GenerationId>,
+    pub unread: BTreeSet<GenerationId>,
     /// Slots of the serving generation that are to get a worker, and when.
     pub waits: BTreeMap<SlotId, Time>,
     pub failures: BTreeMap<SlotId, u32>,
+    /// Whether all its workers have been ready together.
+    pub came_up: bool,
     /// Whether a worker has failed before it was ready.
     pub stumbled: bool,
     /// Failures in the whole service since a worker was last ready.
@@ -101,6 +98,8 @@ pub(crate) struct Record {
     pub stage: Standing,
     /// The sockets it was given.
     pub members: Vec<MemberId>,
+    /// Whether its program ran, and whether that has exited.
+    pub has_run: bool,
     pub main_gone: bool,
     pub checks: Checks,
     /// What the last check saw that was not enough.
@@ -154,6 +153,13 @@ pub(crate) struct Turn<'a> {
     pub begins: BTreeSet<ServiceId>,
 }
 
+impl Turn<'_> {
+    /// Whether an operator asks for this in it.
+    pub(crate) fn asks(&self, request: &Request) -> bool {
+        matches!(self.input, Input::Event(Event::Requested(_, asked)) if asked == request)
+    }
+}
+
 /// Whether a lame duck begins in a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Begins {
@@ -174,8 +180,11 @@ impl Ledger {
             last_generation: first,
             kept: BTreeSet::from([first]),
             forgotten: BTreeSet::new(),
+            committed: BTreeSet::new(),
+            unread: BTreeSet::new(),
             waits: BTreeMap::new(),
             failures: BTreeMap::new(),
+            came_up: false,
             stumbled: false,
             in_a_row: 0,
             restarts: VecDeque::new(),
@@ -228,6 +237,7 @@ impl Ledger {
             Input::Event(Event::PrepareFailed { service, generation, .. }) => {
                 if let Some(book) = self.books.get_mut(service) {
                     book.kept.remove(generation);
+                    book.unread.insert(*generation);
                 }
             }
             Input::Event(Event::SlotBound { service, slot, members }) => {
@@ -239,69 +249,12 @@ impl Ledger {
             Input::Event(Event::Published { service, number, failure }) => {
                 self.learn_published(turn.now, *service, *number, failure.is_some());
             }
-            Input::Event(Event::Requested(id, request)) => self.learn_request(turn, *id, *request),
-        }
-    }
-
-    fn learn_request(&mut self, turn: &mut Turn<'_>, id: RequestId, request: Request) {
-        let generations =
-            self.books.iter().map(|(&service, book)| (service, book.last_generation)).collect();
-        let during_stop = self.is_stopping();
-        let waiting = self.requests.values().filter(|open| open.request == Request::Reload).count();
-        self.requests.insert(id, Open { request, generations, during_stop, waiting });
-        if let Some(lame) = &mut self.lame {
-            match request {
-                Request::Reload | Request::OneMore | Request::OneFewer | Request::Stop => return,
-                Request::Interrupt if lame.interrupted => {
-                    self.saw("a lame duck cut short");
-                    return self.drain(turn, true);
-                }
-                Request::Interrupt => {
-                    lame.interrupted = true;
-                    return;
-                }
-                Request::StopNow => self.lame = None,
-            }
-        }
-        match (request, self.stop) {
-            (Request::Reload, _) => {}
-            (Request::OneMore, Stop::No) => {
-                let room = |book: &&mut Book| book.wanted < book.policy.workers_max();
-                for book in self.books.values_mut().filter(room) {
-                    book.wanted += 1;
-                }
-            }
-            (Request::OneFewer, Stop::No) => {
-                for book in self.books.values_mut().filter(|book| book.wanted > 1) {
-                    book.wanted -= 1;
-                    book.waits.remove(&SlotId(book.wanted));
-                    book.failures.remove(&SlotId(book.wanted));
-                }
-            }
-            (Request::OneMore | Request::OneFewer, Stop::Asked { .. } | Stop::Now) => {}
-            (Request::Stop | Request::Interrupt, Stop::No) if !self.lame_duck.is_zero() => {
-                turn.lame_duck = Begins::Untold;
-                let due = turn.now + self.lame_duck;
-                self.lame = Some(Lame { due, interrupted: request == Request::Interrupt });
-            }
-            (Request::Stop | Request::Interrupt, Stop::No) => {
-                turn.stops = true;
-                self.stop = Stop::Asked { interrupted: request == Request::Interrupt };
-            }
-            (Request::Interrupt, Stop::Asked { interrupted }) => {
-                turn.kills = interrupted;
-                self.stop = if interrupted { Stop::Now } else { Stop::Asked { interrupted: true } };
-            }
-            (Request::Stop | Request::Interrupt, Stop::Asked { .. } | Stop::Now) => {}
-            (Request::StopNow, _) => {
-                turn.kills = true;
-                self.stop = Stop::Now;
-            }
+            Input::Event(Event::Requested(id, request)) => self.learn_request(turn, *id, request),
         }
     }
 
     /// A lame duck is over.
-    fn drain(&mut self, turn: &mut Turn<'_>, interrupted: bool) {
+    pub(crate) fn drain(&mut self, turn: &mut Turn<'_>, interrupted: bool) {
         self.lame = None;
         turn.stops = true;
         self.stop = Stop::Asked { interrupted };
@@ -336,6 +289,7 @@ impl Ledger {
         };
         match event {
             WorkerEvent::Started { .. } => {
+                record.has_run = true;
                 if let Standing::Starting { runs, alive, .. } = &mut record.stage {
                     *runs = Some(now);
                     *alive = alive_is_enough(now, policy);
@@ -476,6 +430,19 @@ impl Record {
 }
 
 impl Standing {
+    /// Whether it starts or can serve.
+    pub(crate) fn serves(self) -> bool {
+        match self {
+            Standing::Starting { .. } | Standing::Ready => true,
+            Standing::Withdrawing { .. }
+            | Standing::Leaving { .. }
+            | Standing::Asked { .. }
+            | Standing::Orphans { .. }
+            | Standing::Killed { .. }
+            | Standing::Gone => false,
+        }
+    }
+
     pub(crate) fn shown(self) -> Stage {
         match self {
             Standing::Starting { .. } => Stage::Starting,

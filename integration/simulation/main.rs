@@ -26,6 +26,8 @@ mod publication_book;
 
 mod invariants;
 
+mod requests;
+
 mod actions;
 
 mod small_worlds;

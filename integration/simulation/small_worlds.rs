@@ -11,6 +11,7 @@ use shepherd::core::request::Request;
 
 use crate::fate::{Exec, Fate, Word, ms};
 use crate::journal::Journal;
+use crate::requests::{ONE_FEWER, ONE_MORE, RELOAD};
 use crate::world::{Cast, play_cast};
 
 /// When the reload is asked for: the first fleet serves.
@@ -25,11 +26,11 @@ const OLD: [&str; 3] = ["stays", "exits when ready", "ignores the stop"];
 /// What an operator may do beside the reload.
 const OPERATOR: [&[Request]; 6] = [
     &[],
-    &[Request::Reload],
+    &[RELOAD],
     &[Request::Stop],
     &[Request::Interrupt, Request::Interrupt],
-    &[Request::OneMore],
-    &[Request::OneFewer],
+    &[ONE_MORE],
+    &[ONE_FEWER],
 ];
 
 /// When: the definition is read, the first starts, it is ready, the last is ready, the old ones go.
@@ -63,8 +64,8 @@ fn every_world(workers: u32) -> u32 {
                         let news = [new % NEW.len(), new / NEW.len()];
                         let olds = [old % OLD.len(), old / OLD.len()];
                         let cast = cast(workers, news, olds, *takes);
-                        let mut asks = vec![(RELOAD_AT, Request::Reload)];
-                        asks.extend(requests.iter().map(|&request| (ms(at), request)));
+                        let mut asks = vec![(RELOAD_AT, RELOAD)];
+                        asks.extend(requests.iter().map(|request| (ms(at), request.clone())));
                         // The pace doubles as the choice of how many may start at a time.
                         let starting_max = 1 + u32::try_from(pace).expect("small");
                         check(&policy(workers, starting_max), &cast, &asks, || {

@@ -24,6 +24,7 @@ use crate::fate::{Character, Checked, Deed, Exec, Fate, LeftUntil, Look, Word, m
 use crate::invariants::{Violation, ensure};
 use crate::journal::Journal;
 use crate::ledger::Ledger;
+use crate::requests::{RELOAD, draw};
 use crate::script::Script;
 
 /// How many turns a world may take: far more than any has needed.
@@ -144,8 +145,8 @@ pub(crate) fn play_cast(
     journal: &mut Journal,
 ) -> Result<Sights, Violation> {
     let mut world = World::new(vec![policy.clone()], Script::empty(), cast, journal);
-    for &(at, request) in requests {
-        world.plan(at, Happening::Asked(request));
+    for (at, request) in requests {
+        world.plan(*at, Happening::Asked(request.clone()));
     }
     world.run()
 }
@@ -182,7 +183,11 @@ impl World<'_> {
             (0..3).filter_map(|rung| policy.stop.step(rung)).any(|step| step.wait.is_zero())
         });
         let sockets = FakeSockets::new(&policies);
-        let last_stop = script.pick(&[Request::Stop, Request::Interrupt, Request::StopNow]);
+        let last_stop = match script.below(3) {
+            0 => Request::Stop,
+            1 => Request::Interrupt,
+            _ => Request::StopNow,
+        };
         World {
             now,
             core,
@@ -257,7 +262,7 @@ impl World<'_> {
         self.ledger.check_sockets_at_rest(&self.sockets)?;
         ensure!(!self.stopped, "S3: asked to stop, not finished, and nothing will happen any more");
         self.stopped = true;
-        self.plan(ms(5), Happening::Asked(self.last_stop));
+        self.plan(ms(5), Happening::Asked(self.last_stop.clone()));
         Ok(())
     }
 
@@ -286,17 +291,10 @@ impl World<'_> {
     fn operate(&mut self) {
         let after = ms(self.script.pick(&[0, 0, 1, 5, 20, 300, 2000]));
         let times = if self.script.one_in(30) { 80 } else { 1 + self.script.below(2) };
-        let request = match self.script.below(40) {
-            0..22 => Request::Reload,
-            22..29 => Request::OneMore,
-            29..36 => Request::OneFewer,
-            36 => Request::Stop,
-            37 | 38 => Request::Interrupt,
-            _ => Request::StopNow,
-        };
-        let times = if request == Request::Reload { times } else { times.min(2) };
+        let request = draw(&mut self.script, self.ledger.last_worker);
+        let times = if request == RELOAD { times } else { times.min(2) };
         for _ in 0..times {
-            self.plan(after, Happening::Asked(request));
+            self.plan(after, Happening::Asked(request.clone()));
         }
     }
 

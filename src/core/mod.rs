@@ -63,6 +63,8 @@ pub mod policy;
 
 pub mod request;
 
+pub mod refusal;
+
 pub mod service;
 
 pub mod fleet;

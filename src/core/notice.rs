@@ -7,6 +7,7 @@ use super::event::{Exit, Used, Wrapped};
 use super::ids::{GenerationId, Pid, SlotId, WorkerId};
 use super::policy::Signal;
 use super::readiness::Evidence;
+use super::refusal::CannotScale;
 use super::reload::ReloadCause;
 use super::restart::FAILING_AFTER;
 use super::worker::Cause;
@@ -152,6 +153,13 @@ pub enum Notice {
         /// The service's name.
         service: String,
     },
+    /// An operator has a signal sent to a worker.
+    Signalled {
+        /// Which worker.
+        worker: WorkerName,
+        /// Which signal.
+        signal: Signal,
+    },
     /// The number of workers was changed.
     Scaled {
         /// The service's name.
@@ -164,7 +172,7 @@ pub enum Notice {
         /// The service's name.
         service: String,
         /// Why.
-        why: &'static str,
+        why: CannotScale,
     },
     /// A reload was asked for and waits for its turn.
     ReloadQueued {
@@ -309,6 +317,7 @@ impl Notice {
             | Notice::Socket { .. }
             | Notice::Slot { .. }
             | Notice::Upstreams { .. }
+            | Notice::Signalled { .. }
             | Notice::Scaled { .. }
             | Notice::NotScaled { .. }
             | Notice::ReloadQueued { .. }
@@ -336,6 +345,7 @@ impl Notice {
             | Notice::Drained { .. }
             | Notice::Serving { .. }
             | Notice::Recovered { .. }
+            | Notice::Signalled { .. }
             | Notice::Scaled { .. }
             | Notice::ReloadQueued { .. }
             | Notice::ReloadBegins { .. }
@@ -405,6 +415,9 @@ impl fmt::Display for Notice {
                 write!(f, "trying on with growing delays, a reload tries a new version at once")
             }
             Notice::Recovered { service } => write!(f, "{service} is no longer failing"),
+            Notice::Signalled { worker, signal } => {
+                write!(f, "{worker} is sent {signal}, as it was asked for")
+            }
             Notice::Scaled { service, workers } => {
                 write!(f, "{service}: {} wanted from here on", Count(*workers, "worker", "workers"))
             }

@@ -5,6 +5,8 @@
 //! noted, and [`Service::settle`] brings what is closer to what should be. Nothing else starts
 //! workers.
 
+mod operating;
+
 mod reloading;
 
 mod healing;
@@ -19,10 +21,11 @@ use std::time::Duration;
 use super::action::{Action, Spawn};
 use super::event::WorkerEvent;
 use super::fleet::Fleet;
-use super::ids::{GenerationId, RequestId, SlotId, WorkerId};
+use super::ids::{GenerationId, RequestId, ServiceId, SlotId, WorkerId};
 use super::notice::{Next, Notice, Told, WorkerName};
 use super::policy::Policy;
 use super::publication::{Publication, WITHDRAW_MAX};
+use super::refusal::Refusal;
 use super::reload::{Reload, ReloadCause, ReloadStage};
 use super::request::Response;
 use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
@@ -96,16 +99,23 @@ pub struct Context<'a> {
     /// Where actions go.
     pub actions: &'a mut VecDeque<Action>,
     /// How requests ended in this service.
-    pub outcomes: &'a mut Vec<(RequestId, Response)>,
+    pub outcomes: &'a mut Vec<Outcome>,
+}
+
+/// How a request ended in one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The request.
+    pub request: RequestId,
+    /// The service.
+    pub service: ServiceId,
+    /// How.
+    pub response: Response,
 }
 
 impl Context<'_> {
     fn notice(&mut self, notice: Notice) {
         self.actions.push_back(Action::Notice(notice));
-    }
-
-    fn respond(&mut self, requests: Vec<RequestId>, response: &Response) {
-        self.outcomes.extend(requests.into_iter().map(|request| (request, response.clone())));
     }
 }
 
@@ -138,6 +148,12 @@ impl Service {
             killed: false,
             policy,
         }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.policy.name
     }
 
     /// Whether a worker with this number is, or was until a moment ago, one of ours.
@@ -223,32 +239,11 @@ impl Service {
         }
     }
 
-    /// Changes how many workers are wanted; at least one, at most [`WORKERS_MAX`].
-    pub fn ask_scale(&mut self, by: Scale, context: &mut Context<'_>) -> Response {
-        let service = self.policy.name.clone();
-        let wanted = match by {
-            Scale::OneMore => self.wanted + 1,
-            Scale::OneFewer => self.wanted - 1,
-        };
-        let why = match wanted {
-            0 => "one is the least",
-            1.. if wanted <= self.policy.workers_max() => {
-                self.wanted = wanted;
-                context.notice(Notice::Scaled { service, workers: wanted });
-                return Response::Done;
-            }
-            1..=WORKERS_MAX => "its sockets have no ports for more",
-            _ => "no service may have more",
-        };
-        context.notice(Notice::NotScaled { service, why });
-        Response::Refused(why)
-    }
-
     /// A stop is near: what an operator wanted to serve next never will. A worker that ends is still
     /// replaced, and so are those whose socket was bound anew.
     pub fn give_up_reloads(&mut self, now: Time, context: &mut Context<'_>) {
         if let Some(requests) = self.queued.take() {
-            context.respond(requests, &Response::Refused("everything is being stopped"));
+            self.respond(requests, &Response::Refused(Refusal::Stopping), context);
         }
         if self.reload.as_ref().is_some_and(|reload| reload.cause == ReloadCause::Asked) {
             self.abort(now, "everything is being stopped".to_owned(), None, context);
@@ -479,11 +474,10 @@ impl Service {
         }
         if let Some(reload) = self.reload.take() {
             let reason = "everything is being stopped".to_owned();
-            let aborted = Response::Aborted { reason, worker: None };
-            context.respond(reload.requests, &aborted);
+            self.respond(reload.requests, &self.aborted(reason, None), context);
         }
         if let Some(requests) = self.queued.take() {
-            context.respond(requests, &Response::Refused("everything is being stopped"));
+            self.respond(requests, &Response::Refused(Refusal::Stopping), context);
         }
     }
 
@@ -529,15 +523,6 @@ impl Service {
         let mut scene = Scene { policy: &self.policy, crowd, actions: &mut *context.actions };
         self.workers.change(id, |worker| act(worker, &mut scene));
     }
-}
-
-/// A change of the number of workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scale {
-    /// One more.
-    OneMore,
-    /// One fewer.
-    OneFewer,
 }
 
 fn is_due(worker: &Worker, now: Time) -> bool {

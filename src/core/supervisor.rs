@@ -1,5 +1,7 @@
 //! The whole machine behind five methods; see the module above for how to drive it.
 
+mod requests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -8,12 +10,14 @@ use super::event::{Event, SocketEvent};
 use super::ids::{RequestId, ServiceId};
 use super::notice::Notice;
 use super::policy::{Members, Policy, Socket};
-use super::request::{Request, Response, WAITING_MAX};
+use super::request::Response;
 use super::restart::Random;
-use super::service::{Context, Scale, Service};
+use super::service::{Context, Outcome, Service};
 use super::status::Status;
 use super::time::{Time, Why, earlier};
 use super::worker::{KILL_ROUNDS_MAX, KILL_WAIT, ORPHANS_WAIT};
+
+use requests::Pending;
 
 /// What a stop may take beyond the longest ladder: what main processes leave behind, and the rounds
 /// of KILL.
@@ -28,19 +32,13 @@ pub struct Supervisor {
     last_member: u32,
     random: Random,
     actions: VecDeque<Action>,
-    /// How requests ended in single services, until the last service has said so.
-    outcomes: Vec<(RequestId, Response)>,
-    reloads: BTreeMap<RequestId, Pending>,
+    /// How requests ended in single services.
+    outcomes: Vec<Outcome>,
+    /// Those that have not ended in every service that they were for.
+    pending: BTreeMap<RequestId, Pending>,
     /// How long everything serves on once a stop was asked for.
     lame_duck: Duration,
     told: Told,
-}
-
-/// A reload of all services: it ends when the last of them has ended, as the worst of them did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pending {
-    services_left: usize,
-    worst: Response,
 }
 
 /// Whether the daemon is up.
@@ -98,7 +96,7 @@ impl Supervisor {
             random: Random::seeded(seed),
             actions: VecDeque::new(),
             outcomes: Vec::new(),
-            reloads: BTreeMap::new(),
+            pending: BTreeMap::new(),
             lame_duck: Duration::ZERO,
             told: Told::default(),
         };
@@ -202,81 +200,6 @@ impl Supervisor {
         }
     }
 
-    fn handle_request(&mut self, now: Time, id: RequestId, request: Request) {
-        match (request, &mut self.phase) {
-            (Request::Reload, Phase::Running) => {
-                let services_left = self.services.len();
-                let worst = Response::Done;
-                self.reloads.insert(id, Pending { services_left, worst });
-                self.with_services(|service, context| service.ask_reload(id, context));
-            }
-            (Request::OneMore, Phase::Running) => self.scale(id, Scale::OneMore),
-            (Request::OneFewer, Phase::Running) => self.scale(id, Scale::OneFewer),
-            (Request::Stop | Request::Interrupt, Phase::Running) => {
-                let interrupted = request == Request::Interrupt;
-                let until = now + self.lame_duck;
-                let stage = StopStage::LameDuck { until };
-                self.phase = Phase::Stopping { requests: vec![id], interrupted, stage };
-                if until > now {
-                    self.begin_lame_duck(now);
-                } else {
-                    self.drain(now);
-                }
-            }
-            (Request::StopNow, Phase::Running) => {
-                let stage = StopStage::Draining;
-                self.phase = Phase::Stopping { requests: vec![id], interrupted: true, stage };
-                self.kill(now);
-            }
-            (
-                Request::Stop | Request::Interrupt | Request::StopNow,
-                Phase::Stopping { requests, interrupted, stage },
-            ) => {
-                let again = match request {
-                    Request::StopNow => {
-                        *stage = StopStage::Draining;
-                        true
-                    }
-                    Request::Interrupt => std::mem::replace(interrupted, true),
-                    Request::Stop | Request::Reload | Request::OneMore | Request::OneFewer => false,
-                };
-                let stage = *stage;
-                if requests.len() < WAITING_MAX {
-                    requests.push(id);
-                } else {
-                    self.respond(id, Response::Refused("too many wait for the stop already"));
-                }
-                match stage {
-                    StopStage::LameDuck { .. } if again => self.drain(now),
-                    StopStage::Draining if again => self.kill(now),
-                    StopStage::LameDuck { .. } | StopStage::Draining => {}
-                }
-            }
-            (Request::Reload | Request::OneMore | Request::OneFewer, Phase::Stopping { .. }) => {
-                self.respond(id, Response::Refused("everything is being stopped"));
-            }
-            (
-                Request::Reload
-                | Request::OneMore
-                | Request::OneFewer
-                | Request::Stop
-                | Request::Interrupt
-                | Request::StopNow,
-                Phase::Finished,
-            ) => self.respond(id, Response::Refused("everything is stopped")),
-        }
-    }
-
-    fn scale(&mut self, id: RequestId, by: Scale) {
-        let mut response = Response::Done;
-        self.with_services(|service, context| {
-            if let Response::Refused(why) = service.ask_scale(by, context) {
-                response = Response::Refused(why);
-            }
-        });
-        self.respond(id, response);
-    }
-
     /// When a lame duck under way is over.
     fn lame_until(&self) -> Option<Time> {
         match self.phase {
@@ -314,34 +237,16 @@ impl Supervisor {
     /// Brings every service closer to what it should be, and says where things stand.
     fn settle(&mut self, now: Time) {
         self.with_services(|service, context| service.settle(now, context));
-        self.conclude_reloads();
+        self.conclude_requests();
         self.announce(now);
         if self.services.values().all(Service::is_empty)
             && let Phase::Stopping { requests, stage: StopStage::Draining, .. } = &mut self.phase
         {
             for request in std::mem::take(requests) {
-                self.actions.push_back(Action::Respond(request, Response::Done));
+                self.actions.push_back(Action::Respond(request, Response::Done(Vec::new())));
             }
             self.phase = Phase::Finished;
             self.actions.push_back(Action::Finish);
-        }
-    }
-
-    /// Answers the reloads that have ended in every service.
-    fn conclude_reloads(&mut self) {
-        for (request, response) in std::mem::take(&mut self.outcomes) {
-            let Some(pending) = self.reloads.get_mut(&request) else {
-                continue;
-            };
-            pending.services_left = pending.services_left.saturating_sub(1);
-            if response.gravity() >= pending.worst.gravity() {
-                pending.worst = response;
-            }
-            if pending.services_left == 0
-                && let Some(Pending { worst, .. }) = self.reloads.remove(&request)
-            {
-                self.respond(request, worst);
-            }
         }
     }
 
@@ -394,10 +299,6 @@ impl Supervisor {
 
     fn notice(&mut self, notice: Notice) {
         self.actions.push_back(Action::Notice(notice));
-    }
-
-    fn respond(&mut self, id: RequestId, response: Response) {
-        self.actions.push_back(Action::Respond(id, response));
     }
 
     fn with_service(&mut self, id: ServiceId, act: impl FnOnce(&mut Service, &mut Context<'_>)) {

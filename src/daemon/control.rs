@@ -6,6 +6,8 @@ mod endpoint;
 
 mod kinds;
 
+mod requests;
+
 mod view;
 
 use std::collections::BTreeMap;
@@ -14,13 +16,14 @@ use std::time::Duration;
 
 use crate::config::run::RunConfig;
 use crate::control::events::{Batch, Events};
-use crate::control::message::{self, Answer, Ask, CALLS_MAX, Call, Client, Operation, Reply};
+use crate::control::message::{self, Answer, Ask, CALLS_MAX, Call, Client, Reply};
 use crate::control::metrics::{Counters, Outcome};
 use crate::control::wire::{self, Problem, ProblemKind};
 use crate::control::{problem, server};
-use crate::core::ids::RequestId;
+use crate::core::ids::{RequestId, WorkerId};
 use crate::core::notice::Notice;
-use crate::core::request::{Request, Response};
+use crate::core::refusal::Refusal;
+use crate::core::request::Response;
 use crate::core::time::Time;
 use crate::os::admin_socket::AdminSocket;
 use crate::os::clock;
@@ -169,23 +172,6 @@ fn answer_last(events: &Events, ask: &Ask) -> Answer {
     }
 }
 
-/// The request of the core that an operation is.
-fn request(operation: &Operation) -> Result<Request, Problem> {
-    match operation {
-        Operation::Reload(_) => Ok(Request::Reload),
-        Operation::StopAll => Ok(Request::Stop),
-        Operation::Scale(_, wire::Scale::By(1)) => Ok(Request::OneMore),
-        Operation::Scale(_, wire::Scale::By(-1)) => Ok(Request::OneFewer),
-        Operation::Scale(..)
-        | Operation::Restart(_)
-        | Operation::Stop(_)
-        | Operation::Start(_)
-        | Operation::Signal { .. } => {
-            Err(problem::of(ProblemKind::BadRequest, 400, "this version does not do that"))
-        }
-    }
-}
-
 impl Daemon {
     /// From here on clients are served.
     pub(super) fn watch_control(&mut self) {
@@ -257,7 +243,7 @@ impl Daemon {
                 client.answer(Ok(Reply::Events(batch)));
             }
             Ask::EventsAfter(since) => self.control.read_along(since, client),
-            Ask::Do(operation) => match request(&operation) {
+            Ask::Do(operation) => match requests::request(operation) {
                 Ok(request) => {
                     let id = self.ask(request);
                     self.control.waiting.insert(id, client);
@@ -276,7 +262,7 @@ impl Daemon {
         tracing::debug!("request {request}: {response:?}");
         if let Some(client) = self.control.waiting.remove(&request) {
             self.control.counters.answered(match response {
-                Response::Done | Response::Committed(_) => Outcome::Done,
+                Response::Done(_) => Outcome::Done,
                 Response::Aborted { .. } => Outcome::Aborted,
                 Response::Refused(_) => Outcome::Refused,
             });
@@ -286,20 +272,34 @@ impl Daemon {
 
     fn answer(&self, response: &Response) -> Answer {
         match response {
-            Response::Done | Response::Committed(_) => {
-                let services = self.status().services.into_iter().map(|service| {
-                    let wire::Service { name, generation, wanted, .. } = service;
-                    wire::DoneService { name, generation, workers: wanted }
-                });
-                Ok(Reply::Done(wire::Done { services: services.collect() }))
+            Response::Done(services) => Ok(Reply::Done(requests::done(services))),
+            Response::Aborted { service, reason, worker, .. } => {
+                let problem = problem::of(ProblemKind::Aborted, 500, reason.clone());
+                Err(self.blaming(*worker, Problem { service: Some(service.clone()), ..problem }))
             }
-            Response::Aborted { reason, worker } => Err(Problem {
-                worker: worker.map(|worker| worker.0),
-                output: worker.map(|worker| self.output.last_lines(worker)).unwrap_or_default(),
-                ..problem::of(ProblemKind::Aborted, 500, reason.clone())
-            }),
-            Response::Refused(why) => Err(problem::of(ProblemKind::InProgress, 409, *why)),
+            Response::Refused(refusal) => {
+                let worker = match refusal {
+                    Refusal::Failed { worker, .. } => *worker,
+                    Refusal::InProgress { .. }
+                    | Refusal::NoSuchService { .. }
+                    | Refusal::NoSuchWorker { .. }
+                    | Refusal::WorkerNotRunning { .. }
+                    | Refusal::TooMany { .. }
+                    | Refusal::Stopping
+                    | Refusal::ServiceStopping { .. }
+                    | Refusal::ServiceStopped { .. }
+                    | Refusal::CannotScale { .. }
+                    | Refusal::Configuration(_) => None,
+                };
+                Err(self.blaming(worker, requests::refused(refusal)))
+            }
         }
+    }
+
+    /// The problem with the worker whose end it comes from, if there is one, and what that wrote.
+    fn blaming(&self, worker: Option<WorkerId>, problem: Problem) -> Problem {
+        let output = worker.map(|worker| self.output.last_lines(worker)).unwrap_or_default();
+        Problem { worker: worker.map(|worker| worker.0), output, ..problem }
     }
 
     /// Keeps what the log is told for whoever reads along.

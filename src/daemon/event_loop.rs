@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::core::Supervisor;
 use crate::core::event::{Event, Exit, SpawnFailure, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
-use crate::core::request::Request;
+use crate::core::request::{Behind, Request, Scale, Scope};
 use crate::os::cgroup::{Cgroups, Events};
 use crate::os::clock;
 use crate::os::limits::OpenFiles;
@@ -299,7 +299,7 @@ impl Daemon {
                     tracing::warn!("{name} means nothing to this version; ignoring it");
                     continue;
                 }
-                Received::Reload => Request::Reload,
+                Received::Reload => Request::Reload { scope: Scope::All, behind: Behind::Queue },
                 Received::TerminalGone => {
                     tracing::warn!("the terminal is gone; stopping");
                     Request::Stop
@@ -307,8 +307,8 @@ impl Daemon {
                 Received::Stop => Request::Stop,
                 Received::Interrupt => Request::Interrupt,
                 Received::StopNow => Request::StopNow,
-                Received::OneMore => Request::OneMore,
-                Received::OneFewer => Request::OneFewer,
+                Received::OneMore => scale_all(1),
+                Received::OneFewer => scale_all(-1),
             };
             self.ask(request);
         }
@@ -603,4 +603,9 @@ impl Daemon {
         self.processes.remove(worker);
         self.output.close(worker);
     }
+}
+
+/// So many workers more in every service, or fewer.
+fn scale_all(by: i32) -> Request {
+    Request::Scale { services: Scope::All, to: Scale::By(by) }
 }

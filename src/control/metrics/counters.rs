@@ -160,6 +160,7 @@ impl Counters {
             | Notice::Serving { .. }
             | Notice::Failing { .. }
             | Notice::Recovered { .. }
+            | Notice::Signalled { .. }
             | Notice::Scaled { .. }
             | Notice::NotScaled { .. }
             | Notice::ReloadQueued { .. }

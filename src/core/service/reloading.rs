@@ -4,8 +4,9 @@ use crate::core::action::Action;
 use crate::core::fleet::Fleet;
 use crate::core::ids::{GenerationId, RequestId, WorkerId};
 use crate::core::notice::Notice;
+use crate::core::refusal::{Operation, Refusal};
 use crate::core::reload::{self, Reload, ReloadCause, ReloadStage, Step};
-use crate::core::request::{Response, WAITING_MAX};
+use crate::core::request::{Behind, Response, WAITING_MAX};
 use crate::core::time::Time;
 
 use super::{Context, FirstStart, Service};
@@ -30,20 +31,40 @@ impl Service {
     ) {
         self.definitions.remove(&generation);
         if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
-            self.abort(now, reason, None, context);
+            let why = Response::Refused(Refusal::Configuration(reason.clone()));
+            self.give_up_reload(now, reason, &why, context);
+        }
+    }
+
+    /// Whether a reload may be asked for.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn may_ask_reload(&self, behind: Behind) -> Result<(), Refusal> {
+        let service = || self.policy.name.clone();
+        let operation = if self.reload.is_some() || self.queued.is_some() {
+            Operation::Reload
+        } else if self.first_start == FirstStart::UnderWay {
+            Operation::Start
+        } else {
+            return Ok(());
+        };
+        let waiting = self.queued.as_ref().map_or(0, Vec::len);
+        match behind {
+            Behind::Refuse => Err(Refusal::InProgress { service: service(), operation }),
+            Behind::Queue if waiting >= WAITING_MAX => {
+                let operation = Operation::Reload;
+                Err(Refusal::TooMany { service: Some(service()), operation })
+            }
+            Behind::Queue => Ok(()),
         }
     }
 
     /// Asks for a reload: now, or next when one is under way.
     pub fn ask_reload(&mut self, request: RequestId, context: &mut Context<'_>) {
         if let Some(waiting) = &mut self.queued {
-            if waiting.len() >= WAITING_MAX {
-                let refused = Response::Refused("too many wait for the next reload already");
-                context.respond(vec![request], &refused);
-            } else {
-                waiting.push(request);
-            }
-            return;
+            return waiting.push(request);
         }
         self.queued = Some(vec![request]);
         let behind = if self.reload.is_some() {
@@ -132,7 +153,7 @@ impl Service {
         for id in old {
             self.ask_stop(now, id, context);
         }
-        context.respond(requests, &Response::Committed(generation));
+        self.respond(requests, &self.done(), context);
         // One that was queued meanwhile begins within this turn.
         self.begin_reload(now, context);
     }
@@ -144,6 +165,18 @@ impl Service {
         now: Time,
         reason: String,
         worker: Option<WorkerId>,
+        context: &mut Context<'_>,
+    ) {
+        let aborted = self.aborted(reason.clone(), worker);
+        self.give_up_reload(now, reason, &aborted, context);
+    }
+
+    /// The same, answered with `response`.
+    fn give_up_reload(
+        &mut self,
+        now: Time,
+        reason: String,
+        response: &Response,
         context: &mut Context<'_>,
     ) {
         let Some(Reload { generation, requests, cause, stage, .. }) = self.reload.take() else {
@@ -159,7 +192,7 @@ impl Service {
             service: self.policy.name.clone(),
             generation,
             serving: self.serving.generation,
-            reason: reason.clone(),
+            reason,
             again,
         });
         if let ReloadStage::Rolling(fleet) = stage {
@@ -167,7 +200,7 @@ impl Service {
                 self.ask_stop(now, id, context);
             }
         }
-        context.respond(requests, &Response::Aborted { reason, worker });
+        self.respond(requests, response, context);
     }
 
     pub(super) fn rolling(&self) -> Option<&Fleet> {

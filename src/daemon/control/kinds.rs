@@ -49,6 +49,7 @@ fn kind(notice: &Notice) -> &'static str {
         Notice::Serving { .. } => "service-serving",
         Notice::Failing { .. } => "service-failing",
         Notice::Recovered { .. } => "service-recovered",
+        Notice::Signalled { .. } => "worker-signalled",
         Notice::Scaled { .. } => "service-scaled",
         Notice::NotScaled { .. } => "service-not-scaled",
         Notice::ReloadQueued { .. } => "reload-queued",
@@ -109,7 +110,8 @@ fn about(notice: &Notice) -> About<'_> {
         | Notice::LeftBehind { worker, .. }
         | Notice::Killing { worker, .. }
         | Notice::Unkillable { worker }
-        | Notice::Wrapper { worker, .. } => of(worker),
+        | Notice::Wrapper { worker, .. }
+        | Notice::Signalled { worker, .. } => of(worker),
         Notice::Serving { service, .. }
         | Notice::Failing { service }
         | Notice::Recovered { service }

@@ -1,0 +1,194 @@
+//! Requests come in, are given to the services that they are for, and are answered once all of
+//! those have.
+
+use std::collections::BTreeMap;
+
+use crate::core::action::Action;
+use crate::core::ids::{RequestId, ServiceId, WorkerId};
+use crate::core::policy::Signal;
+use crate::core::refusal::{Operation, Refusal};
+use crate::core::request::{Request, Response, Scope, WAITING_MAX};
+use crate::core::service::{Context, Service};
+use crate::core::time::Time;
+
+use super::{Phase, StopStage, Supervisor};
+
+/// A request that has been given to services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pending {
+    services_left: usize,
+    /// How it ended, where it has.
+    ended: BTreeMap<ServiceId, Response>,
+}
+
+impl Supervisor {
+    pub(super) fn handle_request(&mut self, now: Time, id: RequestId, request: Request) {
+        let may_begin = self.phase == Phase::Running;
+        match request {
+            Request::Stop => self.ask_stop(now, id, Force::Drain),
+            Request::Interrupt => self.ask_stop(now, id, Force::KillTheSecondTime),
+            Request::StopNow => self.ask_stop(now, id, Force::Kill),
+            // One that hangs can be ended during a stop too.
+            Request::Signal { worker, signal } => self.send_signal(now, id, worker, signal),
+            Request::Reload { .. }
+            | Request::Restart(_)
+            | Request::StopServices(_)
+            | Request::StartServices(_)
+            | Request::Scale { .. }
+                if !may_begin =>
+            {
+                self.respond(id, Response::Refused(Refusal::Stopping));
+            }
+            Request::Reload { scope, behind } => {
+                let services = self.named(&scope);
+                let may = |service: &Service| service.may_ask_reload(behind);
+                self.ask(id, services, may, |service, context| service.ask_reload(id, context));
+            }
+            Request::Scale { services, to } => {
+                let services = self.named(&services);
+                let may = |_: &Service| Ok(());
+                self.ask(id, services, may, |service, context| service.ask_scale(id, to, context));
+            }
+            Request::Restart(_) | Request::StopServices(_) | Request::StartServices(_) => {
+                let (service, reason) = (String::new(), "a later change does that".to_owned());
+                let refusal = Refusal::Failed { service, reason, worker: None };
+                self.respond(id, Response::Refused(refusal));
+            }
+        }
+    }
+
+    /// Answers the requests that have ended in every service that they were for.
+    pub(super) fn conclude_requests(&mut self) {
+        for outcome in std::mem::take(&mut self.outcomes) {
+            let id = outcome.request;
+            let Some(pending) = self.pending.get_mut(&id) else {
+                continue;
+            };
+            pending.services_left = pending.services_left.saturating_sub(1);
+            pending.ended.insert(outcome.service, outcome.response);
+            if pending.services_left == 0
+                && let Some(Pending { ended, .. }) = self.pending.remove(&id)
+            {
+                let nothing = Response::Done(Vec::new());
+                self.respond(id, ended.into_values().fold(nothing, Response::and));
+            }
+        }
+    }
+
+    /// Asks all of these services, or none if one of them may not be asked.
+    fn ask(
+        &mut self,
+        id: RequestId,
+        services: Result<Vec<ServiceId>, Refusal>,
+        may: impl Fn(&Service) -> Result<(), Refusal>,
+        mut ask: impl FnMut(&mut Service, &mut Context<'_>),
+    ) {
+        let all_may = |services: Vec<ServiceId>| {
+            let mut asked = services.iter().filter_map(|service| self.services.get(service));
+            asked.try_for_each(may).map(|()| services)
+        };
+        match services.and_then(all_may) {
+            Err(refusal) => self.respond(id, Response::Refused(refusal)),
+            Ok(services) if services.is_empty() => self.respond(id, Response::Done(Vec::new())),
+            Ok(services) => {
+                let pending = Pending { services_left: services.len(), ended: BTreeMap::new() };
+                self.pending.insert(id, pending);
+                for service in services {
+                    self.with_service(service, &mut ask);
+                }
+            }
+        }
+    }
+
+    /// The services that a request is for.
+    fn named(&self, scope: &Scope) -> Result<Vec<ServiceId>, Refusal> {
+        let names = match scope {
+            Scope::All => return Ok(self.services.keys().copied().collect()),
+            Scope::Named(names) => names,
+        };
+        let mut services = Vec::new();
+        for name in names {
+            let found = self.services.iter().find(|(_, service)| service.name() == name);
+            let Some((&id, _)) = found else {
+                let known = self.services.values().map(|service| service.name().to_owned());
+                return Err(Refusal::no_such_service(name, known.collect()));
+            };
+            if !services.contains(&id) {
+                services.push(id);
+            }
+        }
+        Ok(services)
+    }
+
+    fn send_signal(&mut self, now: Time, id: RequestId, worker: WorkerId, signal: Signal) {
+        let mut response = Response::Refused(Refusal::NoSuchWorker { worker });
+        let owner = self.services.iter().find(|(_, service)| service.owns(worker));
+        if let Some((&service, _)) = owner {
+            self.with_service(service, |service, context| {
+                response = service.send_signal(now, worker, signal, context);
+            });
+        }
+        self.respond(id, response);
+    }
+
+    /// Asks that everything be stopped, for the first time or once more.
+    fn ask_stop(&mut self, now: Time, id: RequestId, force: Force) {
+        match &mut self.phase {
+            Phase::Running => {
+                let interrupted = force != Force::Drain;
+                let lame_until = now + self.lame_duck;
+                let requests = vec![id];
+                if force == Force::Kill {
+                    let stage = StopStage::Draining;
+                    self.phase = Phase::Stopping { requests, interrupted, stage };
+                    return self.kill(now);
+                }
+                let stage = StopStage::LameDuck { until: lame_until };
+                self.phase = Phase::Stopping { requests, interrupted, stage };
+                if lame_until > now {
+                    self.begin_lame_duck(now);
+                } else {
+                    self.drain(now);
+                }
+            }
+            Phase::Stopping { requests, interrupted, stage } => {
+                let again = match force {
+                    Force::Kill => {
+                        *stage = StopStage::Draining;
+                        true
+                    }
+                    Force::KillTheSecondTime => std::mem::replace(interrupted, true),
+                    Force::Drain => false,
+                };
+                let stage = *stage;
+                if requests.len() < WAITING_MAX {
+                    requests.push(id);
+                } else {
+                    let refusal = Refusal::TooMany { service: None, operation: Operation::Stop };
+                    self.respond(id, Response::Refused(refusal));
+                }
+                match stage {
+                    StopStage::LameDuck { .. } if again => self.drain(now),
+                    StopStage::Draining if again => self.kill(now),
+                    StopStage::LameDuck { .. } | StopStage::Draining => {}
+                }
+            }
+            Phase::Finished => self.respond(id, Response::Refused(Refusal::Stopping)),
+        }
+    }
+
+    fn respond(&mut self, id: RequestId, response: Response) {
+        self.actions.push_back(Action::Respond(id, response));
+    }
+}
+
+/// How a stop of everything treats the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Force {
+    /// They drain.
+    Drain,
+    /// They drain, and are killed when that is asked for once more.
+    KillTheSecondTime,
+    /// They are killed.
+    Kill,
+}

@@ -1,0 +1,117 @@
+//! What clients ask in the core's words, and what the core responds in theirs.
+
+use crate::config::text::one_line;
+use crate::control::message::Operation;
+use crate::control::problem;
+use crate::control::wire::{self, Problem, ProblemKind};
+use crate::core::ids::WorkerId;
+use crate::core::policy::Signal;
+use crate::core::refusal::Refusal;
+use crate::core::request::{Behind, Request, Scale, Scope, ServiceOutcome};
+
+/// The request of the core that an operation is.
+pub(super) fn request(operation: Operation) -> Result<Request, Problem> {
+    Ok(match operation {
+        Operation::Reload(wire::Reload { services, queue }) => {
+            let scope = if services.is_empty() { Scope::All } else { Scope::Named(services) };
+            let behind = if queue { Behind::Queue } else { Behind::Refuse };
+            Request::Reload { scope, behind }
+        }
+        Operation::Restart(service) => Request::Restart(Scope::Named(vec![service])),
+        Operation::Stop(service) => Request::StopServices(vec![service]),
+        Operation::Start(service) => Request::StartServices(vec![service]),
+        Operation::Scale(service, to) => {
+            let to = match to {
+                wire::Scale::To(workers) => Scale::To(workers),
+                wire::Scale::By(workers) => Scale::By(workers),
+            };
+            Request::Scale { services: Scope::Named(vec![service]), to }
+        }
+        Operation::StopAll => Request::Stop,
+        Operation::Signal { worker, signal } => {
+            Request::Signal { worker: WorkerId(worker), signal: named(&signal)? }
+        }
+    })
+}
+
+/// What became of the services.
+pub(super) fn done(services: &[ServiceOutcome]) -> wire::Done {
+    let services = services.iter().map(|service| wire::DoneService {
+        name: service.name.clone(),
+        generation: service.generation.0,
+        workers: service.workers,
+    });
+    wire::Done { services: services.collect() }
+}
+
+/// Why it was not done.
+pub(super) fn refused(refusal: &Refusal) -> Problem {
+    let (kind, status) = match refusal {
+        Refusal::InProgress { .. } => (ProblemKind::InProgress, 409),
+        Refusal::NoSuchService { .. } | Refusal::NoSuchWorker { .. } => {
+            (ProblemKind::NotFound, 404)
+        }
+        Refusal::TooMany { .. } => (ProblemKind::TooBusy, 429),
+        Refusal::Stopping | Refusal::ServiceStopping { .. } | Refusal::ServiceStopped { .. } => {
+            (ProblemKind::Stopping, 409)
+        }
+        Refusal::CannotScale { .. } => (ProblemKind::BadRequest, 400),
+        Refusal::Configuration(_) => (ProblemKind::Configuration, 422),
+        Refusal::WorkerNotRunning { .. } | Refusal::Failed { .. } => (ProblemKind::Failed, 500),
+    };
+    let service = match refusal {
+        Refusal::InProgress { service, .. }
+        | Refusal::ServiceStopping { service }
+        | Refusal::ServiceStopped { service }
+        | Refusal::CannotScale { service, .. }
+        | Refusal::Failed { service, .. } => Some(service.clone()),
+        Refusal::TooMany { service, .. } => service.clone(),
+        Refusal::NoSuchService { .. }
+        | Refusal::NoSuchWorker { .. }
+        | Refusal::WorkerNotRunning { .. }
+        | Refusal::Stopping
+        | Refusal::Configuration(_) => None,
+    };
+    // Names come from clients, reasons from files: either may hold anything.
+    Problem { service, ..problem::of(kind, status, one_line(&refusal.to_string())) }
+}
+
+/// A signal by its name, with or without `SIG`.
+fn named(name: &str) -> Result<Signal, Problem> {
+    let capitals = name.to_ascii_uppercase();
+    let short = capitals.strip_prefix("SIG").unwrap_or(&capitals);
+    let known = Signal::ALL.iter().find(|signal| signal.name() == short);
+    known.copied().ok_or_else(|| {
+        let all: Vec<&str> = Signal::ALL.iter().map(|signal| signal.name()).collect();
+        let name = one_line(name);
+        let detail = format!("cannot send a signal `{name}`; there are {}", all.join(", "));
+        problem::of(ProblemKind::BadRequest, 400, detail)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_has_its_name_with_and_without_its_prefix() {
+        for name in ["USR1", "SIGUSR1", "usr1", "SigUsr1"] {
+            assert_eq!(named(name), Ok(Signal::Usr1), "{name}");
+        }
+        for name in ["", "SIG", "USR", "USR1 ", "10", "SIGSIGUSR1"] {
+            assert_eq!(named(name).map_err(|problem| problem.status), Err(400), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reload_without_names_is_for_all() {
+        let reload = |services: &[&str], queue| {
+            let services = services.iter().map(|&name| name.to_owned()).collect();
+            request(Operation::Reload(wire::Reload { services, queue })).expect("it is one")
+        };
+        let all = Request::Reload { scope: Scope::All, behind: Behind::Refuse };
+        assert_eq!(reload(&[], false), all);
+        let scope = Scope::Named(vec!["web".to_owned()]);
+        assert_eq!(reload(&["web"], true), Request::Reload { scope, behind: Behind::Queue });
+    }
+}
