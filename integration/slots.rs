@@ -14,6 +14,7 @@ use crate::{
     },
     mistakes::{BIND, USAGE, refused},
     site::{reload_well, stop_well, wait_only_generation, wait_serving},
+    transports::{ask, echo},
 };
 
 /// On loopback, from the first of these ports on.
@@ -162,6 +163,28 @@ fn ports_of_slots_end_at_the_last_one() {
     daemon.signal(Signal::SIGTTIN);
     let stays = ": the number of workers stays: its sockets have no ports for more";
     daemon.wait_line(|line| line.ends_with(stays), stays);
+    stop_well(&daemon);
+}
+
+#[test]
+fn datagrams_come_to_the_slot_of_their_port() {
+    let ports = free_ports(2);
+    let daemon = echo().workers(2).listen(format!("udp:127.0.0.1:{}+{{slot}}", ports[0])).start();
+    wait_serving(&daemon, 2);
+    for generation in 1..=2 {
+        for port in &ports {
+            assert_eq!(ask(port.v4(), "hello"), format!("{generation} hello"));
+        }
+        for worker in daemon.workers() {
+            let variables = environment(worker);
+            assert_eq!(variables["LISTEN_FDS"], "1");
+            assert!(!variables.contains_key("PORT"), "no stream comes there");
+        }
+        if generation == 1 {
+            reload_well(&daemon);
+            wait_only_generation(&daemon, 2, 2);
+        }
+    }
     stop_well(&daemon);
 }
 

@@ -56,7 +56,7 @@ while True:
         except BlockingIOError: pass  # another worker was faster
 ";
 
-fn echo() -> Builder {
+pub(crate) fn echo() -> Builder {
     Daemon::run().command(["python3", "-c", ECHO])
 }
 
@@ -71,7 +71,7 @@ fn started(builder: Builder) -> Daemon {
 
 /// Sends a datagram and gives the answer.
 #[track_caller]
-fn ask(to: SocketAddr, text: &str) -> String {
+pub(crate) fn ask(to: SocketAddr, text: &str) -> String {
     let client = UdpSocket::bind((if to.is_ipv4() { "127.0.0.1" } else { "::1" }, 0));
     let client = client.expect("a socket");
     client.set_read_timeout(Some(DEADLINE)).expect("a timeout");
