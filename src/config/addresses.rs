@@ -7,9 +7,12 @@ use super::socket::{Address, SocketSpec};
 /// Whether the kernel refuses the second of two.
 pub(super) fn overlap(a: &SocketSpec, b: &SocketSpec) -> bool {
     match (&a.address, &b.address) {
-        // Two that share a path or a name are refused whatever they carry (unix(7)).
+        // Two that share a path are refused whatever they carry, as it is one file; a name without one
+        // is another for each type (the kernel's `unix_bind_abstract` looks for name and type).
         (Address::Unix(a), Address::Unix(b)) => a == b,
-        (Address::Abstract(a), Address::Abstract(b)) => a == b,
+        (Address::Abstract(name), Address::Abstract(other)) => {
+            name == other && a.transport == b.transport
+        }
         (Address::Unix(_) | Address::Abstract(_), _)
         | (_, Address::Unix(_) | Address::Abstract(_)) => false,
         _ => {
@@ -85,6 +88,7 @@ mod tests {
             ("unix:/a", "seqpacket:/a", true),
             ("unix:/a", "unix:/b", false),
             ("unix:@a", "unix:@a", true),
+            ("unix:@a", "seqpacket:@a", false),
             ("unix:@a", "8000", false),
         ] {
             let read = |text: &str| text.parse::<SocketSpec>().expect("a socket");
