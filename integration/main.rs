@@ -9,6 +9,7 @@ mod cli;
 mod control;
 mod control_clients;
 mod control_events;
+mod control_operations;
 mod control_problems;
 mod control_thread;
 mod faults;

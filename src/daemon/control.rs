@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::config::run::RunConfig;
 use crate::control::events::{Batch, Events};
-use crate::control::message::{self, Answer, Ask, CALLS_MAX, Call, Client, Reply};
+use crate::control::message::{self, Answer, Ask, Call, Client, Reply};
 use crate::control::metrics::{Counters, Outcome};
 use crate::control::wire::{self, Problem, ProblemKind};
 use crate::control::{problem, server};
@@ -39,6 +39,10 @@ use endpoint::Endpoint;
 /// How many readers of events may wait: each client is one at most, and those that have gone are
 /// forgotten when there is another.
 const READERS_MAX: usize = server::CLIENTS_MAX * 2;
+
+/// How many calls are heard in a turn: a status of a thousand workers takes a millisecond, and
+/// signals and exits are to be heard between two handfuls of them.
+const CALLS_IN_A_TURN: usize = 8;
 
 /// How long the loop waits at its very end until answers are on their way.
 const END_WITHIN: Duration = Duration::from_secs(1);
@@ -188,15 +192,13 @@ impl Daemon {
     pub(super) fn hear_calls(&mut self) {
         self.control.wake.hear();
         self.control.endpoint.look_at_thread(clock::now());
-        for number in 0..=CALLS_MAX {
-            if number == CALLS_MAX {
-                // The rest has its turn later.
-                return self.control.wake.ring();
-            }
+        for _ in 0..CALLS_IN_A_TURN {
             let Ok(call) = self.control.calls.try_recv() else { return };
             self.hear_call(call);
             self.settle();
         }
+        // The rest has its turn later.
+        self.control.wake.ring();
     }
 
     /// Brings back what is missing: the socket, its file, the thread.
