@@ -13,6 +13,7 @@ mod control_operations;
 mod control_problems;
 mod control_thread;
 mod faults;
+mod first_day;
 mod given;
 mod harness;
 mod healing;

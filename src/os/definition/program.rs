@@ -161,7 +161,10 @@ fn explain(errno: Errno, path: &Path, directory: &OwnedFd) -> io::Error {
         Errno::ENOENT if is_link() => {
             io::Error::new(io::ErrorKind::NotFound, "it is a symbolic link to nothing")
         }
-        Errno::ENOENT => io::Error::new(io::ErrorKind::NotFound, "there is no such file"),
+        Errno::ENOENT => io::Error::new(
+            io::ErrorKind::NotFound,
+            "there is no such file; correct its path, or build it first",
+        ),
         errno => errno.into(),
     }
 }
