@@ -30,7 +30,6 @@ const ARROWS: &[(&str, &[&str])] = &[
             "os::identity",
             "os::interrupt",
             "os::runtime_dir",
-            "os::spawn",
             "os::stderr",
             "os::terminal",
         ],

@@ -48,11 +48,8 @@ mod failure;
 
 mod exit_code;
 
-use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use crate::os::exec::become_worker;
-use crate::os::spawn::TRAMPOLINE;
 use crate::os::stderr::Stderr;
 use args::Verb;
 use failure::Failure;
@@ -60,11 +57,7 @@ use failure::Failure;
 /// Parses the arguments of this process and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    if let Some(sockets) = trampoline(&arguments) {
-        return ExitCode::from(become_worker(sockets));
-    }
-    let cli = match args::parse(arguments) {
+    let cli = match args::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
         // Help and version go to stdout and are no failure; usage errors are, with code 2.
         Err(error) => {
@@ -90,17 +83,6 @@ pub fn main() -> ExitCode {
         Verb::Exec(exec) => exec::main(&exec),
         Verb::Completions(completions) => completions::main(&completions),
         Verb::Man(man) => man::main(&man),
-    }
-}
-
-/// Whether this process is to become a worker. Told without the parser, which would cost each start
-/// some of its time.
-fn trampoline(arguments: &[OsString]) -> Option<u32> {
-    match arguments {
-        [_, option, sockets] if option.as_os_str() == OsStr::new(TRAMPOLINE) => {
-            sockets.to_str()?.parse().ok()
-        }
-        _ => None,
     }
 }
 

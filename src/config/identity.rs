@@ -109,10 +109,8 @@ impl FromStr for Umask {
     }
 }
 
-/// What the kernel limits, see setrlimit(2). The numbers are for the way to the worker, not the
-/// kernel's own, which differ between machines.
+/// What the kernel limits, see setrlimit(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Resource {
     /// Address space, in bytes.
     As,
@@ -176,12 +174,6 @@ impl Resource {
         Resource::Sigpending,
         Resource::Stack,
     ];
-
-    /// The resource of a number that stands for one.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Resource> {
-        Resource::ALL.into_iter().find(|&resource| resource as u8 == number)
-    }
 
     /// As limits.conf(5) has it.
     #[must_use]
@@ -407,14 +399,6 @@ mod tests {
             let error = text.parse::<Limit>().expect_err(text).to_string();
             assert!(error.contains(words), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn every_resource_has_a_number_of_its_own() {
-        for resource in Resource::ALL {
-            assert_eq!(Resource::from_number(resource as u8), Some(resource));
-        }
-        assert_eq!(Resource::from_number(16), None);
     }
 
     proptest! {

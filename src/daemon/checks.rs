@@ -17,8 +17,8 @@ use crate::os::probe::{Connection, Probe, Witness};
 use crate::os::processes::{CHECKED_PID, Child, Processes};
 use crate::os::sock_diag::{OtherEnd, SockDiag};
 use crate::os::spawn;
-use crate::protocol::exec_plan::Outcome;
 use crate::protocol::http_probe;
+use crate::protocol::outcome::Outcome;
 
 use super::event_loop::{Daemon, Handles, Token};
 use super::perform;
@@ -137,7 +137,7 @@ impl Daemon {
         let environment = perform::environment(definition, name, worker, *slot, *generation);
         let mut environment = perform::with_port(environment, *port);
         for (name, value) in variables {
-            environment.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec());
+            environment.insert(name.as_bytes(), value.as_bytes().into());
         }
         // Its output comes to us.
         environment.remove(b"JOURNAL_STREAM".as_slice());

@@ -22,9 +22,9 @@ use crate::os::runtime_dir::RuntimeDir;
 use crate::os::service_manager::ServiceManager;
 use crate::os::signals::{Received, Signals};
 use crate::os::spawn;
-use crate::protocol::exec_plan::{Outcome, OutcomeReader, Stage};
 use crate::protocol::line_styles::Stream;
 use crate::protocol::notify;
+use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
 
 use super::checks::Checks;
 use super::control::Control;
@@ -323,7 +323,7 @@ impl Daemon {
         id
     }
 
-    /// Reads how far the trampoline of a worker has come.
+    /// Reads how far a worker has come on the way to its program.
     fn read_outcome(&mut self, worker: WorkerId) {
         let Some(handles) = self.workers.get_mut(&worker) else {
             return;

@@ -1,6 +1,6 @@
 //! What the core wants, done: one match, one arm for each action.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -19,10 +19,10 @@ use crate::os::notify_socket::NotifySocket;
 use crate::os::output::Pipe;
 use crate::os::processes::Child;
 use crate::os::runtime_dir::RuntimeDir;
-use crate::os::spawn::{self, Order};
+use crate::os::spawn::{self, Environment, Order, Plan};
 use crate::os::waiting;
-use crate::protocol::exec_plan::{ExecPlan, Outcome, OutcomeReader, Stage};
 use crate::protocol::listen_fds;
+use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
 
 use super::event_loop::{Daemon, Handles, Spawning, Token};
 use super::slots::{self, PORT};
@@ -137,17 +137,14 @@ impl Daemon {
         let port = slots::port(listeners.iter().copied());
         let environment = with_port(environment, port);
         let environment = with_sockets(environment, &names, &notify);
-        let sockets = u32::try_from(listeners.len()).unwrap_or(u32::MAX);
-        let plan = ExecPlan { sockets, ..self.plan(definition, environment) };
-        let entrance = leaf.map(Leaf::entrance).transpose();
-        let entrance = entrance.map_err(|error| ("opening its cgroup", error))?;
+        let plan = self.plan(definition, environment);
         let spawned = spawn::spawn(&Order {
             plan: &plan,
             sockets: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
             directory: definition.directory.as_fd(),
             program: definition.program.as_fd(),
             output: pipes.as_ref().map(|pipes| pipes.each_ref().map(|pipe| pipe.writer.as_fd())),
-            cgroup: entrance.as_ref().map(AsFd::as_fd),
+            cgroup: leaf,
         })?;
         let is_stream = |(_, listener): &&(_, &Listener)| listener.transport == Transport::Stream;
         let first_stream = given.iter().find(is_stream).map(|&(member, _)| member);
@@ -220,18 +217,20 @@ impl Daemon {
         }
     }
 
-    /// What the main process of a worker without sockets is to become; and so anything else that runs
-    /// for it, as the same user and within the same limits, once its program is another.
-    pub(super) fn plan(&self, definition: &Definition, environment: Environment) -> ExecPlan {
-        ExecPlan {
-            path: definition.path.clone(),
-            arguments: definition.arguments.clone(),
-            environment: environment.into_iter().collect(),
-            sockets: 0,
+    /// What the main process of a worker is to become; and so anything else that runs for it, as the same user and within the same limits, once its program is another.
+    pub(super) fn plan<'a>(
+        &self,
+        definition: &'a Definition,
+        environment: Environment<'a>,
+    ) -> Plan<'a> {
+        Plan {
+            path: &definition.path,
+            arguments: definition.arguments.iter().map(Vec::as_slice).collect(),
+            environment,
             limits: limits::for_worker(self.parts.open_files, &definition.limits),
             nice: definition.nice,
             umask: definition.umask,
-            credentials: definition.identity.credentials.clone(),
+            credentials: definition.identity.credentials.as_ref(),
             drops_capabilities: definition.identity.drops_capabilities,
             no_new_privileges: definition.no_new_privileges,
             ends_with: None,
@@ -269,54 +268,53 @@ fn bind_notify(
     }
 }
 
-/// Variables and their values.
-pub(super) type Environment = BTreeMap<Vec<u8>, Vec<u8>>;
-
 /// The environment of everything that runs for a worker.
-pub(super) fn environment(
-    definition: &Definition,
-    service_name: &str,
+pub(super) fn environment<'a>(
+    definition: &'a Definition,
+    service_name: &'a str,
     worker: WorkerId,
     slot: SlotId,
     generation: GenerationId,
-) -> Environment {
-    let mut environment = definition.environment.clone();
-    // Whatever the user set of these would contradict what the worker is given.
-    environment.retain(|name, _| !name.starts_with(b"LISTEN_"));
+) -> Environment<'a> {
+    let variables = definition.environment.iter();
+    let mut environment: Environment<'a> = variables
+        // Whatever the user set of these would contradict what the worker is given.
+        .filter(|(name, _)| !name.starts_with(b"LISTEN_"))
+        .map(|(name, value)| (name.as_slice(), value.as_slice().into()))
+        .collect();
+    environment.insert(b"SHEPHERD_SERVICE", service_name.as_bytes().into());
     for (name, value) in [
-        ("SHEPHERD_SERVICE", service_name.to_owned()),
         ("SHEPHERD_SLOT", slot.to_string()),
         ("SHEPHERD_WORKER", worker.to_string()),
         ("SHEPHERD_GENERATION", generation.to_string()),
     ] {
-        environment.insert(name.as_bytes().to_vec(), value.into_bytes());
+        environment.insert(name.as_bytes(), value.into_bytes().into());
     }
     environment
 }
 
 /// A port that is a slot's alone wins over what the user set: nobody can know it before.
-pub(super) fn with_port(mut environment: Environment, port: Option<u16>) -> Environment {
+pub(super) fn with_port(mut environment: Environment<'_>, port: Option<u16>) -> Environment<'_> {
     if let Some(port) = port {
-        environment.insert(PORT.as_bytes().to_vec(), port.to_string().into_bytes());
+        environment.insert(PORT.as_bytes(), port.to_string().into_bytes().into());
     }
     environment
 }
 
 /// What the worker itself is told besides, except what only its own process can know.
-fn with_sockets(
-    mut environment: Environment,
+fn with_sockets<'a>(
+    mut environment: Environment<'a>,
     names: &[Option<String>],
-    notify: &NotifySocket,
-) -> Environment {
+    notify: &'a NotifySocket,
+) -> Environment<'a> {
     use std::os::unix::ffi::OsStrExt;
     let sockets = listen_fds::variables(names).into_iter();
-    environment.extend(sockets.map(|(name, value)| (name.into_bytes(), value.into_bytes())));
-    let path = notify.path().as_os_str().as_bytes().to_vec();
-    environment.insert(b"NOTIFY_SOCKET".to_vec(), path);
+    environment.extend(sockets.map(|(name, value)| (name.as_bytes(), value.into_bytes().into())));
+    environment.insert(b"NOTIFY_SOCKET", notify.path().as_os_str().as_bytes().into());
     environment
 }
 
-/// Why a trampoline did not become the program, for people.
+/// Why a process did not become the program, for people.
 pub(super) fn explain(outcome: Outcome, how: Exit, definition: Option<&Definition>) -> String {
     match (outcome, definition) {
         (Outcome::Failed(Stage::Exec, errno), Some(definition)) => {

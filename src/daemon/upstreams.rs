@@ -1,6 +1,7 @@
 //! The proxies in front of services: their files are replaced, and then their commands run. The core
 //! says when, one round of a service at a time.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::os::definition;
 use crate::os::limits;
 use crate::os::processes::UPSTREAMS;
 use crate::os::replace_file::Replacing;
-use crate::os::spawn;
-use crate::protocol::exec_plan::{ExecPlan, Outcome};
+use crate::os::spawn::{self, Environment, Plan};
+use crate::protocol::outcome::Outcome;
 
 use super::event_loop::{Daemon, Token};
 use super::perform;
@@ -118,7 +119,9 @@ impl Daemon {
         };
         let name = self.parts.services.names.get(&service).map(String::as_str).unwrap_or_default();
         let path = upstreams.file.path.to_string_lossy().into_owned();
-        let plan = self.plan_of_our_own([("SHEPHERD_SERVICE", name), (UPSTREAMS, &path)]);
+        let inherited = definition::inherited();
+        let variables = [("SHEPHERD_SERVICE", name), (UPSTREAMS, path.as_str())];
+        let plan = self.plan_of_our_own(&inherited, variables);
         let started = definition::here()
             .map_err(|error| ("opening our directory", error))
             .and_then(|here| Command::start(&upstreams.reload, plan, &here, leaf.clone()));
@@ -145,18 +148,24 @@ impl Daemon {
     }
 
     /// What runs beside us, as ourselves, with our environment and these variables.
-    fn plan_of_our_own<const N: usize>(&self, variables: [(&str, &str); N]) -> ExecPlan {
-        let mut environment = definition::inherited();
+    fn plan_of_our_own<'a, const N: usize>(
+        &self,
+        inherited: &'a BTreeMap<Vec<u8>, Vec<u8>>,
+        variables: [(&'a str, &'a str); N],
+    ) -> Plan<'a> {
+        let borrow = |(name, value): (&'a Vec<u8>, &'a Vec<u8>)| {
+            (name.as_slice(), Cow::from(value.as_slice()))
+        };
+        let mut environment: Environment<'a> = inherited.iter().map(borrow).collect();
         // Its output comes to us.
         environment.remove(b"JOURNAL_STREAM".as_slice());
         for (name, value) in variables {
-            environment.insert(name.as_bytes().to_vec(), value.as_bytes().to_vec());
+            environment.insert(name.as_bytes(), value.as_bytes().into());
         }
-        ExecPlan {
-            path: Vec::new(),
+        Plan {
+            path: &[],
             arguments: Vec::new(),
-            environment: environment.into_iter().collect(),
-            sockets: 0,
+            environment,
             limits: limits::for_worker(self.parts.open_files, &[]),
             nice: None,
             umask: None,

@@ -12,8 +12,8 @@ use nix::unistd::read;
 use super::cgroup::Leaf;
 use super::output::Pipe;
 use super::processes::Child;
-use super::spawn::{self, Order, Spawned};
-use crate::protocol::exec_plan::{ExecPlan, Outcome, OutcomeReader};
+use super::spawn::{self, Order, Plan, Spawned};
+use crate::protocol::outcome::{Outcome, OutcomeReader};
 
 /// The shell that runs it, as system(3) does.
 const SHELL: &str = "/bin/sh";
@@ -44,31 +44,28 @@ impl Command {
     /// The step that failed with its error, as for a worker.
     pub fn start(
         command: &str,
-        plan: ExecPlan,
+        plan: Plan<'_>,
         directory: &OwnedFd,
         leaf: Option<Leaf>,
     ) -> Result<(Command, Child), (&'static str, io::Error)> {
         let shell = open(SHELL, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| ("finding /bin/sh", errno.into()))?;
-        let owner = plan.credentials.as_ref().map(|who| (who.user, who.group));
+        let owner = plan.credentials.map(|who| (who.user, who.group));
         let output = Pipe::new(owner).map_err(|error| ("making a pipe for its output", error))?;
-        let plan = ExecPlan {
-            path: SHELL.as_bytes().to_vec(),
-            arguments: ["sh", "-c", command].map(|argument| argument.as_bytes().to_vec()).into(),
-            sockets: 0,
+        let plan = Plan {
+            path: SHELL.as_bytes(),
+            arguments: ["sh", "-c", command].map(str::as_bytes).into(),
             ends_with: Some(std::process::id()),
             pinned: true,
             ..plan
         };
-        let entrance = leaf.as_ref().map(Leaf::entrance).transpose();
-        let entrance = entrance.map_err(|error| ("opening its cgroup", error))?;
         let Spawned { pid, pidfd, outcome } = spawn::spawn(&Order {
             plan: &plan,
             sockets: Vec::new(),
             directory: directory.as_fd(),
             program: shell.as_fd(),
             output: Some([output.writer.as_fd(); 2]),
-            cgroup: entrance.as_ref().map(AsFd::as_fd),
+            cgroup: leaf.as_ref(),
         })?;
         let output = Some(output.reader);
         Ok((Command { output, outcome, kept: Vec::new() }, Child { pid, pidfd, leaf }))

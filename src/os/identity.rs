@@ -23,7 +23,6 @@ use thiserror::Error;
 use super::rights::{self, CAP_SETGID, CAP_SETUID, Capabilities, Rights};
 use super::sys;
 use crate::config::identity::{Account, Identity as Wanted};
-use crate::protocol::exec_plan::Credentials;
 
 /// How long the user database may take: one on another machine answers in milliseconds, and the loop
 /// waits for it at a reload.
@@ -48,6 +47,17 @@ pub struct Identity {
     /// The user, for messages: "user `www`".
     whom: Option<String>,
     person: Option<Person>,
+}
+
+/// Whose rights a worker has, as numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user.
+    pub user: u32,
+    /// The group.
+    pub group: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// What the user database knows of a user.

@@ -38,19 +38,20 @@ pub fn raise_open_files(needed: u64) -> io::Result<Raised> {
     Ok(Raised { before, ours: soft })
 }
 
-/// The limits that a worker gets, for its plan: on open files those that we were started with, as far
-/// as ours still allow them, and then what is `wanted`. Somebody may have lowered ours since, and
-/// nobody can raise a hard limit again without privilege.
+/// The limits that a worker gets: on open files those that we were started with, as far as ours
+/// still allow them, and then what is `wanted`. Somebody may have lowered ours since, and nobody can
+/// raise a hard limit again without privilege.
 #[must_use]
-pub fn for_worker((soft, hard): OpenFiles, wanted: &[Limit]) -> Vec<(u8, u64, u64)> {
+pub fn for_worker((soft, hard): OpenFiles, wanted: &[Limit]) -> Vec<Limit> {
     let ours = getrlimit(Kernels::RLIMIT_NOFILE).map_or(hard, |(_, ours)| ours);
-    let open_files = (Resource::Nofile as u8, soft.min(ours), hard.min(ours));
-    let mut limits: Vec<(u8, u64, u64)> = Vec::new();
-    for limit in wanted {
-        limits.retain(|&(resource, _, _)| resource != limit.resource as u8);
-        limits.push((limit.resource as u8, limit.soft, limit.hard));
+    let resource = Resource::Nofile;
+    let open_files = Limit { resource, soft: soft.min(ours), hard: hard.min(ours) };
+    let mut limits: Vec<Limit> = Vec::new();
+    for &limit in wanted {
+        limits.retain(|other| other.resource != limit.resource);
+        limits.push(limit);
     }
-    if !wanted.iter().any(|limit| limit.resource == Resource::Nofile) {
+    if !wanted.iter().any(|limit| limit.resource == resource) {
         limits.push(open_files);
     }
     limits
@@ -93,13 +94,13 @@ pub fn try_all(limits: &[Limit]) -> Result<(), LimitError> {
     Ok(())
 }
 
-/// Sets a limit of this process.
+/// Sets a limit of this process. It takes no memory.
 ///
 /// # Errors
 ///
 /// Those of setrlimit(2).
-pub fn set(resource: Resource, soft: u64, hard: u64) -> nix::Result<()> {
-    setrlimit(kernels(resource), soft, hard)
+pub fn set(limit: Limit) -> nix::Result<()> {
+    setrlimit(kernels(limit.resource), limit.soft, limit.hard)
 }
 
 fn kernels(resource: Resource) -> Kernels {

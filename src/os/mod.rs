@@ -64,6 +64,8 @@ pub mod command;
 
 pub mod local_address;
 
+pub mod strings;
+
 pub mod spawn;
 
 pub mod exec;

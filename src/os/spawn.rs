@@ -1,30 +1,72 @@
-//! Starts a process that becomes a worker: our own binary again, the trampoline, by posix_spawn(3).
+//! Starts a process that becomes a worker: a copy of ours by clone3(2), without its threads, which
+//! sets everything up and becomes the program.
 //!
-//! No code of ours runs between fork and exec, so threads and the allocator are no danger, and the
-//! daemon's size does not matter. What the new process is to do travels in a sealed memory file.
+//! The daemon has other threads, and one of them may hold a lock, of the allocator for one, that nobody
+//! will ever release in the copy. So everything that takes memory or a lock is done here, before the
+//! copy is made, and the copy (`child`) makes system calls and nothing else.
 
+mod child;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::stat::Mode;
-use nix::unistd::{Pid, pipe2, read, write};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::{Pid, pipe2, read};
 
-use super::sys;
-use crate::protocol::exec_plan::{ExecPlan, Layout, OutcomeReader};
+use super::cgroup::Leaf;
+use super::exec::has_pidfd_ids;
+use super::identity::Credentials;
+use super::strings::{Slot, Strings};
+use super::sys::{self, SignalMask};
+use crate::config::identity::Limit;
+use crate::protocol::listen_fds;
+use crate::protocol::outcome::OutcomeReader;
 
-/// The first argument that makes our binary the trampoline.
-pub const TRAMPOLINE: &str = "--become-worker";
+/// How many digits the largest number of 64 bits has.
+const DIGITS_MAX: usize = 20;
 
-/// What the new process gets.
+/// How many bytes the two variables that only the process itself can know have together.
+const STAMP_MAX: usize = 2 * (16 + DIGITS_MAX);
+
+/// Variables and their values.
+pub type Environment<'a> = BTreeMap<&'a [u8], Cow<'a, [u8]>>;
+
+/// What a process is to become.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The program's path; used when it still names the file that was found.
+    pub path: &'a [u8],
+    /// The arguments, the name first.
+    pub arguments: Vec<&'a [u8]>,
+    /// The whole environment, except what only the process itself can know.
+    pub environment: Environment<'a>,
+    /// Its limits.
+    pub limits: Vec<Limit>,
+    /// Its niceness, where it is not ours.
+    pub nice: Option<i8>,
+    /// Its mask of permissions, where it is not ours.
+    pub umask: Option<u32>,
+    /// Who it is, where it is not us.
+    pub credentials: Option<&'a Credentials>,
+    /// Whether it has no capabilities.
+    pub drops_capabilities: bool,
+    /// Whether nothing that it runs may gain privileges.
+    pub no_new_privileges: bool,
+    /// Its parent, if it ends with that, whatever happens; a worker outlives us.
+    pub ends_with: Option<u32>,
+    /// Whether to run the file that was found even when `path` names another one by now. Scripts
+    /// are always run by path: their interpreter opens them by it.
+    pub pinned: bool,
+}
+
+/// What the process gets.
 pub struct Order<'a> {
     /// What it is to become.
-    pub plan: &'a ExecPlan,
+    pub plan: &'a Plan<'a>,
     /// Its sockets, in order.
     pub sockets: Vec<BorrowedFd<'a>>,
     /// Its working directory.
@@ -33,8 +75,8 @@ pub struct Order<'a> {
     pub program: BorrowedFd<'a>,
     /// What it writes to, as descriptors 1 and 2; without it, what we do.
     pub output: Option<[BorrowedFd<'a>; 2]>,
-    /// Where it enters its cgroup; without one it stays in ours.
-    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Its cgroup; without one it stays in ours.
+    pub cgroup: Option<&'a Leaf>,
 }
 
 /// A process on its way to become a worker.
@@ -42,69 +84,183 @@ pub struct Order<'a> {
 pub struct Spawned {
     /// The process.
     pub pid: Pid,
-    /// Its descriptor, opened before it could be reaped.
+    /// Its descriptor, which it has had from birth.
     pub pidfd: OwnedFd,
-    /// Where the trampoline tells how it fares; never blocks.
+    /// Where it tells how it fares; never blocks. It is hung up when there is nothing more to come.
     pub outcome: OwnedFd,
 }
 
-/// Starts the trampoline.
+/// Everything that the process works with: numbers, descriptors and bytes.
+struct Prepared<'a> {
+    /// What it gets, and as which descriptor. No source is one of the numbers that are wanted.
+    given: Vec<(BorrowedFd<'a>, RawFd)>,
+    /// Where it tells how it fares.
+    outcome: BorrowedFd<'a>,
+    directory: BorrowedFd<'a>,
+    program: BorrowedFd<'a>,
+    /// Where it writes `0` to enter its cgroup, unless it is born there.
+    entrance: Option<OwnedFd>,
+    /// From where on it keeps the four above while it needs them.
+    own: RawFd,
+    path: CString,
+    arguments: Strings,
+    environment: Strings,
+    stamp: Option<Stamp>,
+    plan: &'a Plan<'a>,
+}
+
+/// Where a process writes who it is, which only it can know.
+struct Stamp {
+    pid: Slot,
+    /// The inode of a pidfd, where that is nobody else's. It is the last variable.
+    pidfd_id: Option<Slot>,
+}
+
+/// A step that failed, and why.
+type Failure = (&'static str, io::Error);
+
+/// Starts a process.
 ///
 /// # Errors
 ///
 /// The step that failed with its error: `EAGAIN` when the user may have no more processes, `EMFILE`
 /// when no descriptor is left.
-pub fn spawn(order: &Order<'_>) -> Result<Spawned, (&'static str, io::Error)> {
-    let step = |step: &'static str| move |error: nix::Error| (step, io::Error::from(error));
-    let io_step = |step: &'static str| move |error: io::Error| (step, error);
+pub fn spawn(order: &Order<'_>) -> Result<Spawned, Failure> {
+    let step = |step: &'static str| move |error: io::Error| (step, error);
+    // All that it writes fits, see pipe(7), so neither end waits.
+    let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let (outcome, tells) = pipe2(flags).map_err(|errno| ("making a pipe", errno.into()))?;
 
-    let count = u32::try_from(order.sockets.len()).unwrap_or(u32::MAX);
-    let layout = Layout::new(count);
-    let plan = sealed(order.plan).map_err(io_step("writing the plan"))?;
-    let (outcome, outcome_write) = pipe2(OFlag::O_CLOEXEC).map_err(step("making a pipe"))?;
-    fcntl(&outcome, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(step("making a pipe"))?;
+    let first = RawFd::from(listen_fds::FIRST);
+    let own = first.saturating_add(RawFd::try_from(order.sockets.len()).unwrap_or(RawFd::MAX));
+    let outputs = order.output.iter().flatten().copied().zip(1..);
+    let wanted: Vec<(BorrowedFd<'_>, RawFd)> =
+        order.sockets.iter().copied().zip(first..).chain(outputs).collect();
+    let [tells, directory, program] = [tells.as_fd(), order.directory, order.program]
+        .map(|source| lift(source, own).map_err(step("placing a descriptor")));
+    let (tells, directory, program) = (tells?, directory?, program?);
+    let sources = wanted.iter().map(|&(source, _)| lift(source, own));
+    let sources: Vec<Source<'_>> =
+        sources.collect::<io::Result<_>>().map_err(step("placing a descriptor"))?;
 
-    let mut wanted: Vec<(BorrowedFd<'_>, u32)> =
-        order.sockets.iter().copied().zip(Layout::FIRST_SOCKET..).collect();
-    wanted.extend(order.output.into_iter().flatten().zip(1..));
-    wanted.push((plan.as_fd(), layout.plan()));
-    wanted.push((outcome_write.as_fd(), layout.outcome()));
-    wanted.push((order.directory, layout.directory()));
-    wanted.push((order.program, layout.program()));
-
-    wanted.extend(order.cgroup.map(|cgroup| (cgroup, layout.cgroup())));
-
-    let mut actions = PosixSpawnFileActions::init().map_err(step("preparing"))?;
-    actions.add_open(0, "/dev/null", OFlag::O_RDONLY, Mode::empty()).map_err(step("preparing"))?;
-    if order.cgroup.is_none() {
-        let target = RawFd::try_from(layout.cgroup()).unwrap_or(RawFd::MAX);
-        actions
-            .add_open(target, "/dev/null", OFlag::O_WRONLY, Mode::empty())
-            .map_err(step("preparing"))?;
-    }
-    // A source inside the range of the targets would be overwritten before it is used.
-    let mut lifted = Vec::new();
-    for (source, target) in wanted {
-        let source = lift(source, layout, &mut lifted).map_err(io_step("placing a descriptor"))?;
-        let target = RawFd::try_from(target).unwrap_or(RawFd::MAX);
-        actions.add_dup2(source, target).map_err(step("preparing"))?;
-    }
-
-    let attributes = clean_signals().map_err(step("preparing"))?;
-    let arguments = [c"shepherd".to_owned(), cstring(TRAMPOLINE), cstring(&count.to_string())];
-    let no_environment: [CString; 0] = [];
-    let pid = posix_spawn(c"/proc/self/exe", &actions, &attributes, &arguments, &no_environment)
-        .map_err(step("starting a process"))?;
-    // It is our child and not yet reaped, so its number is its own.
-    let pidfd = sys::pidfd_open(pid).map_err(|error| {
-        let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
-        let _ = nix::sys::wait::waitpid(pid, None);
-        ("opening the process", error)
-    })?;
+    let plan = order.plan;
+    let (environment, stamp) =
+        environment(plan, &order.sockets).map_err(step("preparing its environment"))?;
+    let mut prepared = Prepared {
+        given: sources
+            .iter()
+            .zip(&wanted)
+            .map(|(source, &(_, target))| (source.as_fd(), target))
+            .collect(),
+        outcome: tells.as_fd(),
+        directory: directory.as_fd(),
+        program: program.as_fd(),
+        entrance: None,
+        own,
+        path: CString::new(plan.path).map_err(|error| ("preparing its path", error.into()))?,
+        arguments: arguments(plan).map_err(step("preparing its arguments"))?,
+        environment,
+        stamp,
+        plan,
+    };
+    let (pid, pidfd) = match order.cgroup {
+        Some(leaf) => start_in(&mut prepared, leaf)?,
+        None => start(&mut prepared, None).map_err(step(STARTING))?,
+    };
     Ok(Spawned { pid, pidfd, outcome })
 }
 
-/// Reads what the trampoline has told so far. Returns whether it has told everything.
+const STARTING: &str = "starting a process";
+
+/// Starts it in its cgroup, where the kernel can; where it refuses, the process enters it by itself.
+/// That takes 8 ms, since the kernel waits for all its processors before it moves a process.
+fn start_in(prepared: &mut Prepared<'_>, leaf: &Leaf) -> Result<(Pid, OwnedFd), Failure> {
+    let opening = |error| ("opening its cgroup", error);
+    let directory = leaf.open().map_err(opening)?;
+    match start(prepared, Some(directory.as_fd())) {
+        Err(error) if is_about_the_cgroup(&error) => {}
+        started => return started.map_err(|error| (STARTING, error)),
+    }
+    let entrance = leaf.entrance().map_err(opening)?;
+    prepared.entrance = Some(match lift(entrance.as_fd(), prepared.own).map_err(opening)? {
+        Source::Lifted(entrance) => entrance,
+        Source::Given(_) => entrance,
+    });
+    start(prepared, None).map_err(|error| (STARTING, error))
+}
+
+/// Whether another way to start it may do: nothing is short.
+fn is_about_the_cgroup(error: &io::Error) -> bool {
+    let short = [libc::EAGAIN, libc::ENOMEM, libc::EMFILE, libc::ENFILE];
+    error.raw_os_error().is_none_or(|errno| !short.contains(&errno))
+}
+
+/// Makes the copy. No signal reaches it before it has left our handlers.
+fn start(
+    prepared: &mut Prepared<'_>,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<(Pid, OwnedFd)> {
+    let before = sys::set_signal_mask(SignalMask::ALL)?;
+    let started = sys::clone_process(cgroup, prepared, child::become_program);
+    // What was the mask a moment ago is one.
+    let _ = sys::set_signal_mask(before);
+    started
+}
+
+/// A descriptor whose number is above all that are wanted: a source among these would be overwritten
+/// before it is used.
+enum Source<'a> {
+    Given(BorrowedFd<'a>),
+    Lifted(OwnedFd),
+}
+
+impl AsFd for Source<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Source::Given(given) => *given,
+            Source::Lifted(lifted) => lifted.as_fd(),
+        }
+    }
+}
+
+fn lift(source: BorrowedFd<'_>, own: RawFd) -> io::Result<Source<'_>> {
+    let end = own.saturating_add(child::OWN_MAX);
+    if source.as_raw_fd() >= end {
+        return Ok(Source::Given(source));
+    }
+    let raw = fcntl(source, FcntlArg::F_DUPFD_CLOEXEC(end))?;
+    let lifted = sys::take_descriptor(raw).ok_or(io::ErrorKind::NotFound)?;
+    Ok(Source::Lifted(lifted))
+}
+
+fn arguments(plan: &Plan<'_>) -> io::Result<Strings> {
+    let mut arguments = Strings::with_room(plan.arguments.len(), plan.arguments.concat().len());
+    for argument in &plan.arguments {
+        arguments.push(&[argument])?;
+    }
+    Ok(arguments)
+}
+
+fn environment(
+    plan: &Plan<'_>,
+    sockets: &[BorrowedFd<'_>],
+) -> io::Result<(Strings, Option<Stamp>)> {
+    let bytes = |(name, value): (&&[u8], &Cow<'_, [u8]>)| name.len() + 1 + value.len();
+    let bytes: usize = plan.environment.iter().map(bytes).sum();
+    let mut environment = Strings::with_room(plan.environment.len() + 2, bytes + STAMP_MAX);
+    for (name, value) in &plan.environment {
+        environment.push(&[name, b"=", value])?;
+    }
+    if sockets.is_empty() {
+        return Ok((environment, None));
+    }
+    let mut number = |name: &str| environment.push_with_room(&[name.as_bytes(), b"="], DIGITS_MAX);
+    let pid = number(listen_fds::PID)?;
+    let pidfd_id = if has_pidfd_ids() { Some(number(listen_fds::PIDFD_ID)?) } else { None };
+    Ok((environment, Some(Stamp { pid, pidfd_id })))
+}
+
+/// Reads what the process has told so far. Returns whether it has told everything.
 pub fn read_outcome(outcome: &OwnedFd, reader: &mut OutcomeReader) -> bool {
     let mut buffer = [0; 256];
     loop {
@@ -127,49 +283,5 @@ pub fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// All dispositions at their defaults, and HUP blocked: the trampoline has our name, and somebody
-/// who sends HUP to all of that name means the daemon. The trampoline drops what came and unblocks.
-fn clean_signals() -> nix::Result<PosixSpawnAttr> {
-    let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(
-        PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
-    )?;
-    attributes.set_sigdefault(&SigSet::all())?;
-    let mut hup = SigSet::empty();
-    hup.add(Signal::SIGHUP);
-    attributes.set_sigmask(&hup)?;
-    Ok(attributes)
-}
-
-fn lift(source: BorrowedFd<'_>, layout: Layout, lifted: &mut Vec<OwnedFd>) -> io::Result<RawFd> {
-    let end = RawFd::try_from(layout.end()).unwrap_or(RawFd::MAX);
-    if source.as_raw_fd() >= end {
-        return Ok(source.as_raw_fd());
-    }
-    let raw = fcntl(source, FcntlArg::F_DUPFD_CLOEXEC(end))?;
-    let copy = sys::take_descriptor(raw).ok_or(io::ErrorKind::NotFound)?;
-    lifted.push(copy);
-    Ok(raw)
-}
-
-/// The plan in a memory file that nobody can change any more, see memfd_create(2).
-fn sealed(plan: &ExecPlan) -> io::Result<OwnedFd> {
-    let bytes = plan.encode().map_err(io::Error::other)?;
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let file = memfd_create(c"shepherd-plan", flags)?;
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        let written = write(&file, rest)?;
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    let seals = SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(file)
-}
-
-fn cstring(text: &str) -> CString {
-    CString::new(text).unwrap_or_default()
-}
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! The only unsafe code: system calls that no library wraps, one operation a block.
 //!
-//! It never decides anything and never retries.
+//! It never decides anything and never retries. It is one file, long as it is, so that whoever
+//! reviews what is unsafe need read no other.
 #![expect(unsafe_code, reason = "the one place for it")]
 
+use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -10,7 +12,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::Pid;
+
+use super::strings::Strings;
 
 /// A descriptor of the process `pid`, close-on-exec, see pidfd_open(2).
 ///
@@ -54,24 +59,6 @@ pub fn listen(socket: impl AsFd, backlog: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor from `first` on, see close_range(2).
-///
-/// # Errors
-///
-/// `ENOSYS` before Linux 5.9.
-///
-/// # Safety of the caller's descriptors
-///
-/// No [`OwnedFd`] at or above `first` may be alive: only the trampoline calls this, before it has
-/// opened anything there.
-pub fn close_from(first: u32) -> io::Result<()> {
-    // SAFETY: the trampoline, its only caller, owns nothing from `first` on: all of these came to
-    // it without being meant for it.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
-    Errno::result(result)?;
-    Ok(())
-}
-
 /// Takes a descriptor that this process was given by number.
 ///
 /// Returns `None` when it is not open.
@@ -82,8 +69,7 @@ pub fn take_descriptor(raw: RawFd) -> Option<OwnedFd> {
     if flags < 0 {
         return None;
     }
-    // SAFETY: it is open, and each caller takes each number once, right after it was given, as the
-    // trampoline does at its start.
+    // SAFETY: it is open, and each caller takes each number once, right after it was given.
     Some(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
@@ -300,6 +286,218 @@ pub fn leave_session_keyring() -> io::Result<()> {
     let result = unsafe { libc::syscall(libc::SYS_keyctl, join, anonymous) };
     Errno::result(result)?;
     Ok(())
+}
+
+/// Makes `group` the group of this thread, and no other, in every respect, see setresgid(2).
+///
+/// # Errors
+///
+/// As for [`set_thread_groups`].
+pub fn set_thread_group(group: u32) -> nix::Result<()> {
+    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+    let call = libc::SYS_setresgid32;
+    #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+    let call = libc::SYS_setresgid;
+    // SAFETY: it takes three integers and touches no memory.
+    let result = unsafe { libc::syscall(call, group, group, group) };
+    Errno::result(result).map(drop)
+}
+
+/// Makes `user` the user of this thread, and no other, in every respect, see setresuid(2).
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SETUID`, `EINVAL` when it is not mapped into our user namespace.
+pub fn set_thread_user(user: u32) -> nix::Result<()> {
+    #[cfg(any(target_arch = "x86", target_arch = "arm"))]
+    let call = libc::SYS_setresuid32;
+    #[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+    let call = libc::SYS_setresuid;
+    // SAFETY: it takes three integers and touches no memory.
+    let result = unsafe { libc::syscall(call, user, user, user) };
+    Errno::result(result).map(drop)
+}
+
+/// A set of signals as the kernel has it, those that the C library keeps to itself included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalMask(u64);
+
+impl SignalMask {
+    /// None of them.
+    pub const NONE: SignalMask = SignalMask(0);
+
+    /// Each of them.
+    pub const ALL: SignalMask = SignalMask(u64::MAX);
+
+    /// One, by its number.
+    #[must_use]
+    pub fn only(number: i32) -> SignalMask {
+        SignalMask(1u64.wrapping_shl(number.wrapping_sub(1).cast_unsigned()))
+    }
+}
+
+/// Blocks these signals and no others for this thread, see rt_sigprocmask(2). Gives what was blocked.
+///
+/// # Errors
+///
+/// None that is known.
+pub fn set_signal_mask(mask: SignalMask) -> io::Result<SignalMask> {
+    let mut before = 0u64;
+    let (how, bytes) = (libc::SIG_SETMASK, size_of::<u64>());
+    // SAFETY: the kernel reads one set of 64 signals and writes another, and both are so large.
+    let result = unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask.0, &raw mut before, bytes)
+    };
+    Errno::result(result)?;
+    Ok(SignalMask(before))
+}
+
+/// What clone3(2) takes, as far as Linux 5.7 knows it.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Makes a copy of this process with this thread alone, which calls `child`; in a cgroup, of which
+/// this is the directory. Gives its number and its pidfd, close-on-exec.
+///
+/// Other threads may hold locks at this moment, which nobody releases in the copy. So `child` makes
+/// system calls only: it takes and frees no memory, takes no lock and does not panic. The C library
+/// knows nothing of the copy, so what it keeps of a process or thread is the original's there.
+///
+/// # Errors
+///
+/// `EAGAIN` when there may be no more processes, `ENOMEM`, `EMFILE` and `ENFILE`. Anything else with
+/// a cgroup means that a process cannot be made in it: `EINVAL` and `ENOSYS` where the kernel, or a
+/// filter, does not know how.
+pub fn clone_process<T>(
+    cgroup: Option<BorrowedFd<'_>>,
+    given: &mut T,
+    child: fn(&mut T) -> !,
+) -> io::Result<(Pid, OwnedFd)> {
+    /// The libc crate's is a number of 32 bits, so nothing is left of it.
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    let pidfd_flag = libc::CLONE_PIDFD;
+    let mut pidfd: RawFd = -1;
+    let mut arguments = CloneArguments {
+        flags: u64::from(pidfd_flag.unsigned_abs()),
+        pidfd: (&raw mut pidfd).expose_provenance() as u64,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        ..CloneArguments::default()
+    };
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= INTO_CGROUP;
+        arguments.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+    }
+    let bytes = size_of::<CloneArguments>();
+    // SAFETY: the kernel reads `bytes` bytes, which there are, and writes a descriptor to `pidfd`.
+    // Memory is not shared, and no stack is named, so the copy goes on here with a copy of
+    // everything; what it does there is the contract of `child`.
+    let mut result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, bytes) };
+    // A filter cannot look into the arguments, so that of a container may refuse all of these calls.
+    if result < 0 && cgroup.is_none() && matches!(Errno::last(), Errno::ENOSYS | Errno::EPERM) {
+        let flags = libc::c_long::from(pidfd_flag | libc::SIGCHLD);
+        let (stack, place) = (0 as libc::c_long, &raw mut pidfd);
+        #[cfg(target_arch = "s390x")]
+        let (flags, stack) = (stack, flags);
+        // SAFETY: as above, by the older call, which writes the descriptor to its third argument.
+        result = unsafe { libc::syscall(libc::SYS_clone, flags, stack, place, 0, 0) };
+    }
+    if result == 0 {
+        child(given)
+    }
+    let pid = Pid::from_raw(i32::try_from(Errno::result(result)?).map_err(io::Error::other)?);
+    // SAFETY: the kernel has just made this descriptor for us, so nobody else owns it.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// The number of this process. The C library's own function gave that of the original in a copy before
+/// glibc 2.25.
+#[must_use]
+pub fn own_pid() -> Pid {
+    // SAFETY: it takes nothing and cannot fail.
+    let result = unsafe { libc::syscall(libc::SYS_getpid) };
+    Pid::from_raw(i32::try_from(result).unwrap_or_default())
+}
+
+/// In a copy that is about to become a program: makes `target` another number of `source`, whatever
+/// it was before, see dup3(2).
+///
+/// # Errors
+///
+/// `EBADF` for a number above the limit on open files.
+pub fn place(source: impl AsFd, target: RawFd, flags: OFlag) -> nix::Result<OwnedFd> {
+    let raw = source.as_fd().as_raw_fd();
+    // SAFETY: it takes three integers. Whatever had this number belonged to the daemon, which is not
+    // there any more: the copy has its own table, and lets go of nothing that the daemon owned.
+    let result = unsafe { libc::dup3(raw, target, flags.bits()) };
+    let raw = Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// In a copy that is about to become a program: closes the descriptors from `first` to `last`, see
+/// close_range(2).
+///
+/// # Errors
+///
+/// `ENOSYS` before Linux 5.9.
+pub fn close_range(first: u32, last: u32) -> nix::Result<()> {
+    // SAFETY: as for `place`: what is closed was the daemon's, in a table that is the copy's own.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Becomes the program at `path`, see execve(2). It takes no memory.
+///
+/// # Errors
+///
+/// Those of execve(2); it does not come back otherwise.
+pub fn execve(
+    path: &CStr,
+    arguments: &mut Strings,
+    environment: &mut Strings,
+) -> nix::Result<Infallible> {
+    let (arguments, environment) = (arguments.pointers(), environment.pointers());
+    // SAFETY: the path ends in NUL; `Strings` gives pointers to strings that do, with a null pointer
+    // at their end, and all of them live until the call is over.
+    unsafe { libc::execve(path.as_ptr(), arguments, environment) };
+    Err(Errno::last())
+}
+
+/// Becomes the program that is this file, see execveat(2). It takes no memory.
+///
+/// # Errors
+///
+/// Those of execveat(2); it does not come back otherwise.
+pub fn execveat(
+    file: impl AsFd,
+    arguments: &mut Strings,
+    environment: &mut Strings,
+) -> nix::Result<Infallible> {
+    let (raw, path, flags) = (file.as_fd().as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+    let (arguments, environment) = (arguments.pointers(), environment.pointers());
+    // SAFETY: as for `execve`, and the descriptor is open while it is borrowed.
+    unsafe { libc::syscall(libc::SYS_execveat, raw, path, arguments, environment, flags) };
+    Err(Errno::last())
+}
+
+/// Ends this process at once: nothing is flushed, and nothing that was registered is called, see
+/// _exit(2).
+pub fn exit(code: i32) -> ! {
+    // SAFETY: it takes an integer and does not come back.
+    unsafe { libc::_exit(code) }
 }
 
 /// Whose exit to collect.

@@ -1,7 +1,7 @@
 //! The environment by which a worker learns of its sockets, and what it must not inherit. Pure.
 //!
 //! The convention is that of sd_listen_fds(3). `LISTEN_PID` and `LISTEN_PIDFDID` name the process
-//! that is meant, so only the process itself can write them: the trampoline does.
+//! that is meant, so only the process itself can write them.
 
 /// Variables that speak of another process, another manager or another convention. A worker that
 /// inherited one would take sockets, channels or words that are not its own.
@@ -45,31 +45,29 @@ pub fn is_scrubbed(name: &[u8]) -> bool {
         || SCRUBBED_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
+/// The first socket, `SD_LISTEN_FDS_START`; the others follow.
+pub const FIRST: u16 = 3;
+
 /// The name of a socket that nobody named, see sd_listen_fds_with_names(3).
 pub const UNNAMED: &str = "unknown";
 
 /// The variables that say how many sockets there are and how they are called. Without sockets there
 /// are none: `LISTEN_FDS=0` is an error to some readers.
 #[must_use]
-pub fn variables(names: &[Option<String>]) -> Vec<(String, String)> {
+pub fn variables(names: &[Option<String>]) -> Vec<(&'static str, String)> {
     if names.is_empty() {
         return Vec::new();
     }
     let names: Vec<&str> = names.iter().map(|name| name.as_deref().unwrap_or(UNNAMED)).collect();
-    vec![
-        ("LISTEN_FDS".to_owned(), names.len().to_string()),
-        ("LISTEN_FDNAMES".to_owned(), names.join(":")),
-    ]
+    vec![("LISTEN_FDS", names.len().to_string()), ("LISTEN_FDNAMES", names.join(":"))]
 }
 
-/// The variables that say which process the sockets are meant for. `pidfd_id` is the inode number
-/// of a pidfd of it, where the kernel has unique ones (pidfs, Linux 6.9).
-#[must_use]
-pub fn stamp(pid: u32, pidfd_id: Option<u64>) -> Vec<(String, String)> {
-    let mut stamp = vec![("LISTEN_PID".to_owned(), pid.to_string())];
-    stamp.extend(pidfd_id.map(|id| ("LISTEN_PIDFDID".to_owned(), id.to_string())));
-    stamp
-}
+/// The variable that says which process the sockets are meant for.
+pub const PID: &str = "LISTEN_PID";
+
+/// The variable that says the same by the inode number of a pidfd of it, where the kernel has unique
+/// ones (pidfs, Linux 6.9).
+pub const PIDFD_ID: &str = "LISTEN_PIDFDID";
 
 #[cfg(test)]
 mod tests {
@@ -90,13 +88,7 @@ mod tests {
     fn there_are_as_many_names_as_sockets() {
         assert_eq!(variables(&[]), []);
         let variables = variables(&[Some("http".to_owned()), None]);
-        assert_eq!(variables[0], ("LISTEN_FDS".to_owned(), "2".to_owned()));
-        assert_eq!(variables[1], ("LISTEN_FDNAMES".to_owned(), "http:unknown".to_owned()));
-    }
-
-    #[test]
-    fn the_stamp_has_no_leading_zeros_and_no_id_where_there_is_none() {
-        assert_eq!(stamp(42, None), [("LISTEN_PID".to_owned(), "42".to_owned())]);
-        assert_eq!(stamp(42, Some(7))[1], ("LISTEN_PIDFDID".to_owned(), "7".to_owned()));
+        assert_eq!(variables[0], ("LISTEN_FDS", "2".to_owned()));
+        assert_eq!(variables[1], ("LISTEN_FDNAMES", "http:unknown".to_owned()));
     }
 }

@@ -1,6 +1,8 @@
 //! What workers and shepherd say to each other, as bytes: pure codecs, tested on bytes.
 
-pub mod exec_plan;
+pub mod outcome;
+
+pub mod script;
 
 pub mod lines;
 

@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::core::event::Used;
@@ -42,6 +44,16 @@ impl Leaf {
 
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Its directory, to have a process born in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2).
+    pub fn open(&self) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(open(&self.directory, flags, Mode::empty())?)
     }
 
     /// Where a process writes `0` to enter, see cgroups(7).

@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{AccessFlags, faccessat};
 
 use super::DefinitionError;
-use crate::protocol::exec_plan;
+use crate::protocol::script;
 
 /// The most that is looked at of a program's head, as the kernel does (`BINPRM_BUF_SIZE`).
 const HEAD_MAX: usize = 256;
@@ -95,7 +95,7 @@ impl Search<'_> {
             });
         }
         let head = read_head(path, self.directory);
-        let Some(interpreter) = exec_plan::interpreter(&head) else {
+        let Some(interpreter) = script::interpreter(&head) else {
             let path = path.as_os_str().as_bytes().to_vec();
             return Ok(Found { program: file, path, pinned: true });
         };
