@@ -315,7 +315,8 @@ impl Processes {
     /// gets the benefit of the doubt, since programs that only say a word exit right after it.
     #[must_use]
     pub fn may_speak_for(&self, worker: WorkerId, pid: Pid) -> bool {
-        proc::stat(pid).is_none() || self.belongs(worker, pid)
+        // A main process that has not been reaped has its number for itself.
+        self.main(worker) == Some(pid) || proc::stat(pid).is_none() || self.belongs(worker, pid)
     }
 
     /// What the worker's tree has used so far, where it is in a cgroup.
