@@ -156,14 +156,13 @@ impl Daemon {
         if let Some(pipes) = pipes {
             self.output.listen(order, &service_name, pid, pipes.map(|pipe| pipe.reader));
         }
+        // What it tells is read at the end: each stage that woke us would cost more than it takes.
+        let reactor = &self.parts.reactor;
+        let outcome = reactor.add_for_end(&spawned.outcome, Token::Outcome(worker).encode());
+        let words = reactor.add(&notify, Token::Notify(worker).encode());
         // Without a watch its end is still seen by its exit, and its words are read then.
-        for (watched, token) in [
-            (spawned.outcome.as_fd(), Token::Outcome(worker)),
-            (notify.as_fd(), Token::Notify(worker)),
-        ] {
-            if let Err(error) = self.parts.reactor.add(watched, token.encode()) {
-                tracing::warn!("worker {worker}: cannot watch it: {error}");
-            }
+        for error in [outcome, words].into_iter().filter_map(Result::err) {
+            tracing::warn!("worker {worker}: cannot watch it: {error}");
         }
         let spawning = Spawning { pid, outcome: spawned.outcome, reader: OutcomeReader::default() };
         self.workers.insert(

@@ -55,6 +55,17 @@ impl Reactor {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLPRI, token))?)
     }
 
+    /// Reports `token` when nobody has the other end of a pipe any more, and not when there is
+    /// something to read in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_ctl(2), `ENOSPC` among them.
+    pub fn add_for_end(&self, pipe: impl AsFd, token: u64) -> io::Result<()> {
+        // Hanging up is always reported.
+        Ok(self.epoll.add(pipe, EpollEvent::new(EpollFlags::empty(), token))?)
+    }
+
     /// Reports `token` once each time that `fd` is hung up, or can be read from no more: for a
     /// listening socket, when somebody calls shutdown(2) on it, and not when a connection comes.
     ///
@@ -123,6 +134,7 @@ fn round_up(timeout: Option<Duration>) -> EpollTimeout {
 mod tests {
     use super::*;
     use nix::sys::socket::{Shutdown, shutdown};
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::os::unix::net::{UnixListener, UnixStream};
@@ -159,6 +171,18 @@ mod tests {
                 assert!(news().is_empty());
             }
         }
+    }
+
+    #[test]
+    fn the_end_of_a_pipe_is_told_and_what_is_written_is_not() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let reactor = Reactor::new().unwrap();
+        reactor.add_for_end(&reader, 7).unwrap();
+        let news = || reactor.wait(Some(Duration::ZERO)).unwrap();
+        writer.write_all(b"x").unwrap();
+        assert!(news().is_empty());
+        drop(writer);
+        assert_eq!(news(), [7]);
     }
 
     #[test]
