@@ -69,7 +69,7 @@ fn a_reload_that_is_committed_ends_with_0_and_tells_what_it_does_line_by_line() 
     let output = shepherd(&daemon, "reload", 0);
     let committed = &output.stdout;
     assert!(committed.starts_with("web: reload committed after "), "{output:#?}");
-    assert!(committed.contains(": generation 2 serves with 2 workers"), "{output:#?}");
+    assert!(committed.contains(": generation 2 serves"), "{output:#?}");
     for words in ["reload begins", "worker 3 (web.0) started", "worker 4 (web.1) is ready"] {
         assert!(output.stderr.contains(words), "{words}: {output:#?}");
     }

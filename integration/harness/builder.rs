@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ClientOutput, DEADLINE, Daemon, Home, cgroup::Kept, client, home::MARKER};
+use super::{Client, ClientOutput, DEADLINE, Daemon, Home, cgroup::Kept, home::MARKER};
 
 /// Variables of whoever runs the tests that would change what the daemon does.
 const SCRUBBED: [&str; 7] = [
@@ -148,9 +148,15 @@ impl Builder {
     /// Runs a client, `shepherd ARGUMENTS...`, to its end.
     #[track_caller]
     pub fn client<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> ClientOutput {
+        self.start_client(arguments).wait()
+    }
+
+    /// Starts a client, `shepherd ARGUMENTS...`.
+    #[track_caller]
+    pub fn start_client<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Client {
         let mut command = self.marked_command();
         command.args(arguments);
-        client::run(command, self.deadline)
+        Client::start(command, self.deadline)
     }
 
     /// The binary with the environment that all processes of this home share.

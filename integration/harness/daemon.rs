@@ -14,7 +14,7 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::{
-    Address, Builder, ClientOutput, Home, Leftover, Line, eventually_within,
+    Address, Builder, Client, ClientOutput, Home, Leftover, Line, eventually_within,
     output::{Output, Waited},
     pidfd::Process,
     proc,
@@ -255,7 +255,13 @@ impl Daemon {
     /// Runs a client of this daemon, `shepherd ARGUMENTS...`, to its end.
     #[track_caller]
     pub fn client<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> ClientOutput {
-        self.builder.clone().client(arguments)
+        self.builder.client(arguments)
+    }
+
+    /// Starts a client of this daemon, `shepherd ARGUMENTS...`.
+    #[track_caller]
+    pub fn start_client<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Client {
+        self.builder.start_client(arguments)
     }
 
     /// Fails the test with all that was printed.

@@ -37,7 +37,7 @@ mod proc;
 pub use address::Address;
 pub use builder::Builder;
 pub use cgroup::{Kept, groups, members};
-pub use client::ClientOutput;
+pub use client::{Client, ClientOutput};
 pub use connection::{Connection, Idle};
 pub use daemon::{Daemon, WorkerProcess};
 pub use eventually::{DEADLINE, eventually, eventually_within};

@@ -51,6 +51,7 @@ mod exit_code;
 use std::process::ExitCode;
 
 use crate::os::stderr::Stderr;
+use crate::os::terminal::Terminal;
 use args::Verb;
 use failure::Failure;
 
@@ -97,7 +98,7 @@ fn ended(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::from(exit_code::DONE),
         Err(Failure { code, text, .. }) => {
-            fail(&text);
+            fail(&render::message(&text, Terminal::of_stderr().map(|terminal| terminal.columns)));
             ExitCode::from(code)
         }
     }

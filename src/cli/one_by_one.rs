@@ -22,9 +22,12 @@ pub(super) fn one_by_one(
     for (index, service) in services.iter().enumerate() {
         let path = format!("/v1/services/{service}/{verb}");
         let done = waiting::ask(&client, path, json!({}), what);
-        let done = done.map_err(|failure| match &services[index + 1..] {
-            [] => failure,
-            left => failure.with(&format!("nothing was asked for {}", left.join(", "))),
+        let done = done.map_err(|mut failure| {
+            if let left @ [_, ..] = &services[index + 1..] {
+                let left = left.join(", ");
+                failure.text.extend([format!("\n  nothing was asked for {left}")]);
+            }
+            failure
         })?;
         // That nobody reads is no reason to leave the rest undone.
         out::print(&told(&done))?;

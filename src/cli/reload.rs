@@ -21,7 +21,7 @@ use super::find::find;
 use super::out;
 use super::render::progress::{Headlines, Progress};
 use super::render::redraw::Screen;
-use super::render::{event, outcome};
+use super::render::{compact, event, outcome};
 use super::waiting::{self, ANSWER_WITHIN, Heard, Waiting};
 
 /// How often the times on the screen go on.
@@ -64,8 +64,11 @@ fn reload(args: &Reload, began: Time) -> Result<(Done, Option<Status>), Failure>
     let body = wire::Reload { services: args.services.clone(), queue: args.queue };
     waiting.post(&client, "/v1/reload".to_owned(), body)?;
     let done = wait(&waiting, &mut show, deadline).map_err(|failure| advised(failure, args));
-    show.end();
     let after = done.as_ref().ok().and_then(|_| status_after(&client));
+    if let Some(after) = &after {
+        show.progress.see(show.now(), after);
+    }
+    show.end();
     done.map(|done| (done, after))
 }
 
@@ -75,7 +78,10 @@ fn wait(waiting: &Waiting, show: &mut Show, deadline: Option<Time>) -> Result<Do
         let now = clock::now();
         let left = deadline.map(|deadline| deadline.since(now));
         if left == Some(Duration::ZERO) {
-            let text = "no outcome in time; the reload goes on: `shepherd status` shows it";
+            let waited = compact(show.now().as_secs_f64());
+            let text = format!(
+                "no outcome within {waited}; the reload goes on: `shepherd status` shows it"
+            );
             return Err(Failure::new(exit_code::TIMED_OUT, text));
         }
         let within = [left, show.screen.is_some().then_some(FRAME)].into_iter().flatten().min();
@@ -111,10 +117,13 @@ fn status_after(client: &Client) -> Option<Status> {
 
 /// What can be done about a refusal.
 fn advised(failure: Failure, args: &Reload) -> Failure {
-    if failure.code == exit_code::IN_PROGRESS && !args.queue {
-        failure.with("--queue runs it next")
-    } else {
-        failure
+    if failure.code != exit_code::IN_PROGRESS || args.queue {
+        return failure;
+    }
+    // The daemon does not know how its clients ask for that.
+    match failure.text.strip_suffix("queue a reload") {
+        Some(text) => Failure { text: format!("{text}run next with --queue"), ..failure },
+        None => failure.with("--queue runs next"),
     }
 }
 

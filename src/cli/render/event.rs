@@ -11,8 +11,18 @@ pub(in crate::cli) fn event(event: &Event, look: Look) -> String {
         Level::Warning => ("WARN ", Hue::Moving),
         Level::Error => ("ERROR", Hue::Bad),
     };
-    let (time, word) = (look.paint(Hue::Dim, &plain(&event.time)), look.paint(hue, word));
+    let time = match look.width {
+        Some(_) => format!("{}Z", plain(of_day(&event.time)).trim_end_matches('Z')),
+        None => plain(&event.time),
+    };
+    let (time, word) = (look.paint(Hue::Dim, &time), look.paint(hue, word));
     format!("{:>5} {time} {word} {}", event.number, plain(&event.message))
+}
+
+/// `12:00:00.123` of `2026-01-31T12:00:00.123456Z`: people who look at a terminal know the day.
+fn of_day(time: &str) -> &str {
+    let time = time.split_once('T').map_or(time, |(_, of_day)| of_day);
+    time.get(.."12:00:00.123".len()).unwrap_or(time)
 }
 
 /// The event for whoever waits for the end of something: what happened, and how grave it is where it

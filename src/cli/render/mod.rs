@@ -104,16 +104,33 @@ fn cut(text: &str, width: usize) -> String {
     kept
 }
 
-/// A text below a headline, on as many lines as it takes.
-fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
+/// What a client says when it fails, with lines that break between words where they would be too
+/// long behind `shepherd: `. Further lines have an indent, which is kept.
+pub(super) fn message(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return text.to_owned() };
+    let mut lines = text.lines();
+    let first = wrapped("shepherd: ", "  ", lines.next().unwrap_or_default(), Some(width));
+    let mut message = first.join("\n").split_off("shepherd: ".len());
+    for line in lines {
+        let body = line.trim_start_matches(' ');
+        let indent = " ".repeat(line.len() - body.len());
+        message.push('\n');
+        message.push_str(&wrapped(&indent, &format!("{indent}  "), body, Some(width)).join("\n"));
+    }
+    message
+}
+
+/// A text on as many lines as it takes, broken between words. A word that is longer than a line is
+/// left to the terminal.
+fn wrapped(first: &str, others: &str, text: &str, width: Option<usize>) -> Vec<String> {
     let width = width.unwrap_or(usize::MAX);
     let mut lines = Vec::new();
-    let mut line = "  ".to_owned();
+    let mut line = first.to_owned();
     let mut is_empty = true;
     for word in text.split(' ') {
         if !is_empty && columns(&line) + 1 + columns(word) > width {
-            lines.push(cut(&line, width));
-            line = String::from("    ");
+            lines.push(line);
+            line = String::from(others);
             is_empty = true;
         }
         if !is_empty {
@@ -122,12 +139,12 @@ fn wrapped(text: &str, width: Option<usize>) -> Vec<String> {
         line.push_str(word);
         is_empty = false;
     }
-    lines.push(cut(&line, width));
+    lines.push(line);
     lines
 }
 
 /// A time as a column shows it: `0.4s`, `12s`, `4m10s`, `3h12m`, `5d4h`.
-fn compact(seconds: f64) -> String {
+pub(super) fn compact(seconds: f64) -> String {
     if seconds < 9.95 {
         return format!("{:.1}s", seconds.max(0.0));
     }
@@ -174,6 +191,21 @@ mod tests {
         assert_eq!(cut("serving", 6), "servi…");
         assert_eq!(cut("日本語です", 6), "日本…");
         assert_eq!(cut("x", 0), "");
+    }
+
+    #[test]
+    fn messages_break_between_words_and_keep_their_indents() {
+        let text = "reload aborted: it exited with code 3\n    no database at all is there";
+        assert_eq!(message(text, None), text);
+        assert_eq!(
+            message(text, Some(24)),
+            "reload\n  aborted: it exited\n  with code 3\n    no database at all\n      is there"
+        );
+        assert_eq!(message("", Some(24)), "");
+        assert_eq!(
+            message("a/very/long/path/in/one/word", Some(10)),
+            "a/very/long/path/in/one/word"
+        );
     }
 
     #[test]

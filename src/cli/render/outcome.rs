@@ -4,16 +4,15 @@ use crate::control::wire::{Done, DoneService, Problem, ProblemKind, Status, Work
 
 use super::{compact, plain, workers};
 
-/// `web: reload committed after 1.2s: generation 2 serves with 4 workers; 4 old workers drain`.
+/// `web: reload committed after 1.2s: generation 2 serves; 4 old workers drain`.
 /// `after` is the status after the end, if it could be had.
 pub(in crate::cli) fn reloaded(done: &Done, took: f64, after: Option<&Status>) -> String {
     let mut text = String::new();
     for service in &done.services {
         let DoneService { name, generation, .. } = service;
         let (name, time) = (plain(name), compact(took));
-        let serving = workers(service.workers);
         text.extend([format!(
-            "{name}: reload committed after {time}: generation {generation} serves with {serving}"
+            "{name}: reload committed after {time}: generation {generation} serves"
         )]);
         match after.map_or(0, |status| draining(status, service)) {
             0 => {}

@@ -31,7 +31,7 @@ pub(in crate::cli) fn bounded(text: &str, height: usize, look: Look) -> Vec<Stri
     let shown = if lines.len() <= height { lines.len() } else { height.saturating_sub(1) };
     let mut bounded: Vec<String> = lines.iter().take(shown).map(|&line| line.to_owned()).collect();
     if shown < lines.len() {
-        let more = format!("… {} lines more; name a service to see it alone", lines.len() - shown);
+        let more = format!("… {} lines more; without --watch all are shown", lines.len() - shown);
         bounded.push(look.paint(Hue::Dim, &look.fit(&more)));
     }
     bounded
@@ -97,8 +97,8 @@ fn headline(service: &Service, look: Look) -> String {
         line(&mut text, &look.fit(&format!("  on {}", sockets.join(", "))));
     }
     if let Some(abort) = &service.last_abort {
-        for abort in wrapped(&plain(abort), look.width) {
-            line(&mut text, &look.paint(Hue::Bad, &abort));
+        for abort in wrapped("  ", "    ", &plain(abort), look.width) {
+            line(&mut text, &look.paint(Hue::Bad, &look.fit(&abort)));
         }
     }
     text

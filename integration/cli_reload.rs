@@ -1,0 +1,118 @@
+//! `shepherd reload` while a reload is under way: whatever becomes of its client, the reload is the
+//! daemon's.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::{
+    cli::{ends, shepherd, site, web},
+    harness::{Client, Daemon, http_rust},
+    site::Site,
+};
+
+/// A new version that starts to serve once it is let.
+fn release_held_back(site: &Site, version: &str) {
+    let script = site.path("held-back");
+    let gate = site.path("gate");
+    let http = http_rust().remove(0);
+    let text = format!(
+        "while [ ! -e '{}' ]; do sleep 0.02; done\nexec '{}'\n",
+        gate.display(),
+        http.display()
+    );
+    fs::write(&script, text).expect("a script");
+    site.release_running(version, &["sh", script.to_str().expect("text")]);
+}
+
+fn let_it_serve(site: &Site) {
+    fs::write(site.path("gate"), "").expect("a file");
+}
+
+/// A client that waits for a reload to generation 2.
+fn reloading(site: &Site, daemon: &Daemon) -> Client {
+    release_held_back(site, "v2");
+    let mark = daemon.mark();
+    // Whoever runs the tests in the background of a script has INT ignored, and so have all below.
+    let shepherd = env!("CARGO_BIN_EXE_shepherd");
+    let words = ["--default-signal=INT", shepherd, "reload", "--name", "web"];
+    let client = daemon.builder().binary("env").start_client(words);
+    daemon.wait_line_since(mark, |line| line.contains("reload begins"), "the reload");
+    daemon.wait_line_since(mark, |line| line.contains("started: pid"), "a new worker");
+    client
+}
+
+fn wait_committed(daemon: &Daemon) {
+    let committed = |line: &str| line.contains("reload committed") && line.contains("generation 2");
+    daemon.wait_line(committed, "the end of the reload");
+}
+
+#[test]
+fn a_client_that_is_killed_changes_nothing() {
+    let (site, builder) = site(2);
+    let daemon = web(builder);
+    let client = reloading(&site, &daemon);
+    client.signal(Signal::SIGKILL);
+    assert_eq!(client.wait().status.code(), None);
+    let_it_serve(&site);
+    wait_committed(&daemon);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn ctrl_c_ends_with_130_and_the_reload_goes_on() {
+    let (site, builder) = site(2);
+    let daemon = web(builder);
+    let client = reloading(&site, &daemon);
+    client.signal(Signal::SIGINT);
+    let output = ends(client.wait(), 130);
+    let told = "shepherd: interrupted; the reload goes on: `shepherd status` shows it\n";
+    assert!(output.stderr.ends_with(told), "{output:#?}");
+    let_it_serve(&site);
+    wait_committed(&daemon);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_second_reload_is_refused_with_11_or_runs_next() {
+    let (site, builder) = site(1);
+    let daemon = web(builder);
+    let first = reloading(&site, &daemon);
+    let refused = shepherd(&daemon, "reload", 11);
+    assert!(refused.stderr.contains("its reload is in progress"), "{refused:#?}");
+    assert!(refused.stderr.contains("--queue"), "{refused:#?}");
+    let json = shepherd(&daemon, "reload --json", 11);
+    assert!(json.stdout.starts_with(r#"{"outcome":"in-progress","exit_code":11,"#), "{json:#?}");
+
+    let mark = daemon.mark();
+    let queued = daemon.start_client(["reload", "--queue", "--name", "web"]);
+    daemon.wait_line_since(mark, |line| line.contains("reload queued"), "the queue");
+    let_it_serve(&site);
+    assert!(ends(first.wait(), 0).stdout.contains("generation 2 serves"));
+    assert!(ends(queued.wait(), 0).stdout.contains("generation 3 serves"));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_daemon_that_is_killed_meanwhile_ends_the_client_with_1() {
+    let (site, builder) = site(1);
+    let daemon = web(builder);
+    let client = reloading(&site, &daemon);
+    daemon.signal(Signal::SIGKILL);
+    let output = ends(client.wait(), 1);
+    let told = "shepherd: the daemon is gone, it was killed or has stopped; \
+                nobody knows how the reload ended\n";
+    assert!(output.stderr.ends_with(told), "{output:#?}");
+}
+
+#[test]
+fn a_configuration_with_a_mistake_ends_with_3_and_nothing_has_happened() {
+    let (site, builder) = site(1);
+    let daemon = web(builder);
+    site.write_variables("NO VALUE\n");
+    let output = shepherd(&daemon, "reload", 3);
+    assert!(output.stderr.contains("cannot read environment file"), "{output:#?}");
+    let status = shepherd(&daemon, "status", 0).stdout;
+    assert!(status.contains("1 of 1 ready, generation 1"), "{status}");
+    assert!(daemon.stop().success());
+}
