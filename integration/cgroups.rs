@@ -294,6 +294,48 @@ fn when_no_more_cgroups_can_be_made_workers_start_without() {
     assert!(!directory.exists(), "it is left behind");
 }
 
+/// As filters of containers do that cannot look into the arguments of that call.
+#[test]
+fn where_a_filter_refuses_to_make_a_process_in_a_cgroup_it_enters_by_itself() {
+    let Some(site) = site() else { return };
+    let filter = site.path("filter.py");
+    fs::write(&filter, WITHOUT_CLONE3).expect("written");
+    let shepherd = env!("CARGO_BIN_EXE_shepherd");
+    let text = format!("exec python3 '{}' '{shepherd}' \"$@\"", filter.display());
+    let daemon = site.run(2).binary(wrapper(&site.home, &text)).command(http_rust()).start();
+    let workers = wait_serving(&daemon, 2);
+    let status = fs::read_to_string(format!("/proc/{}/status", workers[0])).expect("its status");
+    assert!(status.lines().any(|line| line == "Seccomp:\t2"), "there is no filter: {status}");
+    let directory = directory(&daemon);
+    for (number, worker) in (1..).zip(&workers) {
+        assert_eq!(members(&directory.join(format!("worker.{number}"))), [*worker]);
+    }
+    reload_well(&daemon);
+    wait_only_generation(&daemon, 2, 2);
+    stop_well(&daemon);
+    assert!(!directory.exists(), "it is left behind");
+}
+
+/// Becomes a command for which there is no clone3(2), see seccomp(2).
+const WITHOUT_CLONE3: &str = r#"
+import ctypes, os, struct, sys
+CLONE3, ENOSYS = 435, 38
+NO_NEW_PRIVS, SET_SECCOMP, FILTER = 38, 22, 2
+code = struct.pack("HBBI" * 4,
+    0x20, 0, 0, 0,               # Loads the number of the call.
+    0x15, 0, 1, CLONE3,          # Skips one where it is another.
+    0x06, 0, 0, 0x50000 | ENOSYS,
+    0x06, 0, 0, 0x7fff0000)      # Allows it.
+room = ctypes.create_string_buffer(code, len(code))
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+program = Program(4, ctypes.addressof(room))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+if prctl(NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(SET_SECCOMP, FILTER, ctypes.byref(program), 0, 0):
+    sys.exit("no filter: " + os.strerror(ctypes.get_errno()))
+os.execv(sys.argv[1], sys.argv[1:])
+"#;
+
 /// A worker that counts as ready because it has no socket and lives.
 const IDLE: [&str; 2] = ["sleep", "100000"];
 

@@ -166,11 +166,11 @@ fn without_processes_a_start_is_tried_again_until_there_are_some() {
         .start();
     daemon.wait_line(
         |line| {
-            line.contains(" cannot start: ")
-                && line.contains("Resource temporarily unavailable")
+            line.contains(" cannot start: starting a process: Resource temporarily unavailable")
+                && line.contains("; this user may have no more processes (`ulimit -u`")
                 && line.contains("; restarting in ")
         },
-        "the cause and what comes next",
+        "the step, the cause, where to look, and what comes next",
     );
     daemon.wait_line(|line| line.contains("(server.0) is ready after "), "a worker");
     assert_eq!(site.version(), "v1");
