@@ -140,6 +140,8 @@ fn set_up(prepared: &mut Prepared<'_>, own: &Own, stage: &mut Stage) -> Result<I
     }
 
     enter(Stage::Exec);
+    // Not before: nobody may be left to read what was just told.
+    set_default(libc::SIGPIPE)?;
     let (path, arguments) = (&prepared.path, &mut prepared.arguments);
     if plan.pinned && !names(path, &own.program) {
         return sys::execveat(&own.program, arguments, &mut prepared.environment);
@@ -156,7 +158,7 @@ fn become_user(credentials: &Credentials) -> Result<(), Errno> {
 
 /// From here on a signal does what it does by default, as to any process that is starting. But for
 /// HUP: it has our name, and somebody who sends HUP to all of that name means the daemon. PIPE stays
-/// ignored: that we have died, and nobody reads what it tells, must not end it.
+/// ignored until all is told: that we have died, and nobody reads that, must not end it.
 fn leave_handlers() -> Result<(), Errno> {
     for number in (1..=libc::SIGRTMAX()).filter(|&number| number != libc::SIGPIPE) {
         set_default(number)?;
@@ -165,13 +167,12 @@ fn leave_handlers() -> Result<(), Errno> {
     Ok(())
 }
 
-/// Default dispositions for all signals and none blocked. A HUP that came meanwhile is dropped by
-/// ignoring it once before it is unblocked.
+/// Default dispositions for all signals but PIPE and none blocked. A HUP that came meanwhile is dropped
+/// by ignoring it once before it is unblocked.
 fn reset_signals() -> Result<(), Errno> {
     sys::ignore(libc::SIGHUP).map_err(number)?;
     sys::set_signal_mask(SignalMask::NONE).map_err(number)?;
-    set_default(libc::SIGHUP)?;
-    set_default(libc::SIGPIPE)
+    set_default(libc::SIGHUP)
 }
 
 fn set_default(signal: i32) -> Result<(), Errno> {

@@ -125,6 +125,27 @@ fn what_cannot_be_run_is_told_with_its_stage_and_error() {
 }
 
 #[test]
+fn a_daemon_that_has_died_takes_no_start_along() {
+    /// Enough that the daemon's end comes first in most.
+    const STARTS: u32 = 20;
+    let root = open(Path::new("/"));
+    let plan = plan("/bin/true", &["true"]);
+    for _ in 0..STARTS {
+        let Spawned { pidfd, outcome, .. } = spawn(&Order {
+            plan: &plan,
+            sockets: Vec::new(),
+            directory: root.as_fd(),
+            program: root.as_fd(),
+            output: None,
+            cgroup: None,
+        })
+        .expect("started");
+        drop(outcome);
+        assert_eq!(how_it_ends(&pidfd), How::Code(0));
+    }
+}
+
+#[test]
 fn a_directory_is_entered_with_the_rights_of_the_user() {
     if !geteuid().is_root() {
         return;
@@ -189,6 +210,13 @@ fn nobody_is_told_of_sockets_who_gets_none() {
         run(&plan("/bin/sh", &["sh", "-c", script]), &root, &[], Some(&writer.into()));
     assert_eq!(outcome, Outcome::Running);
     assert_eq!(read(reader), "none none\n");
+}
+
+/// Waits for the end of a process whose outcome nobody reads.
+fn how_it_ends(pidfd: &OwnedFd) -> How {
+    let count = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PATIENCE_MS);
+    assert_eq!(count, Ok(1), "it does not end");
+    sys::reap(Whom::Pidfd(pidfd.as_fd())).expect("a child").expect("ended").how
 }
 
 /// Says at its own end that all is done.
