@@ -415,11 +415,24 @@ pub fn clone_process<T>(
         result = unsafe { libc::syscall(libc::SYS_clone, flags, stack, place, 0, 0) };
     }
     if result == 0 {
+        let _exits = Exits;
         child(given)
     }
     let pid = Pid::from_raw(i32::try_from(Errno::result(result)?).map_err(io::Error::other)?);
     // SAFETY: the kernel has just made this descriptor for us, so nobody else owns it.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// Ends a copy that unwinds. Further up are the daemon's own frames, and what goes with them would
+/// remove its files and let go of its locks, which the copy shares.
+struct Exits;
+
+impl Drop for Exits {
+    fn drop(&mut self) {
+        /// As a program in Rust ends that has panicked.
+        const PANICKED: i32 = 101;
+        exit(PANICKED)
+    }
 }
 
 /// The number of this process. The C library's own function gave that of the original in a copy before

@@ -4,6 +4,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{PipeReader, Read, pipe};
 use std::os::unix::fs::PermissionsExt;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -143,6 +144,30 @@ fn a_daemon_that_has_died_takes_no_start_along() {
         drop(outcome);
         assert_eq!(how_it_ends(&pidfd), How::Code(0));
     }
+}
+
+#[test]
+fn a_copy_that_panics_ends_before_it_undoes_what_is_ours() {
+    /// As a directory of the daemon is removed at its end, and its lock let go.
+    struct Removes<'a>(&'a Path);
+    impl Drop for Removes<'_> {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(self.0);
+        }
+    }
+    // It takes memory to panic.
+    if !is_alone() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("ours");
+    fs::write(&file, "").expect("written");
+    let removes = Removes(&file);
+    let (_, pidfd) =
+        sys::clone_process(None, &mut (), |()| resume_unwind(Box::new(()))).expect("a copy");
+    assert_eq!(how_it_ends(&pidfd), How::Code(101));
+    assert!(file.exists());
+    drop(removes);
 }
 
 #[test]
