@@ -42,6 +42,7 @@ mod ready;
 mod reload;
 mod reload_aborted;
 mod reload_races;
+mod reread;
 mod restart;
 mod run_file;
 mod scale;

@@ -61,6 +61,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ("src/daemon/mod.rs", &["tracing::", "std::process"]),
     ("src/daemon/event_loop.rs", &["tracing::", "std::os::"]),
     ("src/daemon/perform.rs", &["tracing::", "std::os::"]),
+    ("src/daemon/configuration.rs", &["tracing::"]),
     ("src/daemon/checks.rs", &["tracing::"]),
     ("src/daemon/sockets.rs", &["tracing::"]),
     ("src/daemon/slots.rs", &["tracing::"]),

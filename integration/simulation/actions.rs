@@ -4,7 +4,7 @@ use shepherd::core::Action;
 use shepherd::core::action::{Announcement, Spawn};
 use shepherd::core::event::{Event, Used, WorkerEvent};
 use shepherd::core::ids::WorkerId;
-use shepherd::core::notice::{Next, Notice};
+use shepherd::core::notice::{ConfigurationNotice, Next, Notice};
 use shepherd::core::policy::{ReadyWhen, Signal};
 use shepherd::core::readiness::{CHECK_MARGIN, CHECKS_MAX, Evidence};
 use shepherd::core::request::Request;
@@ -14,7 +14,7 @@ use shepherd::core::worker::{Cause, KILL_ROUNDS_MAX, KILL_WAIT};
 
 use crate::fate::ms;
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Begins, Checks, Ledger, Record, Standing, Stop, Turn};
+use crate::ledger::{Begins, Checks, Ledger, Record, Standing, Start, Stop, Turn};
 use crate::world::Input;
 
 impl Ledger {
@@ -27,7 +27,7 @@ impl Ledger {
         match action {
             Action::Prepare { service, generation, like } => {
                 let book = self.books.get_mut(service).ok_or("S7: no such service")?;
-                ensure!(self.stop == Stop::No, "S7: {action:?} after a stop");
+                ensure!(!book.told, "S7: {action:?} after a stop");
                 ensure!(like.is_none_or(|it| it == book.serving), "S7: {action:?} of {like:?}");
                 ensure!(book.rolling.is_none(), "S7: {action:?} during a reload");
                 ensure!(generation.0 == book.last_generation.0 + 1, "S7: {action:?} out of turn");
@@ -36,6 +36,7 @@ impl Ledger {
                 book.kept.insert(*generation);
                 Ok(())
             }
+            Action::ReadConfiguration { .. } | Action::Remove(_) => Ok(()),
             Action::Spawn(spawn) => self.check_spawn(turn, spawn),
             Action::Probe(id) => {
                 let record = self.named(*id, action)?;
@@ -90,7 +91,7 @@ impl Ledger {
                 let used = self.alive().any(|(_, record)| {
                     record.service == *service && record.generation == *generation
                 });
-                let stopped = self.stop != Stop::No;
+                let stopped = self.is_told(*service);
                 let book = self.books.get_mut(service).ok_or("S7: no such service")?;
                 ensure!(!used, "S7: {action:?}, and a worker runs it");
                 ensure!(book.kept.remove(generation), "S7: {action:?} is not kept");
@@ -131,7 +132,7 @@ impl Ledger {
             }
             Announcement::Ready | Announcement::Reloading | Announcement::Stopping(_) => {
                 if let Announcement::Stopping(takes) = announcement {
-                    let ladders = self.books.values().map(|book| book.policy.stop.total());
+                    let ladders = self.books.keys().map(|&id| self.stop_takes(id));
                     let lame = self.lame.map(|lame| turn.now.until(lame.due));
                     let all = ladders.max().unwrap_or_default() + lame.unwrap_or_default();
                     ensure!(*takes >= all, "S23: {takes:?} announced, of {all:?}");
@@ -148,7 +149,10 @@ impl Ledger {
 
     fn check_spawn(&mut self, turn: &mut Turn<'_>, spawn: &Spawn) -> Result<(), Violation> {
         let Spawn { worker, service, slot, generation, members } = spawn;
-        ensure!(self.stop == Stop::No, "S4: {spawn:?} after a stop");
+        ensure!(!self.is_told(*service), "S4: {spawn:?} after a stop");
+        let missing =
+            self.books[service].policy.needs().find(|need| self.books[need].start != Start::Up);
+        ensure!(missing.is_none(), "S26: {spawn:?}, and {missing:?} has not been ready");
         let expected = self.members_of(*service, *slot);
         ensure!(expected == *members, "S1: {spawn:?} gets other sockets than {expected:?}");
         ensure!(worker.0 > self.last_worker, "S7: a worker's number is used twice: {worker}");
@@ -266,6 +270,7 @@ impl Ledger {
             "S8: {signal} to worker {id}, and no SIGCONT after it"
         );
         let book = &self.books[&record.service];
+        let stops = turn.stops.contains(&record.service);
         let taken = self.is_taken(turn, record);
         let shown = self.is_last_shown(id, record);
         let timeout = *turn.input == Input::Timeout;
@@ -274,7 +279,7 @@ impl Ledger {
             Standing::Ready => (now, 0, taken && !shown),
             Standing::Withdrawing { due, .. } => (now, 0, !shown || (timeout && due <= now)),
             // Its own word gives it its time, unless everything stops.
-            Standing::Leaving { since, due } => (since, 0, turn.stops || (timeout && due <= now)),
+            Standing::Leaving { since, due } => (since, 0, stops || (timeout && due <= now)),
             Standing::Asked { since, sent, due } => (since, sent, timeout && due <= now),
             Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => (now, 0, false),
         };
@@ -294,7 +299,7 @@ impl Ledger {
             .get(&record.service)
             .is_some_and(|&generation| record.generation < generation);
         let aborted = turn.aborts.get(&record.service) == Some(&record.generation);
-        turn.stops || beyond || replaced || aborted
+        turn.stops.contains(&record.service) || beyond || replaced || aborted
     }
 
     fn check_kill(&mut self, turn: &Turn<'_>, id: WorkerId) -> Result<(), Violation> {
@@ -337,8 +342,8 @@ impl Ledger {
                     "S2: commit of {generation}, which is not rolling"
                 );
                 book.rolling = None;
+                book.start = Start::Up;
                 book.serving = *generation;
-                book.came_up = true;
                 book.committed.insert(*generation);
                 book.in_a_row = 0;
                 book.waits.clear();
@@ -388,6 +393,7 @@ impl Ledger {
                 };
                 ensure!(due <= now, "S8: given up before {due:?}");
                 record.stage = Standing::Gone;
+                self.stop_next(turn);
                 self.saw("a worker given up");
             }
             Notice::Withdrawing { worker } => {
@@ -400,10 +406,8 @@ impl Ledger {
                 self.check_used(turn, worker.worker, *used)?;
                 self.saw("a drained worker");
             }
-            Notice::Serving { service, .. } => {
-                self.book_mut(service)?.1.came_up = true;
-                self.saw("a first fleet");
-            }
+            Notice::Configuration(what) => self.check_configured(what)?,
+            Notice::Serving { service, .. } => self.check_serving(service)?,
             Notice::Signalled { worker, signal } => {
                 let asked = Request::Signal { worker: worker.worker, signal: *signal };
                 ensure!(turn.asks(&asked), "S6: nobody asked for {notice:?}");
@@ -421,6 +425,54 @@ impl Ledger {
             }
             _ => self.saw(sight(notice)),
         }
+        Ok(())
+    }
+
+    fn check_configured(&mut self, what: &ConfigurationNotice) -> Result<(), Violation> {
+        match what {
+            ConfigurationNotice::Waiting { service, services } => {
+                self.check_waiting(service, services)
+            }
+            ConfigurationNotice::Redefined { service, generation } => {
+                let (id, book) = self.book_mut(service)?;
+                let right = book.start == Start::Waits && book.rolling == Some((*generation, true));
+                ensure!(right, "S26: {what:?} of one that has begun");
+                book.rolling = None;
+                book.serving = *generation;
+                book.committed.insert(*generation);
+                let worker = self.alive().find(|(_, record)| record.service == id);
+                ensure!(worker.is_none(), "S26: {what:?}, and it has {worker:?}");
+                self.saw("a definition taken over by one that waits");
+                Ok(())
+            }
+            ConfigurationNotice::Refused { .. }
+            | ConfigurationNotice::Added { .. }
+            | ConfigurationNotice::Leaves { .. }
+            | ConfigurationNotice::Removed { .. } => Ok(()),
+        }
+    }
+
+    fn check_waiting(&mut self, service: &str, services: &[String]) -> Result<(), Violation> {
+        let (_, book) = self.book_mut(service)?;
+        ensure!(book.start == Start::Waits, "S26: {service} has begun and waits");
+        let needs: Vec<_> = book.policy.needs().collect();
+        let missing = needs.iter().map(|need| &self.books[need]);
+        let missing = missing.filter(|book| book.start != Start::Up).map(|book| &book.policy.name);
+        ensure!(missing.eq(services), "S26: {service} waits for {services:?}");
+        self.saw("a start that waited for another");
+        Ok(())
+    }
+
+    fn check_serving(&mut self, service: &str) -> Result<(), Violation> {
+        let (id, book) = self.book_mut(service)?;
+        book.start = Start::Up;
+        let (open, serving) = (book.open_slots(), book.serving);
+        let ready = self.alive().filter(|(_, record)| {
+            record.service == id && record.generation == serving && record.stage == Standing::Ready
+        });
+        let ready = ready.count();
+        ensure!(ready == open, "S26: {ready} of {open} are ready");
+        self.saw("a first fleet");
         Ok(())
     }
 

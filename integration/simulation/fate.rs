@@ -1,5 +1,6 @@
 //! What the script decides: services, and what each worker will do in its life.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shepherd::core::event::{Mode, Taker, WorkerEvent};
@@ -221,13 +222,34 @@ impl Fate {
 
 /// The services of a world.
 pub(crate) fn policies(script: &mut Script) -> Vec<Policy> {
-    let count = match script.below(8) {
-        0..3 | 4..7 => 1,
-        3 => 2,
-        _ => 3,
+    // One byte, of which every fourth value means several.
+    let count = match script.below(16) {
+        3 | 7 => 2,
+        11 => 3,
+        15 => 4,
+        _ => 1,
     };
     let mut last = Last { socket: 0, slots_own: 100 };
-    (1..=count).map(|id| policy(script, ServiceId(id), &mut last)).collect()
+    let mut policies: Vec<Policy> =
+        (1..=count).map(|id| policy(script, ServiceId(id), &mut last)).collect();
+    for policy in policies.iter_mut().skip(1) {
+        decide_needs(script, policy);
+    }
+    policies
+}
+
+/// Needs some of those before it, so that there is no circle.
+fn decide_needs(script: &mut Script, policy: &mut Policy) {
+    let bits = script.below(64);
+    let before = |bit: u8| (u32::from(bit) + 1 < policy.service.0).then_some(bit);
+    for bit in (0..3).filter_map(before) {
+        let need = ServiceId(u32::from(bit) + 1);
+        if bits & (1 << bit) != 0 {
+            policy.depends_on.insert(need);
+        } else if bits & (8 << bit) != 0 {
+            policy.bind_to.insert(need);
+        }
+    }
 }
 
 /// The last numbers that were given.
@@ -314,5 +336,7 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
         stop: StopLadder::new(first, then),
         starting_max,
         launching_max,
+        depends_on: BTreeSet::new(),
+        bind_to: BTreeSet::new(),
     }
 }

@@ -45,6 +45,10 @@
 //! - S25 Where a proxy in front is told which slots have a ready worker, it is told of each change at
 //!   once, one round at a time, each with its time, and again when it failed. The last ready worker of
 //!   a slot that the proxy may send to is asked to stop only when the round without the slot is over.
+//! - S26 A service spawns nothing before all that it needs have been ready together once, says for
+//!   whom it waits until then, and starts at once then, unless a stop was asked for.
+//! - S27 When everything stops, a service is asked to as soon as nothing is left of those that need
+//!   it, and not before: until then all of the above holds for it as with a lame duck.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +61,7 @@ use shepherd::core::status::{Stage, Status};
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Supervisor};
 
-use crate::ledger::{Begins, Checks, Ledger, Standing, Stop, Turn};
+use crate::ledger::{Begins, Checks, Ledger, Standing, Start, Stop, Turn};
 use crate::world::Input;
 
 /// What the worlds must show at least once, or they prove less than they seem to.
@@ -70,6 +74,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a commit",
     "what a worker used",
     "a culprit",
+    "a definition taken over by one that waits",
     "a drained worker",
     "a failing service",
     "a first fleet",
@@ -117,6 +122,8 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a stop",
     "a stop at once",
     "a stop signal",
+    "a stop that waited its turn",
+    "a start that waited for another",
     "a throttled restart",
     "a worker given up",
     "a wrapper",
@@ -170,7 +177,7 @@ impl Ledger {
         let mut turn = Turn {
             now,
             input,
-            stops: false,
+            stops: BTreeSet::new(),
             kills: false,
             lame_duck: Begins::No,
             ended: BTreeMap::new(),
@@ -206,37 +213,22 @@ impl Ledger {
 
     /// What must hold between turns.
     fn check_turn(&mut self, turn: &Turn<'_>) -> Result<(), Violation> {
-        ensure!(
-            turn.ended.is_empty() || self.stop != Stop::No,
-            "S17: {:?} ended, and nobody is told",
-            turn.ended
-        );
+        let untold = turn
+            .ended
+            .keys()
+            .find(|id| self.workers.get(id).is_some_and(|record| !self.is_told(record.service)));
+        ensure!(untold.is_none(), "S17: {untold:?} ended, and nobody is told");
         if let Some(id) = turn.orphaned {
             ensure!(turn.tree_told, "S8: worker {id} left others behind, and they are not told");
         }
         ensure!(turn.lame_duck != Begins::Untold, "S23: a lame duck begins, and nobody is told");
-        if self.lame.is_some() {
-            let goes_on = self.books.values().find(|book| book.rolling.is_some() && book.asked);
+        if self.is_stopping() {
+            let goes_on =
+                self.books.values().find(|book| !book.told && book.rolling.is_some() && book.asked);
             let goes_on = goes_on.map(|book| book.rolling);
             ensure!(goes_on.is_none(), "S23: a reload goes on: {goes_on:?}");
         }
-        if turn.stops || turn.kills {
-            for (id, record) in self.alive() {
-                let obeyed = match record.stage {
-                    Standing::Killed { .. } => true,
-                    Standing::Withdrawing { .. }
-                    | Standing::Asked { .. }
-                    | Standing::Orphans { .. } => !turn.kills,
-                    Standing::Starting { .. }
-                    | Standing::Ready
-                    | Standing::Leaving { .. }
-                    | Standing::Gone => false,
-                };
-                ensure!(obeyed, "S8: everything stops, and worker {id} is not told: {record:?}");
-            }
-            let closed = self.members.keys().all(|member| self.closed.contains(member));
-            ensure!(closed, "S1: everything stops, and only {:?} are closed", self.closed);
-        }
+        self.check_told(turn)?;
         for (id, record) in self.alive() {
             let starts = matches!(record.stage, Standing::Starting { .. });
             let ends = starts || !matches!(record.checks, Checks::UnderWay(_));
@@ -284,6 +276,7 @@ impl Ledger {
                 book.failures.remove(&slot);
             }
         }
+        self.check_begun();
         self.check_launching(turn, &seats)?;
         for (service, book) in &self.books {
             let Some((rolling, true)) = book.rolling else {
@@ -296,11 +289,57 @@ impl Ledger {
             let last = (*service, rolling, SlotId(book.wanted));
             let lacks = seats.range(first..last).count() < book.open_slots();
             ensure!(
-                !lacks || starting == most || self.stop != Stop::No,
+                !lacks || starting == most || book.told,
                 "S10: a reload idles with {starting} of {most}"
             );
         }
         Ok(())
+    }
+
+    /// Who is asked to stop is told at once, and its sockets are closed.
+    fn check_told(&self, turn: &Turn<'_>) -> Result<(), Violation> {
+        if !turn.stops.is_empty() || turn.kills {
+            let is_meant = |service: &ServiceId| turn.kills || turn.stops.contains(service);
+            for (id, record) in self.alive().filter(|(_, record)| is_meant(&record.service)) {
+                let obeyed = match record.stage {
+                    Standing::Killed { .. } => true,
+                    Standing::Withdrawing { .. }
+                    | Standing::Asked { .. }
+                    | Standing::Orphans { .. } => !turn.kills,
+                    Standing::Starting { .. }
+                    | Standing::Ready
+                    | Standing::Leaving { .. }
+                    | Standing::Gone => false,
+                };
+                ensure!(obeyed, "S8, S27: worker {id} is not told to stop: {record:?}");
+            }
+            let open = self.members.iter().find(|(member, account)| {
+                is_meant(&account.service) && !self.closed.contains(member)
+            });
+            let open = open.map(|(member, _)| member);
+            ensure!(open.is_none(), "S1: its service stops, and {open:?} is not closed");
+        }
+        Ok(())
+    }
+
+    /// Who waits for nobody any more begins, unless a stop was asked for.
+    fn check_begun(&mut self) {
+        if self.is_stopping() {
+            return;
+        }
+        let up: BTreeSet<ServiceId> = self
+            .books
+            .iter()
+            .filter(|(_, book)| book.start == Start::Up)
+            .map(|(&id, _)| id)
+            .collect();
+        for book in self.books.values_mut() {
+            // One that is about to take over another definition does so first.
+            let takes_over = book.start == Start::Waits && book.rolling.is_some();
+            if !takes_over && book.policy.needs().all(|need| up.contains(&need)) {
+                book.start = book.start.max(Start::Begun);
+            }
+        }
     }
 
     /// No more of a serving generation are on their way to their program than allowed, and no slot
@@ -320,8 +359,8 @@ impl Ledger {
                 !waits && !seats.contains_key(&(service, book.serving, slot))
             });
             ensure!(
-                idle.is_none() || launching.all >= most || self.stop != Stop::No,
-                "S10: slot {idle:?} idles with {launching:?} of {most} on their way"
+                idle.is_none() || launching.all >= most || book.told || book.start == Start::Waits,
+                "S10, S26: slot {idle:?} idles with {launching:?} of {most} on their way"
             );
         }
         Ok(())
@@ -366,17 +405,24 @@ impl Ledger {
                 })
                 .count();
             let sums = (shown.wanted, shown.generation) == (book.wanted, book.serving);
-            if self.stop == Stop::No {
+            if !book.told {
                 ensure!(sums && shown.ready as usize == ready, "S17: {shown:?}, ready: {ready}");
                 let rolling = book.rolling.map(|(rolling, _)| rolling);
                 ensure!(shown.reloading == rolling, "S17: reloading: {shown:?}");
                 ensure!(
-                    !shown.queued || self.lame.is_none(),
+                    !shown.queued || !self.is_stopping(),
                     "S23: a reload is to come: {shown:?}"
                 );
-                let may_begin = rolling.is_none() && (shown.committed || book.stumbled);
+                let may_begin = rolling.is_none()
+                    && (shown.committed || book.stumbled || book.start == Start::Waits);
                 ensure!(!(shown.queued && may_begin), "S10: a reload waits for nothing: {shown:?}");
                 let failing = book.in_a_row >= FAILING_AFTER;
+                let missing =
+                    book.policy.needs().filter(|need| self.books[need].start != Start::Up).count();
+                let waits = if book.start == Start::Waits { missing } else { 0 };
+                let frozen = self.is_stopping() || book.rolling.is_some();
+                let agrees = shown.waits_for.len() == waits || frozen;
+                ensure!(agrees, "S26: {shown:?} waits for {waits}");
                 ensure!(shown.failing == failing, "S17: {} failures: {shown:?}", book.in_a_row);
                 let complete = shown.ready >= book.wanted;
                 ensure!(!complete || shown.committed, "S17: all are ready, and it has not come up");
@@ -430,12 +476,10 @@ impl Ledger {
         let lame = self.lame.filter(|lame| lame.due <= now);
         ensure!(lame.is_none(), "S23: overdue: {lame:?}");
         self.check_publications_prompt(now)?;
-        if self.stop == Stop::No {
-            for (&service, book) in &self.books {
-                let overdue = book.waits.iter().find(|&(_, &due)| due <= now);
-                let free = self.launching(service).all < book.policy.launching_max as usize;
-                ensure!(overdue.is_none() || !free, "S18: nobody starts in {overdue:?}");
-            }
+        for (&service, book) in self.books.iter().filter(|(_, book)| !book.told) {
+            let overdue = book.waits.iter().find(|&(_, &due)| due <= now);
+            let free = self.launching(service).all < book.policy.launching_max as usize;
+            ensure!(overdue.is_none() || !free, "S18: nobody starts in {overdue:?}");
         }
         Ok(())
     }

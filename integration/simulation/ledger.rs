@@ -58,10 +58,24 @@ pub(crate) enum Stop {
     Now,
 }
 
+/// How far the first start of a service has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Start {
+    /// It waits for others.
+    Waits,
+    /// It waits for nobody any more.
+    Begun,
+    /// All its workers have been ready together once.
+    Up,
+}
+
 /// The account of a service.
 pub(crate) struct Book {
     pub policy: Policy,
     pub wanted: u32,
+    pub start: Start,
+    /// Whether it was asked to stop, for good.
+    pub told: bool,
     pub serving: GenerationId,
     /// The generation of the reload under way, and whether its definition is read.
     pub rolling: Option<(GenerationId, bool)>,
@@ -76,8 +90,6 @@ pub(crate) struct Book {
     /// Slots of the serving generation that are to get a worker, and when.
     pub waits: BTreeMap<SlotId, Time>,
     pub failures: BTreeMap<SlotId, u32>,
-    /// Whether all its workers have been ready together.
-    pub came_up: bool,
     /// Whether a worker has failed before it was ready.
     pub stumbled: bool,
     /// Failures in the whole service since a worker was last ready.
@@ -133,8 +145,8 @@ pub(crate) enum Standing {
 pub(crate) struct Turn<'a> {
     pub now: Time,
     pub input: &'a Input,
-    /// The stop or kill that it brings.
-    pub stops: bool,
+    /// The services that it asks to stop, and whether it kills.
+    pub stops: BTreeSet<ServiceId>,
     pub kills: bool,
     pub lame_duck: Begins,
     /// Workers that ended unasked, and whether they had been ready.
@@ -174,6 +186,8 @@ impl Ledger {
         let book = |policy: &Policy| Book {
             policy: policy.clone(),
             wanted: policy.workers,
+            start: Start::Waits,
+            told: false,
             serving: first,
             rolling: None,
             asked: false,
@@ -184,7 +198,6 @@ impl Ledger {
             unread: BTreeSet::new(),
             waits: BTreeMap::new(),
             failures: BTreeMap::new(),
-            came_up: false,
             stumbled: false,
             in_a_row: 0,
             restarts: VecDeque::new(),
@@ -221,7 +234,7 @@ impl Ledger {
                 if let Some(Lame { due, interrupted }) = self.lame
                     && due <= turn.now
                 {
-                    self.drain(turn, interrupted);
+                    self.drain(interrupted);
                 }
             }
             Input::Event(Event::Worker(id, event)) => self.learn_worker(turn, *id, event),
@@ -249,14 +262,70 @@ impl Ledger {
             Input::Event(Event::Published { service, number, failure }) => {
                 self.learn_published(turn.now, *service, *number, failure.is_some());
             }
+            Input::Event(Event::ConfigurationRead { .. } | Event::ConfigurationFailed { .. }) => {}
             Input::Event(Event::Requested(id, request)) => self.learn_request(turn, *id, request),
+        }
+        self.stop_next(turn);
+    }
+
+    /// While everything stops: those that nobody needs any more are asked.
+    pub(crate) fn stop_next(&mut self, turn: &mut Turn<'_>) {
+        let Stop::Asked { .. } = self.stop else { return };
+        loop {
+            let is_left = |id: &ServiceId| {
+                !self.books[id].told || self.alive().any(|(_, record)| record.service == *id)
+            };
+            let needed: BTreeSet<ServiceId> = self
+                .books
+                .iter()
+                .filter(|(id, _)| is_left(id))
+                .flat_map(|(_, book)| book.policy.needs())
+                .collect();
+            let next = self.books.iter().filter(|(id, book)| !book.told && !needed.contains(id));
+            let next: Vec<ServiceId> = next.map(|(&id, _)| id).collect();
+            if next.is_empty() {
+                return;
+            }
+            if self.books.values().any(|book| book.told) {
+                self.saw("a stop that waited its turn");
+            }
+            for id in next {
+                self.tell_stop(turn, id);
+            }
         }
     }
 
+    fn tell_stop(&mut self, turn: &mut Turn<'_>, id: ServiceId) {
+        if let Some(book) = self.books.get_mut(&id)
+            && !book.told
+        {
+            book.told = true;
+            turn.stops.insert(id);
+        }
+    }
+
+    pub(crate) fn kill(&mut self, turn: &mut Turn<'_>) {
+        turn.kills = true;
+        for id in self.books.keys().copied().collect::<Vec<_>>() {
+            self.tell_stop(turn, id);
+        }
+    }
+
+    /// Whether a service was asked to stop.
+    pub(crate) fn is_told(&self, service: ServiceId) -> bool {
+        self.books.get(&service).is_none_or(|book| book.told)
+    }
+
+    /// How long a stop takes at most, one service after the other where one needs another.
+    pub(crate) fn stop_takes(&self, id: ServiceId) -> Duration {
+        let users = self.books.iter().filter(|(_, book)| book.policy.needs().any(|it| it == id));
+        let before = users.map(|(&user, _)| self.stop_takes(user)).max();
+        before.unwrap_or_default() + self.books[&id].policy.stop.total()
+    }
+
     /// A lame duck is over.
-    pub(crate) fn drain(&mut self, turn: &mut Turn<'_>, interrupted: bool) {
+    pub(crate) fn drain(&mut self, interrupted: bool) {
         self.lame = None;
-        turn.stops = true;
         self.stop = Stop::Asked { interrupted };
     }
 

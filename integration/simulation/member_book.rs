@@ -12,7 +12,7 @@ use shepherd::core::reload::ReloadCause;
 
 use crate::fake_sockets::{FakeSocket, FakeSockets};
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Ledger, Standing, Stop, Turn};
+use crate::ledger::{Ledger, Standing, Turn};
 use crate::world::Input;
 
 /// The account of one kernel socket.
@@ -98,7 +98,7 @@ impl Ledger {
                 }
             }
             SocketEvent::ShutDown(_) | SocketEvent::PathGone => {}
-            SocketEvent::Renewed { to } if self.stop == Stop::No => {
+            SocketEvent::Renewed { to } if !self.books[&account.service].told => {
                 let fresh = MemberBook::fresh(account.service, account.socket, account.slot);
                 self.members.remove(&member);
                 self.members.insert(*to, fresh);
@@ -159,7 +159,16 @@ impl Ledger {
             Input::Event(_) | Input::Start | Input::Timeout => None,
         };
         let timeout = *turn.input == Input::Timeout;
-        ensure!(self.stop == Stop::No, "S20: {action:?} after a stop");
+        let of = match action {
+            Action::Inspect { member, .. }
+            | Action::Listen(member)
+            | Action::SetMode(member, _)
+            | Action::Renew { from: member, .. }
+            | Action::FindHolders { member, .. } => self.members.get(member),
+            _ => None,
+        };
+        let told = of.is_some_and(|account| self.is_told(account.service));
+        ensure!(!told, "S20: {action:?} after a stop");
         match action {
             Action::Inspect { member, by } => turn.inspected.push((*member, *by)),
             Action::Listen(member) => {
@@ -214,8 +223,7 @@ impl Ledger {
         member: MemberId,
     ) -> Result<(), Violation> {
         let replaced = turn.to_close.remove(&member);
-        let current = self.members.contains_key(&member);
-        let ending = self.stop != Stop::No && current;
+        let ending = self.members.get(&member).is_some_and(|it| self.is_told(it.service));
         let left = !replaced && !ending && self.close_of_left_slot(member);
         ensure!(replaced || ending || left, "S1: {member} is closed");
         Ok(())
@@ -268,16 +276,20 @@ impl Ledger {
                 _ => continue,
             };
             let Some(record) = self.workers.get(&name.worker) else { continue };
+            if self.is_told(record.service) {
+                continue;
+            }
             let members = self.members_of(record.service, record.slot).into_iter();
             due.extend(members.map(|member| (member, by)));
         }
+        // One that is asked to stop in this turn may have been looked at before.
+        let told =
+            |member: &MemberId| self.members.get(member).is_none_or(|it| self.is_told(it.service));
         let mut inspected = turn.inspected.clone();
+        inspected.retain(|(member, _)| !told(member));
         due.sort_unstable();
         inspected.sort_unstable();
-        ensure!(
-            due == inspected || self.stop != Stop::No,
-            "S20: {inspected:?} are looked at instead of {due:?}"
-        );
+        ensure!(due == inspected, "S20: {inspected:?} are looked at instead of {due:?}");
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use shepherd::core::request::{
 use shepherd::core::service::WORKERS_MAX;
 
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Begins, Lame, Ledger, Standing, Stop, Turn};
+use crate::ledger::{Begins, Lame, Ledger, Standing, Start, Stop, Turn};
 use crate::script::Script;
 use crate::world::Input;
 
@@ -141,14 +141,14 @@ impl Ledger {
         }
         if *request == Request::StopNow {
             self.lame = None;
-            turn.kills = true;
+            self.kill(turn);
             self.stop = Stop::Now;
             return;
         }
         if let Some(lame) = &mut self.lame {
             if interrupt && lame.interrupted {
                 self.saw("a lame duck cut short");
-                return self.drain(turn, true);
+                return self.drain(true);
             }
             lame.interrupted |= interrupt;
             return;
@@ -160,11 +160,12 @@ impl Ledger {
                 self.lame = Some(Lame { due, interrupted: interrupt });
             }
             Stop::No => {
-                turn.stops = true;
                 self.stop = Stop::Asked { interrupted: interrupt };
             }
             Stop::Asked { interrupted } if interrupt => {
-                turn.kills = interrupted;
+                if interrupted {
+                    self.kill(turn);
+                }
                 self.stop = if interrupted { Stop::Now } else { Stop::Asked { interrupted: true } };
             }
             Stop::Asked { .. } | Stop::Now => {}
@@ -209,7 +210,7 @@ impl Ledger {
 
     fn is_busy(&self, service: ServiceId) -> bool {
         let book = &self.books[&service];
-        let starts = !book.came_up && !book.stumbled;
+        let starts = book.start == Start::Begun && !book.stumbled;
         book.rolling.is_some() || starts || self.queued(service) > 0
     }
 

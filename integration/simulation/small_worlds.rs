@@ -1,6 +1,7 @@
 //! Small worlds, all of them: one or two workers, one reload, every fate of each worker, an
 //! operator at each moment that matters.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shepherd::core::ids::{GenerationId, ServiceId, SlotId, SocketId};
@@ -151,5 +152,7 @@ fn policy(workers: u32, starting_max: u32) -> Policy {
         starting_max,
         // With one at a time the second start waits in every world, with two in none.
         launching_max: starting_max,
+        depends_on: BTreeSet::new(),
+        bind_to: BTreeSet::new(),
     }
 }

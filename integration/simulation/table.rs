@@ -1,6 +1,7 @@
 //! The table of every state of a worker and everything that can happen to it, compared with the
 //! one that was last agreed on. `UPDATE_SNAPSHOTS=1` writes it anew; review it as you would code.
 
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs;
@@ -82,6 +83,8 @@ fn policy(ready: ReadyWhen) -> Policy {
         ),
         starting_max: 1,
         launching_max: 1,
+        depends_on: BTreeSet::new(),
+        bind_to: BTreeSet::new(),
     }
 }
 
@@ -247,6 +250,8 @@ fn action(action: &Action) -> String {
         Action::KillTree(_) => "SIGKILL to the tree".to_owned(),
         Action::Notice(notice) => format!("say {}", notice_name(notice)),
         Action::Prepare { .. }
+        | Action::ReadConfiguration { .. }
+        | Action::Remove(_)
         | Action::Spawn(_)
         | Action::Inspect { .. }
         | Action::Listen(_)

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shepherd::core::action::Spawn;
+use shepherd::core::configuration::Configuration;
 use shepherd::core::event::{
     Exit, Finding, Grip, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting, WorkerEvent,
     Wrapped,
@@ -27,8 +28,9 @@ use crate::ledger::Ledger;
 use crate::requests::{RELOAD, draw};
 use crate::script::Script;
 
-/// How many turns a world may take: far more than any has needed.
-const TURNS_MAX: u32 = 60_000;
+/// How many turns a world may take: a worker that asks for an hour more and is probed every 20 ms takes
+/// most of them, all others need far fewer.
+const TURNS_MAX: u32 = 400_000;
 
 /// How long a world may last once nothing new goes wrong: longer than all extensions together.
 const CALM_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -478,7 +480,16 @@ impl World<'_> {
                     process.gone = true;
                 }
             }
+            Action::ReadConfiguration { request, services, .. } => {
+                let is_meant = |policy: &&Policy| {
+                    services.as_ref().is_none_or(|services| services.contains(&policy.service))
+                };
+                let services = self.policies.values().filter(is_meant).cloned().collect();
+                let configuration = Configuration { services, removed: Vec::new() };
+                return Some(Answer::Event(Event::ConfigurationRead { request, configuration }));
+            }
             Action::EndPublish { .. }
+            | Action::Remove(_)
             | Action::Forget { .. }
             | Action::Respond(..)
             | Action::Announce(_)

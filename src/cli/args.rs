@@ -315,8 +315,9 @@ Options of sockets, as in `-p 8000,backlog=1024,no_delay`:
 A socket that was handed over gets those that a bound socket can get; shepherd says which it did not.
 
 Signals to shepherd:
-  HUP         reload: read the environment files, the directory and the program again, start a new
-              generation beside the old, and stop the old one only when all of the new is ready
+  HUP         reload: read the file, the environment files, the directory and the program again, bind
+              what is new, start a new generation beside the old, and stop the old one only when all of
+              the new is ready
   TERM, INT   stop: the workers get the stop signal and the drain timeout; a second INT kills;
               --lame-duck comes before
   QUIT        stop at once, by SIGKILL

@@ -11,16 +11,16 @@ use crate::config::service::{ServiceConfig, Source};
 use crate::config::upstreams::Upstreams;
 use crate::config::values;
 use crate::core::policy::CheckPace;
-use crate::daemon::{self, Ended, StartError};
+use crate::daemon::{self, Ended, Reread, StartError};
 use crate::os::stderr::Stderr;
 
 pub(super) fn main(run: Run) -> ExitCode {
-    let config = if run.command.is_empty() { from_file(run) } else { from_options(run) };
-    let config = match config {
-        Ok(config) => config,
+    let read = if run.command.is_empty() { from_file(run) } else { from_options(run) };
+    let (config, reread) = match read {
+        Ok(read) => read,
         Err(code) => return ExitCode::from(code),
     };
-    let code = match daemon::run(&config) {
+    let code = match daemon::run(&config, reread) {
         Ok(Ended::Clean) => exit_code::DONE,
         Ok(Ended::LeftBehind(left)) => {
             fail(&format!("stopped, but {left} processes hang in the kernel and live on"));
@@ -46,9 +46,9 @@ pub(super) fn main(run: Run) -> ExitCode {
 }
 
 /// What a file says, and the options that win over it. Its mistakes are told with their places.
-fn from_file(run: Run) -> Result<RunConfig, u8> {
+fn from_file(run: Run) -> Result<(RunConfig, Reread), u8> {
     let file = File::open(run.config.as_deref()).map_err(|error| {
-        match run.config {
+        match &run.config {
             Some(_) => fail(&error),
             None => fail(&format!("{error} (`-c FILE`), or a command (`-- COMMAND`)")),
         }
@@ -58,24 +58,38 @@ fn from_file(run: Run) -> Result<RunConfig, u8> {
         Stderr::say(&report.to_string());
         exit_code::CONFIGURATION
     })?;
-    Ok(RunConfig {
-        name: run.name.map_or(config.name, Name::Explicit),
+    let config = with_options(config, &run);
+    let reread = move || {
+        let file = File::open(run.config.as_deref()).map_err(|error| error.clone())?;
+        let config = file.check().map_err(|report| report.to_string())?;
+        Ok(with_options(config, &run))
+    };
+    Ok((config, Box::new(reread)))
+}
+
+/// The options of the command line win over what a file says.
+fn with_options(config: RunConfig, run: &Run) -> RunConfig {
+    RunConfig {
+        name: run.name.clone().map_or(config.name, Name::Explicit),
         admin: run.admin.or(config.admin),
         lame_duck: run.lame_duck.unwrap_or(config.lame_duck),
         logs: run.logs.or(config.logs),
-        control: run.control.or(config.control),
-        pid_file: run.pid_file.or(config.pid_file),
+        control: run.control.clone().or(config.control),
+        pid_file: run.pid_file.clone().or(config.pid_file),
         ..config
-    })
+    }
 }
 
-fn from_options(run: Run) -> Result<RunConfig, u8> {
-    one_service(run).map_err(|errors| {
+/// The command line stays what it was.
+fn from_options(run: Run) -> Result<(RunConfig, Reread), u8> {
+    let config = one_service(run).map_err(|errors| {
         for error in &errors {
             fail(error);
         }
         exit_code::USAGE
-    })
+    })?;
+    let again = config.clone();
+    Ok((config, Box::new(move || Ok(again.clone()))))
 }
 
 fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
@@ -147,7 +161,7 @@ mod tests {
     fn defaults_of_the_command_line_are_those_of_a_file() {
         let cli = Cli::try_parse_from(["shepherd", "run", "--", "server"]).expect("right");
         let Verb::Run(run) = cli.verb else { panic!("it is `run`") };
-        let config = from_options(*run).expect("right");
+        let (config, _) = from_options(*run).expect("right");
         let source = config.services[0].source.clone();
         assert_eq!(config.services, [ServiceConfig::new("server".to_owned(), source)]);
     }

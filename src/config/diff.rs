@@ -156,6 +156,7 @@ fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
         ("stop", old.stop != new.stop),
         ("drain_timeout", old.drain_timeout != new.drain_timeout),
         ("upstreams", old.upstreams != new.upstreams),
+        ("upstreams", old.upstreams != new.upstreams),
         ("depends_on", names(&old.depends_on) != names(&new.depends_on)),
         ("bind_to", names(&old.bind_to) != names(&new.bind_to)),
     ]
@@ -170,7 +171,6 @@ fn at_restart(old: &RunConfig, new: &RunConfig) -> Vec<&'static str> {
     [
         ("name", is_renamed),
         ("admin", old.admin != new.admin),
-        ("lame_duck", old.lame_duck != new.lame_duck),
         ("logs", old.logs != new.logs),
         ("control", old.control != new.control),
         ("pid_file", old.pid_file != new.pid_file),
@@ -193,7 +193,7 @@ impl fmt::Display for Difference {
                 Change::Added => write!(f, "{separator}`{name}` is new")?,
                 Change::Removed => write!(f, "{separator}`{name}` is gone")?,
                 Change::Changed(keys) => {
-                    write!(f, "{separator}`{name}` has another {}", keys.join(", "))?;
+                    write!(f, "{separator}`{name}` differs in {}", keys.join(", "))?;
                 }
                 Change::Unchanged => continue,
             }
@@ -250,7 +250,7 @@ mod tests {
         );
         assert_eq!(
             difference.to_string(),
-            "`cache` is new; `web` has another workers, listen; `old` is gone"
+            "`cache` is new; `web` differs in workers, listen; `old` is gone"
         );
         assert!(Difference::between(&new, &new).is_empty());
     }

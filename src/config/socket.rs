@@ -246,6 +246,16 @@ impl SocketSpec {
         kind(self.transport, &self.address)
     }
 
+    /// Whether the kernel chooses the port, another each time.
+    #[must_use]
+    pub fn is_any_port(&self) -> bool {
+        match &self.address {
+            Address::Port(port) | Address::Localhost(port) => *port == 0,
+            Address::Ip(address) => address.port() == 0,
+            Address::Unix(_) | Address::Abstract(_) => false,
+        }
+    }
+
     /// Where it is to be reached, without name and options: `udp:5353`.
     #[must_use]
     pub fn place(&self) -> String {

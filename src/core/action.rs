@@ -19,6 +19,19 @@ pub enum Action {
         /// Nothing is read: it is the same as this one.
         like: Option<GenerationId>,
     },
+    /// Read the configuration again, bind the sockets that are new in it, all of them or none, and
+    /// read the first definitions of services that are. Answered before anything else happens, by
+    /// `ConfigurationRead` or `ConfigurationFailed`.
+    ReadConfiguration {
+        /// The reload that wants it.
+        request: RequestId,
+        /// What it says of these services counts; without them all that it says.
+        services: Option<Vec<ServiceId>>,
+        /// Kernel sockets that are new get numbers from here on.
+        free: MemberId,
+    },
+    /// Nothing is left of a service and nothing will be: drop all that is known of it.
+    Remove(ServiceId),
     /// Start a worker. Answered by `Started` or `SpawnFailed`.
     Spawn(Spawn),
     /// Look whether a worker waits on one of its sockets. Answered by `Probed`.

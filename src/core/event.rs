@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::configuration::Configuration;
 use super::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, SocketId, WorkerId};
 use super::policy::{BoundMember, Signal};
 use super::request::Request;
@@ -56,6 +57,21 @@ pub enum Event {
         number: u64,
         /// Why it was not told, for people; nothing where it was.
         failure: Option<String>,
+    },
+    /// The answer to `Action::ReadConfiguration`: it was read, and what it binds is bound.
+    ConfigurationRead {
+        /// The reload that wanted it.
+        request: RequestId,
+        /// What it says.
+        configuration: Configuration,
+    },
+    /// The answer to `Action::ReadConfiguration`: there is a mistake in it, or it cannot be bound.
+    /// Nothing has changed.
+    ConfigurationFailed {
+        /// The reload that wanted it.
+        request: RequestId,
+        /// What is wrong and what to do about it, for people.
+        reason: String,
     },
     /// An operator asks for something.
     Requested(RequestId, Request),

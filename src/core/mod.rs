@@ -61,6 +61,10 @@ pub mod action;
 
 pub mod policy;
 
+pub mod configuration;
+
+mod dependencies;
+
 pub mod request;
 
 pub mod refusal;

@@ -12,10 +12,12 @@ use super::reload::ReloadCause;
 use super::restart::FAILING_AFTER;
 use super::worker::Cause;
 
+pub use configuration_notice::ConfigurationNotice;
 pub use slot_notice::SlotNotice;
 pub use socket_notice::{SocketNotice, Suspects};
 pub use upstreams_notice::UpstreamsNotice;
 
+mod configuration_notice;
 mod slot_notice;
 mod socket_notice;
 mod upstreams_notice;
@@ -136,6 +138,8 @@ pub enum Notice {
         /// The process that holds the sockets.
         wrapped: Wrapped,
     },
+    /// What comes of a configuration.
+    Configuration(ConfigurationNotice),
     /// All workers of a service are ready for the first time.
     Serving {
         /// The service's name.
@@ -311,6 +315,7 @@ impl Notice {
             | Notice::Killing { .. }
             | Notice::Unkillable { .. }
             | Notice::Wrapper { .. }
+            | Notice::Configuration(_)
             | Notice::Serving { .. }
             | Notice::Failing { .. }
             | Notice::Recovered { .. }
@@ -334,6 +339,7 @@ impl Notice {
     #[must_use]
     pub fn loudness(&self) -> Loudness {
         match self {
+            Notice::Configuration(what) => what.loudness(),
             Notice::Socket { what, .. } => what.loudness(),
             Notice::Slot { what, .. } => what.loudness(),
             Notice::Upstreams { what, .. } => what.loudness(),
@@ -404,6 +410,7 @@ impl fmt::Display for Notice {
                 write!(f, "giving it up")
             }
             Notice::Wrapper { worker, wrapped } => tell_wrapper(worker, wrapped, f),
+            Notice::Configuration(what) => what.fmt(f),
             Notice::Serving { service, workers } => {
                 write!(f, "{service}: {} ready", Count(*workers, "worker", "workers"))
             }
@@ -427,15 +434,10 @@ impl fmt::Display for Notice {
             Notice::ReloadQueued { service, behind } => {
                 write!(f, "{service}: reload queued behind {behind}")
             }
-            Notice::ReloadBegins { service, generation, cause } => match cause {
-                ReloadCause::Asked => {
-                    write!(f, "{service}: reload begins: reading generation {generation}")
-                }
-                ReloadCause::SocketRenewed => {
-                    write!(f, "{service}: reload begins, because a socket was bound anew: ")?;
-                    write!(f, "generation {generation} is the same program")
-                }
-            },
+            Notice::ReloadBegins { service, generation, cause } => {
+                write!(f, "{service}: reload begins")?;
+                tell_cause(*generation, *cause, f)
+            }
             Notice::ReloadCommitted { service, generation, after, draining } => {
                 write!(f, "{service}: reload committed after {}: ", Human(*after))?;
                 write!(f, "generation {generation} serves, ")?;
@@ -467,6 +469,20 @@ impl fmt::Display for Notice {
             Notice::StoppingNow { workers } => {
                 write!(f, "killing {} at once", Count(*workers, "worker", "workers"))
             }
+        }
+    }
+}
+
+fn tell_cause(
+    generation: GenerationId,
+    cause: ReloadCause,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    match cause {
+        ReloadCause::Asked => write!(f, ": reading generation {generation}"),
+        ReloadCause::SocketRenewed => {
+            write!(f, ", because a socket was bound anew: ")?;
+            write!(f, "generation {generation} is the same program")
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a service's author decides, as plain data; configuration produces it, the core obeys it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -32,6 +33,26 @@ pub struct Policy {
     /// How many workers of the serving generation may be on their way from spawn to program at a
     /// time, at least 1: what else happens is heard between two starts.
     pub launching_max: u32,
+    /// The services that must have been ready once before it starts.
+    pub depends_on: BTreeSet<ServiceId>,
+    /// The same, and it stops and starts again with them.
+    pub bind_to: BTreeSet<ServiceId>,
+}
+
+impl Policy {
+    /// The first kernel sockets of what it names.
+    pub fn members(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.sockets.iter().flat_map(|socket| match &socket.members {
+            Members::Shared => vec![MemberId(socket.id.0)],
+            Members::EachSlot { bound, .. } => bound.iter().map(|bound| bound.member).collect(),
+        })
+    }
+
+    /// The services that must have been ready once before it starts, whatever else it has to do with
+    /// them.
+    pub fn needs(&self) -> impl Iterator<Item = ServiceId> + '_ {
+        self.depends_on.union(&self.bind_to).copied()
+    }
 }
 
 /// A socket that workers get.

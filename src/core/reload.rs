@@ -18,6 +18,11 @@ pub struct Reload {
     pub requests: Vec<RequestId>,
     /// Why it is done.
     pub cause: ReloadCause,
+    /// How many workers the definition wants, where it wants another number than the one before;
+    /// what an operator asks for later goes before it.
+    pub workers: Option<u32>,
+    /// Whether its workers wait for another service to come up.
+    pub held: bool,
     /// How far it is.
     pub stage: ReloadStage,
 }

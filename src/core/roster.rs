@@ -210,6 +210,8 @@ mod tests {
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 1,
             launching_max: 1,
+            depends_on: BTreeSet::new(),
+            bind_to: BTreeSet::new(),
         };
         let (old, new) = (GenerationId(1), GenerationId(2));
         let mut roster = Roster::default();

@@ -9,20 +9,23 @@ mod operating;
 
 mod reloading;
 
+mod configuring;
+
 mod healing;
 
 mod slots;
 
 mod publishing;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::action::{Action, Spawn};
 use super::event::WorkerEvent;
 use super::fleet::Fleet;
 use super::ids::{GenerationId, RequestId, ServiceId, SlotId, WorkerId};
-use super::notice::{Next, Notice, Told, WorkerName};
+use super::notice::{ConfigurationNotice, Next, Notice, Told, WorkerName};
 use super::policy::Policy;
 use super::publication::{Publication, WITHDRAW_MAX};
 use super::refusal::Refusal;
@@ -42,7 +45,13 @@ pub const WORKERS_MAX: u32 = 4096;
 /// A service and its workers.
 #[derive(Debug, Clone)]
 pub struct Service {
-    policy: Policy,
+    /// What its author wants of the generation that serves.
+    policy: Rc<Policy>,
+    /// The same of every generation that serves, is to serve or has workers; their definitions are
+    /// kept outside.
+    policies: BTreeMap<GenerationId, Rc<Policy>>,
+    /// The same of the generation that the next reload that is asked for brings, where it differs.
+    next: Option<Rc<Policy>>,
     wanted: u32,
     sockets: Sockets,
     /// Which slots have the sockets that are theirs alone.
@@ -54,14 +63,14 @@ pub struct Service {
     /// The generation that serves, or is to serve first.
     serving: Fleet,
     first_start: FirstStart,
+    /// The names of those that it waits for, for people.
+    waits_for: Vec<String>,
     reload: Option<Reload>,
     /// How the last reload failed, until the next begins: a service manager is told by the status.
     last_abort: Option<String>,
     /// Who waits for the next reload, if one is to follow.
     queued: Option<Vec<RequestId>>,
     workers: Roster,
-    /// Definitions that are kept outside.
-    definitions: BTreeSet<GenerationId>,
     last_generation: GenerationId,
     restarts: RestartWindow,
     /// Ends before ready in the whole service since a worker was last ready.
@@ -72,14 +81,28 @@ pub struct Service {
     /// Replacements of workers with stale sockets that failed in a row, and when the next may begin.
     refresh_failures: u32,
     refresh_from: Time,
+    /// Who waits for its first start.
+    starters: Vec<RequestId>,
+    membership: Membership,
     stopping: bool,
     /// Stopped in a hurry: nobody outside is waited for.
     killed: bool,
 }
 
+/// Whether a service is in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Membership {
+    /// It is.
+    Configured,
+    /// It was: it serves until nobody needs it.
+    Leaving,
+}
+
 /// How the first start went. Until it is over, one way or the other, a reload waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FirstStart {
+    /// Those that it needs have not been ready yet: nothing is started.
+    Waiting,
     /// No worker has ended, and not all are ready.
     UnderWay,
     /// A worker ended before all were ready: a reload may be the remedy.
@@ -124,19 +147,26 @@ impl Service {
     #[must_use]
     pub fn new(policy: Policy) -> Service {
         let first = GenerationId(1);
+        let policy = Rc::new(policy);
         Service {
+            policies: BTreeMap::from([(first, Rc::clone(&policy))]),
+            next: None,
             wanted: policy.workers,
-            sockets: Sockets::new(&policy.sockets),
+            sockets: Sockets::new(first, &policy.sockets),
             slots: SlotSockets::new(&policy.sockets),
             publication: Publication::default(),
             withdrawing: BTreeSet::new(),
             serving: Fleet::new(first),
-            first_start: FirstStart::UnderWay,
+            first_start: if policy.needs().next().is_some() {
+                FirstStart::Waiting
+            } else {
+                FirstStart::UnderWay
+            },
+            waits_for: Vec::new(),
             reload: None,
             last_abort: None,
             queued: None,
             workers: Roster::default(),
-            definitions: BTreeSet::from([first]),
             last_generation: first,
             restarts: RestartWindow::default(),
             failures: 0,
@@ -144,6 +174,8 @@ impl Service {
             wrapper_told: None,
             refresh_failures: 0,
             refresh_from: Time::ZERO,
+            starters: Vec::new(),
+            membership: Membership::Configured,
             stopping: false,
             killed: false,
             policy,
@@ -168,6 +200,48 @@ impl Service {
         self.first_start == FirstStart::Committed
     }
 
+    /// The services that it needs: whose definitions that serve, are to serve or have workers name.
+    #[must_use]
+    pub fn needs(&self) -> BTreeSet<ServiceId> {
+        self.policies.values().flat_map(|policy| policy.needs()).collect()
+    }
+
+    /// The same of what it is to be next, if it is to change.
+    pub fn needs_next(&self) -> impl Iterator<Item = ServiceId> {
+        let next = self.reload.as_ref().and_then(|reload| self.policies.get(&reload.generation));
+        next.unwrap_or(&self.policy).needs()
+    }
+
+    /// Whether it waits for others before its first worker starts.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.first_start == FirstStart::Waiting && !self.stopping && self.reload.is_none()
+    }
+
+    /// It waits for these; for none, it waits no longer.
+    pub fn wait_for(&mut self, names: Vec<String>, context: &mut Context<'_>) {
+        if names.is_empty() {
+            self.first_start = FirstStart::UnderWay;
+        } else if self.waits_for.is_empty() {
+            let (service, services) = (self.policy.name.clone(), names.clone());
+            let what = ConfigurationNotice::Waiting { service, services };
+            context.notice(Notice::Configuration(what));
+        }
+        self.waits_for = names;
+    }
+
+    /// Whether it was asked to stop, for good.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether it was asked to stop, and nothing is left of it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.stopping && self.is_empty()
+    }
+
     /// Whether a reload is under way.
     #[must_use]
     pub fn is_reloading(&self) -> bool {
@@ -190,8 +264,11 @@ impl Service {
     /// How long its workers may take to stop.
     #[must_use]
     pub fn stop_takes(&self) -> Duration {
-        let withdraw = if self.policy.published { WITHDRAW_MAX } else { Duration::ZERO };
-        self.policy.stop.total().saturating_add(withdraw)
+        let takes = |policy: &Rc<Policy>| {
+            let withdraw = if policy.published { WITHDRAW_MAX } else { Duration::ZERO };
+            policy.stop.total().saturating_add(withdraw)
+        };
+        self.policies.values().map(takes).max().unwrap_or_default()
     }
 
     /// The earliest point at which it wants to be woken, and why.
@@ -212,7 +289,8 @@ impl Service {
         context: &mut Context<'_>,
     ) {
         let crowd = self.workers.tally();
-        let mut scene = Scene { policy: &self.policy, crowd, actions: &mut *context.actions };
+        let policy = self.policy_of(id);
+        let mut scene = Scene { policy: &policy, crowd, actions: &mut *context.actions };
         let act = |worker: &mut Worker| worker.handle_event(now, event, &mut scene);
         if let Some(change) = self.workers.change(id, act) {
             self.apply(now, id, change, context);
@@ -229,8 +307,8 @@ impl Service {
             // it ends, since a ladder ends in Killed and nothing else waits for no time.
             while self.workers.get(id).is_some_and(|worker| is_due(worker, now)) {
                 let crowd = self.workers.tally();
-                let mut scene =
-                    Scene { policy: &self.policy, crowd, actions: &mut *context.actions };
+                let policy = self.policy_of(id);
+                let mut scene = Scene { policy: &policy, crowd, actions: &mut *context.actions };
                 let act = |worker: &mut Worker| worker.handle_timeout(now, &mut scene);
                 let change = self.workers.change(id, act).unwrap_or_default();
                 self.apply(now, id, change, context);
@@ -245,6 +323,8 @@ impl Service {
         if let Some(requests) = self.queued.take() {
             self.respond(requests, &Response::Refused(Refusal::Stopping), context);
         }
+        self.next = None;
+        self.sockets.announce(&[]);
         if self.reload.as_ref().is_some_and(|reload| reload.cause == ReloadCause::Asked) {
             self.abort(now, "everything is being stopped".to_owned(), None, context);
         }
@@ -269,7 +349,12 @@ impl Service {
 
     /// Brings what is closer to what should be.
     pub fn settle(&mut self, now: Time, context: &mut Context<'_>) {
-        if !self.stopping {
+        if self.first_start == FirstStart::Waiting && !self.stopping {
+            self.bind_slots(now, context);
+            self.begin_reload(now, context);
+            self.take_over(now, context);
+            self.close_slots(context);
+        } else if !self.stopping {
             self.bind_slots(now, context);
             self.trim(now, context);
             self.come_up(context);
@@ -291,11 +376,12 @@ impl Service {
             ready: self.workers.tally_of(self.serving.generation).ready,
             generation: self.serving.generation,
             committed: self.is_committed(),
+            waits_for: self.waits_for.clone(),
             failing: self.failing,
             reloading: self.reload.as_ref().map(|reload| reload.generation),
             last_abort: self.last_abort.clone(),
             queued: self.queued.is_some(),
-            members: self.sockets.ids(),
+            members: self.sockets.members_for(self.serving.generation, SlotId(0)),
             workers: self.workers.iter().map(worker_status).collect(),
             backing_off: self
                 .serving
@@ -311,6 +397,7 @@ impl Service {
     pub fn headline(&self) -> Headline<'_> {
         Headline {
             name: &self.policy.name,
+            waits_for: &self.waits_for,
             wanted: self.wanted,
             ready: self.workers.tally_of(self.serving.generation).ready,
             draining: self.workers.tally().leaving,
@@ -366,6 +453,8 @@ impl Service {
             && self.workers.tally_of(self.serving.generation).ready == self.serving.size()
         {
             self.first_start = FirstStart::Committed;
+            let starters = std::mem::take(&mut self.starters);
+            self.respond(starters, &self.done(), context);
             let service = self.policy.name.clone();
             context.notice(Notice::Serving { service, workers: self.serving.size() });
         }
@@ -382,6 +471,13 @@ impl Service {
         if self.serving.holds(slot, id) {
             let next = self.next_in_slot(now, slot, ending.was_ready, context.random);
             let Ending { cause, was_ready, used } = ending;
+            if self.first_start == FirstStart::Stumbled {
+                let starters = std::mem::take(&mut self.starters);
+                let reason = format!("{name} {}", Told { cause: &cause, was_ready });
+                let service = self.policy.name.clone();
+                let failed = Refusal::Failed { service, reason, worker: Some(id) };
+                self.respond(starters, &Response::Refused(failed), context);
+            }
             context.notice(Notice::Ended { worker: name, cause, was_ready, next, used });
             if self.failures == FAILING_AFTER && !self.failing {
                 self.failing = true;
@@ -446,8 +542,10 @@ impl Service {
     fn trim(&mut self, now: Time, context: &mut Context<'_>) {
         let shut = self.slots.shut(self.wanted);
         let mut cut = self.serving.resize(self.wanted, &shut);
+        let wanted = self.wanted_next();
+        let shut = self.slots.shut(wanted);
         if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) = &mut self.reload {
-            cut.extend(fleet.resize(self.wanted, &shut));
+            cut.extend(fleet.resize(wanted, &shut));
         }
         for id in cut {
             self.ask_stop(now, id, context);
@@ -468,17 +566,30 @@ impl Service {
 
     /// From here on nothing starts. Who waits for a reload is told so.
     fn retire(&mut self, context: &mut Context<'_>) {
-        self.stopping = true;
         for member in self.sockets.close() {
             context.actions.push_back(Action::Close(member));
         }
+        self.give_up(&Refusal::Stopping, context);
+    }
+
+    /// From here on nothing starts, because of what `refusal` says. Who waits for something is told
+    /// so.
+    fn give_up(&mut self, refusal: &Refusal, context: &mut Context<'_>) {
+        self.stopping = true;
+        self.waits_for.clear();
+        self.next = None;
+        self.sockets.announce(&[]);
         if let Some(reload) = self.reload.take() {
-            let reason = "everything is being stopped".to_owned();
+            let reason = if *refusal == Refusal::Stopping {
+                "everything is being stopped".to_owned()
+            } else {
+                refusal.to_string()
+            };
             self.respond(reload.requests, &self.aborted(reason, None), context);
         }
-        if let Some(requests) = self.queued.take() {
-            self.respond(requests, &Response::Refused(Refusal::Stopping), context);
-        }
+        let waiting = self.queued.take().unwrap_or_default().into_iter();
+        let waiting = waiting.chain(std::mem::take(&mut self.starters)).collect();
+        self.respond(waiting, &Response::Refused(refusal.clone()), context);
     }
 
     /// Drops definitions that nobody runs and nobody will.
@@ -489,10 +600,30 @@ impl Service {
             used.extend(self.reload.as_ref().map(|reload| reload.generation));
         }
         let service = self.policy.service;
-        for &generation in self.definitions.difference(&used) {
+        for &generation in self.policies.keys().filter(|generation| !used.contains(generation)) {
             context.actions.push_back(Action::Forget { service, generation });
         }
-        self.definitions.retain(|generation| used.contains(generation));
+        self.policies.retain(|generation, _| used.contains(generation));
+        for member in self.sockets.keep(&used) {
+            context.actions.push_back(Action::Close(member));
+        }
+    }
+
+    /// What the author wants of a worker.
+    fn policy_of(&self, id: WorkerId) -> Rc<Policy> {
+        let worker = self.workers.get(id);
+        let policy = worker.and_then(|worker| self.policies.get(&worker.generation));
+        Rc::clone(policy.unwrap_or(&self.policy))
+    }
+
+    /// The most slots that it wants to have.
+    fn slots_wanted(&self) -> u32 {
+        self.wanted.max(self.wanted_next())
+    }
+
+    /// How many workers the generation of the reload under way is to have.
+    fn wanted_next(&self) -> u32 {
+        self.reload.as_ref().and_then(|reload| reload.workers).unwrap_or(self.wanted)
     }
 
     fn spawn(
@@ -504,7 +635,8 @@ impl Service {
     ) -> WorkerId {
         *context.last_worker += 1;
         let worker = WorkerId(*context.last_worker);
-        let spawned = Worker::spawned(now, worker, slot, generation, &self.policy);
+        let policy = self.policies.get(&generation).unwrap_or(&self.policy);
+        let spawned = Worker::spawned(now, worker, slot, generation, policy);
         self.workers.insert(spawned);
         let members = self.sockets.members_for(generation, slot);
         let service = self.policy.service;
@@ -520,7 +652,8 @@ impl Service {
         act: impl FnOnce(&mut Worker, &mut Scene<'_>),
     ) {
         let crowd = self.workers.tally();
-        let mut scene = Scene { policy: &self.policy, crowd, actions: &mut *context.actions };
+        let policy = self.policy_of(id);
+        let mut scene = Scene { policy: &policy, crowd, actions: &mut *context.actions };
         self.workers.change(id, |worker| act(worker, &mut scene));
     }
 }

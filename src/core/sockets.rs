@@ -2,8 +2,10 @@
 //! be like. Ids only.
 //!
 //! A configured socket (`SocketId`) has members (`MemberId`), the kernel sockets that workers are
-//! handed: one, which every slot of every generation gets, or one for each slot, which all workers of
-//! that slot get. Workers, slots and reloads only ever ask [`Sockets::members_for`].
+//! handed: one, which every slot gets, or one for each slot, which all workers of that slot get. Each
+//! generation's definition says which sockets its workers get; a socket is closed once no generation
+//! names it that serves, is to serve or has workers. Workers, slots and reloads only ever ask
+//! [`Sockets::members_for`].
 //!
 //! # What workers change for each other
 //!
@@ -24,7 +26,7 @@
 //! member of the same socket. Workers keep the old one, so all that were started before are *stale*
 //! and are replaced, the new beside the old, as a reload does it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{Backlog, Mode, SocketState};
 use super::ids::{GenerationId, MemberId, SlotId, SocketId, WorkerId};
@@ -36,6 +38,10 @@ use super::time::Time;
 /// The members of one service's sockets.
 #[derive(Debug, Clone)]
 pub struct Sockets {
+    /// What the workers of each generation get, in order.
+    orders: BTreeMap<GenerationId, Vec<SocketId>>,
+    /// What a definition names that is to be the next, and has no number yet.
+    announced: Vec<SocketId>,
     members: BTreeMap<MemberId, Member>,
 }
 
@@ -65,6 +71,17 @@ enum Scope {
     Shared,
     /// Every worker of this slot, over all generations.
     Slot(SlotId),
+}
+
+/// A worker, as one that is given sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipient {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its slot.
+    pub slot: SlotId,
+    /// The definition it runs.
+    pub generation: GenerationId,
 }
 
 /// What the generations made of a member's mode; `None` until their first worker is ready.
@@ -111,7 +128,7 @@ pub enum ModeNews {
 }
 
 impl Scope {
-    fn covers(self, _generation: GenerationId, slot: SlotId) -> bool {
+    fn covers(self, slot: SlotId) -> bool {
         match self {
             Scope::Shared => true,
             Scope::Slot(own) => own == slot,
@@ -120,25 +137,37 @@ impl Scope {
 }
 
 impl Sockets {
-    /// The members with which a service begins.
+    /// The members with which a service begins, all of them for its first generation.
     #[must_use]
-    pub fn new(sockets: &[Socket]) -> Sockets {
-        let mut members = BTreeMap::new();
+    pub fn new(generation: GenerationId, sockets: &[Socket]) -> Sockets {
+        let (orders, members) = (BTreeMap::new(), BTreeMap::new());
+        let mut begun = Sockets { orders, announced: Vec::new(), members };
+        begun.announce(sockets);
+        begun.take_up(generation, sockets);
+        begun
+    }
+
+    /// A definition that is to be the next names these sockets. Those that are not there yet are
+    /// open from here on.
+    pub fn announce(&mut self, sockets: &[Socket]) {
+        self.announced = sockets.iter().map(|socket| socket.id).collect();
         for Socket { id, name, members: of } in sockets {
+            if self.members.values().any(|member| member.socket == *id) {
+                continue;
+            }
             match of {
                 Members::Shared => {
                     let member = Member::fresh(*id, name.clone(), Scope::Shared);
-                    members.insert(MemberId(id.0), member);
+                    self.members.insert(MemberId(id.0), member);
                 }
                 Members::EachSlot { bound, .. } => {
                     for (slot, BoundMember { member, name }) in (0..).map(SlotId).zip(bound) {
                         let fresh = Member::fresh(*id, name.clone(), Scope::Slot(slot));
-                        members.insert(*member, fresh);
+                        self.members.insert(*member, fresh);
                     }
                 }
             }
         }
-        Sockets { members }
     }
 
     /// A slot has sockets of its own.
@@ -156,6 +185,36 @@ impl Sockets {
         closed
     }
 
+    /// The workers of a generation get these, in this order, all of them open already.
+    pub fn take_up(&mut self, generation: GenerationId, sockets: &[Socket]) {
+        self.orders.insert(generation, sockets.iter().map(|socket| socket.id).collect());
+        self.announced.clear();
+    }
+
+    /// Only these generations count from here on: takes out the members that none of them has, to be
+    /// closed.
+    pub fn keep(&mut self, generations: &BTreeSet<GenerationId>) -> Vec<MemberId> {
+        let before = self.orders.len();
+        self.orders.retain(|generation, _| generations.contains(generation));
+        let named = |socket: &SocketId| {
+            self.announced.contains(socket)
+                || self.orders.values().any(|order| order.contains(socket))
+        };
+        // Asked after everything that happens, and seldom is there one.
+        if self.orders.len() == before && self.members.values().all(|member| named(&member.socket))
+        {
+            return Vec::new();
+        }
+        let gone: Vec<MemberId> = self
+            .members
+            .iter()
+            .filter(|(_, member)| !named(&member.socket))
+            .map(|(&id, _)| id)
+            .collect();
+        self.members.retain(|id, _| !gone.contains(id));
+        gone
+    }
+
     /// Whether this is one of its members.
     #[must_use]
     pub fn has(&self, member: MemberId) -> bool {
@@ -171,14 +230,13 @@ impl Sockets {
     /// What a worker of this generation and slot is given, in the order of the sockets.
     #[must_use]
     pub fn members_for(&self, generation: GenerationId, slot: SlotId) -> Vec<MemberId> {
-        let mut covering: Vec<(SocketId, MemberId)> = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.scope.covers(generation, slot))
-            .map(|(&id, member)| (member.socket, id))
-            .collect();
-        covering.sort_unstable();
-        covering.into_iter().map(|(_, id)| id).collect()
+        let order = self.orders.get(&generation).into_iter().flatten();
+        let of = |socket: &SocketId| {
+            let mut members = self.members.iter();
+            let covers = |member: &Member| member.socket == *socket && member.scope.covers(slot);
+            members.find(|(_, member)| covers(member)).map(|(&id, _)| id)
+        };
+        order.filter_map(of).collect()
     }
 
     /// A member was looked at: what is to be done about it.
@@ -268,8 +326,8 @@ impl Sockets {
         }
     }
 
-    /// Whether one of these workers, each with its slot, was given a member that is none any more.
-    pub fn has_stale(&self, mut workers: impl Iterator<Item = (WorkerId, SlotId)>) -> bool {
+    /// Whether one of these workers was given a member that is none any more.
+    pub fn has_stale(&self, mut workers: impl Iterator<Item = Recipient>) -> bool {
         // It is asked after everything that happens, and seldom was any bound anew.
         let renewed: Vec<MemberId> = self
             .members
@@ -278,25 +336,26 @@ impl Sockets {
             .map(|(&id, _)| id)
             .collect();
         !renewed.is_empty()
-            && workers.any(|(worker, slot)| {
+            && workers.any(|worker| {
                 let misses = |&member: &MemberId| {
-                    self.is_of(member, slot) && !self.was_given(member, worker, slot)
+                    self.is_of(member, worker) && !self.was_given(member, worker)
                 };
                 renewed.iter().any(misses)
             })
     }
 
-    /// Whether this worker, of this slot, was given this member, not one that it took the place of.
+    /// Whether this worker was given this member, not one that it took the place of.
     #[must_use]
-    pub fn was_given(&self, member: MemberId, worker: WorkerId, slot: SlotId) -> bool {
+    pub fn was_given(&self, member: MemberId, to: Recipient) -> bool {
         let last_stale = self.members.get(&member).and_then(|member| member.last_stale);
-        self.is_of(member, slot) && last_stale.is_none_or(|last| worker > last)
+        self.is_of(member, to) && last_stale.is_none_or(|last| to.worker > last)
     }
 
-    fn is_of(&self, member: MemberId, slot: SlotId) -> bool {
-        self.members.get(&member).is_some_and(|member| match member.scope {
-            Scope::Shared => true,
-            Scope::Slot(own) => own == slot,
+    fn is_of(&self, member: MemberId, to: Recipient) -> bool {
+        let order = self.orders.get(&to.generation);
+        self.members.get(&member).is_some_and(|member| {
+            order.is_some_and(|order| order.contains(&member.socket))
+                && member.scope.covers(to.slot)
         })
     }
 
@@ -360,9 +419,18 @@ mod tests {
     const NEW: Occasion = Occasion::Rolling(GenerationId(2));
     const MEMBER: MemberId = MemberId(7);
 
+    fn socket(id: u32) -> Socket {
+        Socket { id: SocketId(id), name: format!("socket {id}"), members: Members::Shared }
+    }
+
+    fn to(worker: u64, slot: u32) -> Recipient {
+        let generation = GenerationId(1);
+        Recipient { worker: WorkerId(worker), slot: SlotId(slot), generation }
+    }
+
     fn sockets() -> Sockets {
         let (name, members) = ("http".to_owned(), Members::Shared);
-        Sockets::new(&[Socket { id: SocketId(7), name, members }])
+        Sockets::new(GenerationId(1), &[Socket { id: SocketId(7), name, members }])
     }
 
     #[test]
@@ -374,7 +442,8 @@ mod tests {
             members: Members::EachSlot { bound: members.map(bound).into(), slots_max: 9 },
         };
         let shared = Socket { id: SocketId(1), name: "admin".to_owned(), members: Members::Shared };
-        let mut sockets = Sockets::new(&[each(0, [0, 2]), shared, each(2, [4, 3])]);
+        let mut sockets =
+            Sockets::new(GenerationId(1), &[each(0, [0, 2]), shared, each(2, [4, 3])]);
         let of = |sockets: &Sockets, slot| {
             let members = sockets.members_for(GenerationId(1), SlotId(slot));
             members.into_iter().map(|member| member.0).collect::<Vec<_>>()
@@ -388,12 +457,12 @@ mod tests {
         assert_eq!(of(&sockets, 1), [1]);
 
         // Of slot 0 a socket was bound anew after worker 5 had got the old one.
-        let workers = [(WorkerId(5), SlotId(2)), (WorkerId(5), SlotId(0))].into_iter();
+        let workers = [to(5, 2), to(5, 0)].into_iter();
         assert!(!sockets.has_stale(workers.clone()));
         sockets.renewed(MemberId(4), MemberId(10), WorkerId(5));
         assert!(sockets.has_stale(workers.clone()) && !sockets.has_stale(workers.take(1)));
-        assert!(!sockets.has_stale([(WorkerId(6), SlotId(0))].into_iter()));
-        let given = |worker, slot| sockets.was_given(MemberId(10), WorkerId(worker), SlotId(slot));
+        assert!(!sockets.has_stale([to(6, 0)].into_iter()));
+        let given = |worker, slot| sockets.was_given(MemberId(10), to(worker, slot));
         assert!(given(6, 0) && !given(5, 0) && !given(6, 2));
     }
 
@@ -457,5 +526,34 @@ mod tests {
         assert_eq!(found(NEW, changed), (true, Some((511, 4096))));
         assert_eq!(found(OLD, Backlog::AsSet), (false, None));
         assert_eq!(found(OLD, Backlog::Unseen), (true, None));
+    }
+
+    #[test]
+    fn each_generation_has_its_sockets_and_the_last_that_has_one_closes_it() {
+        let (one, two, three) = (GenerationId(1), GenerationId(2), GenerationId(3));
+        let given = |sockets: &Sockets, generation| sockets.members_for(generation, SlotId(0));
+        let mut sockets = Sockets::new(one, &[socket(1), socket(2)]);
+        // The one that is new comes first, and one goes.
+        let second = [socket(5), socket(2)];
+        sockets.announce(&second);
+        assert_eq!(sockets.keep(&BTreeSet::from([one])), [], "it is to be the next");
+        sockets.take_up(two, &second);
+        assert_eq!(given(&sockets, one), [MemberId(1), MemberId(2)]);
+        assert_eq!(given(&sockets, two), [MemberId(5), MemberId(2)]);
+        assert!(sockets.was_given(MemberId(2), to(1, 0)));
+        assert!(!sockets.was_given(MemberId(5), to(1, 0)));
+        assert_eq!(sockets.keep(&BTreeSet::from([one, two])), []);
+        assert_eq!(sockets.keep(&BTreeSet::from([two])), [MemberId(1)], "after a commit");
+
+        sockets.renewed(MemberId(2), MemberId(6), WorkerId(4));
+        let of_two = |worker| Recipient { generation: two, ..to(worker, 0) };
+        let is_stale = |worker| sockets.has_stale([of_two(worker)].into_iter());
+        assert!(is_stale(4) && !is_stale(5));
+        sockets.announce(&[socket(7)]);
+        sockets.announce(&[socket(2)]);
+        assert_eq!(sockets.keep(&BTreeSet::from([two])), [MemberId(7)], "another came in between");
+        sockets.take_up(three, &[socket(2)]);
+        assert_eq!(sockets.keep(&BTreeSet::from([two])), [], "after an abort");
+        assert_eq!(given(&sockets, two), [MemberId(5), MemberId(6)]);
     }
 }

@@ -29,6 +29,8 @@ pub struct ServiceStatus {
     pub generation: GenerationId,
     /// Whether all workers have been ready together once.
     pub committed: bool,
+    /// The names of the services that it waits for before its first worker starts.
+    pub waits_for: Vec<String>,
     /// Whether it fails again and again.
     pub failing: bool,
     /// The generation that a reload under way is to bring.
@@ -89,6 +91,8 @@ impl fmt::Display for Stage {
 pub struct Headline<'a> {
     /// Its name.
     pub name: &'a str,
+    /// The names of the services that it waits for.
+    pub waits_for: &'a [String],
     /// How many workers it wants.
     pub wanted: u32,
     /// How many workers of the serving generation are ready.
@@ -108,6 +112,9 @@ pub struct Headline<'a> {
 impl fmt::Display for Headline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Headline { name, wanted, ready, draining, generation, failing, .. } = self;
+        if !self.waits_for.is_empty() {
+            return write!(f, "{name}: waiting for {}", self.waits_for.join(", "));
+        }
         write!(f, "{name}: {ready} of {wanted} workers ready, generation {generation}")?;
         if *failing {
             write!(f, ", failing")?;
@@ -130,6 +137,7 @@ impl fmt::Display for ServiceStatus {
         let draining = self.workers.iter().filter(|worker| worker.stage == Stage::Draining).count();
         Headline {
             name: &self.name,
+            waits_for: &self.waits_for,
             wanted: self.wanted,
             ready: self.ready,
             draining: u32::try_from(draining).unwrap_or(u32::MAX),

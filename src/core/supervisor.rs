@@ -2,10 +2,13 @@
 
 mod requests;
 
-use std::collections::{BTreeMap, VecDeque};
+mod configuring;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::action::{Action, Announcement};
+use super::dependencies;
 use super::event::{Event, SocketEvent};
 use super::ids::{RequestId, ServiceId};
 use super::notice::Notice;
@@ -34,6 +37,8 @@ pub struct Supervisor {
     actions: VecDeque<Action>,
     /// How requests ended in single services.
     outcomes: Vec<Outcome>,
+    /// Reloads that wait for the configuration.
+    reading: BTreeSet<RequestId>,
     /// Those that have not ended in every service that they were for.
     pending: BTreeMap<RequestId, Pending>,
     /// How long everything serves on once a stop was asked for.
@@ -67,6 +72,8 @@ enum StopStage {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Told {
     standing: Standing,
+    /// Whether all services of the first configuration have come up.
+    came_up: bool,
     status: String,
 }
 
@@ -96,6 +103,7 @@ impl Supervisor {
             random: Random::seeded(seed),
             actions: VecDeque::new(),
             outcomes: Vec::new(),
+            reading: BTreeSet::new(),
             pending: BTreeMap::new(),
             lame_duck: Duration::ZERO,
             told: Told::default(),
@@ -164,6 +172,12 @@ impl Supervisor {
                     service.handle_published(now, number, failure, context);
                 });
             }
+            Event::ConfigurationRead { request, configuration } => {
+                self.handle_configuration(request, configuration);
+            }
+            Event::ConfigurationFailed { request, reason } => {
+                self.handle_configuration_failed(request, reason);
+            }
             Event::Requested(id, request) => self.handle_request(now, id, request),
         }
         self.settle(now);
@@ -225,7 +239,30 @@ impl Supervisor {
         let workers = self.workers_alive();
         let kill_after = self.stop_takes();
         self.notice(Notice::Stopping { workers, kill_after });
-        self.with_services(|service, context| service.stop(now, context));
+        self.stop_next(now);
+        // Those whose turn comes later serve whoever still needs them until then.
+        self.with_services(|service, context| {
+            if !service.is_stopping() {
+                service.give_up_reloads(now, context);
+            }
+        });
+    }
+
+    /// While everything stops: asks those that nobody needs any more.
+    fn stop_next(&mut self, now: Time) {
+        let Phase::Stopping { stage: StopStage::Draining, .. } = self.phase else {
+            return;
+        };
+        // Each turn asks one at least, and none twice.
+        loop {
+            let next = dependencies::next_to_stop(&self.services);
+            if next.is_empty() {
+                return;
+            }
+            for id in next {
+                self.with_service(id, |service, context| service.stop(now, context));
+            }
+        }
     }
 
     fn kill(&mut self, now: Time) {
@@ -236,7 +273,18 @@ impl Supervisor {
 
     /// Brings every service closer to what it should be, and says where things stand.
     fn settle(&mut self, now: Time) {
+        self.stop_next(now);
+        self.release(now);
         self.with_services(|service, context| service.settle(now, context));
+        // One that has come up by that may be what others wait for. Each turn releases one at least.
+        while self.release(now) {
+            self.with_services(|service, context| service.settle(now, context));
+        }
+        // Who has just lost its last worker that needed another frees that one.
+        while self.dismiss_next(now) {
+            self.with_services(|service, context| service.settle(now, context));
+        }
+        self.forget_dismissed();
         self.conclude_requests();
         self.announce(now);
         if self.services.values().all(Service::is_empty)
@@ -255,7 +303,7 @@ impl Supervisor {
         let mut services = self.services.values();
         let standing = if self.phase != Phase::Running {
             Standing::Down
-        } else if !services.clone().all(Service::is_committed) {
+        } else if !self.told.came_up && !services.clone().all(Service::is_committed) {
             Standing::ComingUp
         } else if services.any(Service::is_reloading) {
             Standing::Reloading
@@ -264,14 +312,17 @@ impl Supervisor {
         };
         if standing != self.told.standing {
             self.told.standing = standing;
+            self.told.came_up |= standing != Standing::ComingUp;
             let announcement = match standing {
                 Standing::ComingUp => None,
                 Standing::Up => Some(Announcement::Ready),
                 Standing::Reloading => Some(Announcement::Reloading),
                 Standing::Down => {
                     let lame_duck = self.lame_until().map(|until| now.until(until));
-                    let takes = lame_duck.unwrap_or_default().saturating_add(self.stop_takes());
-                    Some(Announcement::Stopping(takes.saturating_add(STOP_SLACK)))
+                    let takes = dependencies::stop_takes(&self.services, STOP_SLACK);
+                    Some(Announcement::Stopping(
+                        lame_duck.unwrap_or_default().saturating_add(takes),
+                    ))
                 }
             };
             self.actions.extend(announcement.map(Action::Announce));
@@ -294,7 +345,7 @@ impl Supervisor {
     }
 
     fn stop_takes(&self) -> Duration {
-        self.services.values().map(Service::stop_takes).max().unwrap_or_default()
+        dependencies::stop_takes(&self.services, Duration::ZERO)
     }
 
     fn notice(&mut self, notice: Notice) {

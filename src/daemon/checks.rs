@@ -62,7 +62,9 @@ impl Daemon {
         let Some(handles) = self.workers.get(&worker) else {
             return;
         };
-        let Some(check) = self.parts.services.checks.get(&handles.service).cloned() else {
+        let Some(check) =
+            self.parts.services.checks.get(&(handles.service, handles.generation)).cloned()
+        else {
             return;
         };
         match check {

@@ -98,6 +98,11 @@ impl Control {
         self.endpoint.serve_also(admin);
     }
 
+    /// Clients are shown this configuration from here on.
+    pub(super) fn redefine(&mut self, config: &RunConfig) {
+        self.config = view::config(config);
+    }
+
     /// Somebody has connected, and there has to be a thread; or the socket was shut down.
     pub(super) fn look_at_socket(&mut self, reactor: &Reactor) {
         self.endpoint.look_at_socket(clock::now(), reactor);

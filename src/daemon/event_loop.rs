@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::config::run::RunConfig;
 use crate::core::Supervisor;
 use crate::core::event::{Event, Exit, SpawnFailure, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
@@ -27,6 +28,7 @@ use crate::protocol::notify;
 use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
 
 use super::checks::Checks;
+use super::configuration::{Order, Reread};
 use super::control::Control;
 use super::output::Output;
 use super::services::Services;
@@ -50,6 +52,9 @@ pub(super) struct Parts {
     /// Where the kernel gives us none, paths are looked at whenever a worker becomes ready or ends.
     pub(super) path_watch: Option<PathWatch>,
     pub(super) services: Services,
+    /// What it is to be, as it was read last.
+    pub(super) config: RunConfig,
+    pub(super) reread: Reread,
 }
 
 /// The daemon: one table for each kind of thing that the core knows by id.
@@ -64,6 +69,8 @@ pub(super) struct Daemon {
     pub(super) control: Control,
     /// What happened and the core has not heard of yet.
     pub(super) events: VecDeque<Event>,
+    /// Reloads that wait for the configuration.
+    pub(super) orders: VecDeque<Order>,
     pub(super) finished: bool,
     last_request: u64,
 }
@@ -189,6 +196,7 @@ impl Daemon {
             output,
             control,
             events: VecDeque::new(),
+            orders: VecDeque::new(),
             finished: false,
             last_request: 0,
         }
@@ -262,6 +270,13 @@ impl Daemon {
         loop {
             while let Some(action) = self.parts.supervisor.poll_action() {
                 self.perform(action);
+            }
+            // Nothing happens between the reading and the core's hearing of it: what it was told is
+            // open is open then.
+            if let Some(order) = self.orders.pop_front() {
+                let event = self.read_configuration(&order);
+                self.parts.supervisor.handle_event(clock::now(), event);
+                continue;
             }
             match self.events.pop_front() {
                 Some(event) => self.parts.supervisor.handle_event(clock::now(), event),

@@ -33,15 +33,18 @@ pub(super) fn begin(stdio: &'static Stdio) {
 pub(super) fn started<'a>(name: &str, listeners: impl Iterator<Item = &'a Listener>) {
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!("shepherd {version} is running as `{name}`, pid {}", std::process::id());
-    for listener in listeners {
-        let label = listener.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
-        let from = match listener.origin {
-            Origin::Bound => "",
-            Origin::Inherited => ", handed over to us",
-        };
-        let verb = if listener.transport.accepts() { "listening" } else { "receiving" };
-        tracing::info!("{verb} on {label}{}{from}", listener.place());
-    }
+    listeners.for_each(listening);
+}
+
+/// A socket is open.
+pub(super) fn listening(listener: &Listener) {
+    let label = listener.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
+    let from = match listener.origin {
+        Origin::Bound => "",
+        Origin::Inherited => ", handed over to us",
+    };
+    let verb = if listener.transport.accepts() { "listening" } else { "receiving" };
+    tracing::info!("{verb} on {label}{}{from}", listener.place());
 }
 
 /// What the core wants said.

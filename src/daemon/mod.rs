@@ -2,6 +2,8 @@
 
 mod services;
 
+mod configuration;
+
 mod event_loop;
 
 mod perform;
@@ -49,6 +51,7 @@ use crate::os::stdio::{Stdio, stdio};
 use crate::os::unix_path::UnixPathError;
 use crate::os::{clock, limits};
 
+pub use configuration::Reread;
 use control::Control;
 use event_loop::{Daemon, Parts, Token};
 use output::Output;
@@ -139,12 +142,13 @@ pub enum Ended {
     LeftBehind(usize),
 }
 
-/// Runs the services until they are asked to stop.
+/// Runs the services until they are asked to stop. `reread` reads the configuration again, for a
+/// reload.
 ///
 /// # Errors
 ///
 /// What kept it from starting. Once it is up, nothing but a stop ends it.
-pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
+pub fn run(config: &RunConfig, reread: Reread) -> Result<Ended, StartError> {
     let system = |what| move |error: io::Error| StartError::System { what, error };
     // First of all, while the numbers of the descriptors are as the manager meant them.
     let handed_over = inherited::take()?;
@@ -181,8 +185,11 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
     // Before the first worker, so that clients find us from the start.
     let mut control = Control::open(config, &runtime_dir)?;
     let (policies, sockets) = services::bind(config, handed_over)?;
-    let Sockets { listeners, each_slot, unused, warnings } = sockets;
+    let Sockets { groups, listeners, each_slot, unused, warnings } = sockets;
     services.each_slot = each_slot;
+    for (owner, group) in groups {
+        services.sockets.entry(owner).or_default().push(group);
+    }
     let admin = match config.admin.map(AdminSocket::bind).transpose() {
         Ok(admin) => admin,
         Err(error) => {
@@ -236,6 +243,8 @@ pub fn run(config: &RunConfig) -> Result<Ended, StartError> {
         listeners,
         path_watch,
         services,
+        config: config.clone(),
+        reread,
     };
     let cgroups = Daemon::new(parts, output, control).run();
     drop(pid_file);

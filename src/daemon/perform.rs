@@ -24,6 +24,7 @@ use crate::os::waiting;
 use crate::protocol::listen_fds;
 use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
 
+use super::configuration;
 use super::event_loop::{Daemon, Handles, Spawning, Token};
 use super::slots::{self, PORT};
 
@@ -34,6 +35,10 @@ impl Daemon {
             Action::Prepare { service, generation, like } => {
                 self.prepare(service, generation, like);
             }
+            Action::ReadConfiguration { request, services: only, free } => {
+                self.orders.push_back(configuration::Order { request, only, free });
+            }
+            Action::Remove(service) => self.remove_service(service),
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Probe(worker) => self.probe(worker),
             Action::Inspect { member, by } => self.inspect(member, by),
@@ -54,6 +59,7 @@ impl Daemon {
             Action::Close(member) => self.close_member(member),
             Action::Forget { service, generation } => {
                 self.parts.services.definitions.remove(&(service, generation));
+                self.parts.services.checks.remove(&(service, generation));
             }
             Action::Respond(request, response) => self.respond(request, &response),
             Action::Announce(announcement) => self.announce(&announcement),
@@ -74,13 +80,20 @@ impl Daemon {
         let kept = like.and_then(|like| self.parts.services.definitions.get(&(service, like)));
         if let Some(definition) = kept.map(Rc::clone) {
             self.parts.services.definitions.insert((service, generation), definition);
+            let check = like.and_then(|like| self.parts.services.checks.get(&(service, like)));
+            if let Some(check) = check.cloned() {
+                self.parts.services.checks.insert((service, generation), check);
+            }
             return self.events.push_back(Event::Prepared { service, generation });
         }
-        let Some(source) = self.parts.services.sources.get(&service) else {
+        let Some(config) = self.parts.services.configs.get(&service) else {
             return;
         };
-        let event = match definition::read(source) {
+        let check = config.ready.check().cloned();
+        let event = match definition::read(&config.source) {
             Ok(definition) => {
+                let check = check.map(|check| ((service, generation), check));
+                self.parts.services.checks.extend(check);
                 self.parts.services.definitions.insert((service, generation), Rc::new(definition));
                 Event::Prepared { service, generation }
             }

@@ -1,12 +1,12 @@
 //! Services as the configuration wants them made ready for their first workers: definitions read,
 //! sockets bound, all or none. Which socket and which number belongs to whom is settled here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::config::run::{RunConfig, RunConfigError};
-use crate::config::service::{SOCKETS_MAX, ServiceConfig, ServiceMistake, Source};
-use crate::config::socket::{Address, SocketSpec};
+use crate::config::service::{SOCKETS_MAX, ServiceConfig, ServiceMistake};
+use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::config::upstreams;
 use crate::config::values::Workers;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
@@ -26,12 +26,18 @@ use super::upstreams::Proxy;
 const LAUNCHING_MAX: u32 = 32;
 
 /// One table for each thing that belongs to a service.
-#[derive(Default)]
 pub(super) struct Services {
     pub(super) names: BTreeMap<ServiceId, String>,
-    pub(super) sources: BTreeMap<ServiceId, Source>,
+    /// What each is to be, as it was read last.
+    pub(super) configs: BTreeMap<ServiceId, ServiceConfig>,
+    /// The highest number so far.
+    pub(super) last: ServiceId,
+    /// Those that are in no configuration any more, and of which something is left.
+    pub(super) gone: BTreeSet<ServiceId>,
     /// How workers are checked, where a check is what makes them ready.
-    pub(super) checks: BTreeMap<ServiceId, Check>,
+    pub(super) checks: BTreeMap<(ServiceId, GenerationId), Check>,
+    /// What is open for each.
+    pub(super) sockets: BTreeMap<ServiceId, Vec<Group>>,
     /// Generations that are the same program share one.
     pub(super) definitions: BTreeMap<(ServiceId, GenerationId), Rc<Definition>>,
     /// The sockets that each slot has one of, and how they are bound.
@@ -42,7 +48,9 @@ pub(super) struct Services {
 
 /// The sockets of all services.
 pub(super) struct Sockets {
-    /// Whose each is follows from the policies.
+    /// Whose they are, and what asks for them.
+    pub(super) groups: Vec<(ServiceId, Group)>,
+    /// What is open.
     pub(super) listeners: BTreeMap<MemberId, Listener>,
     /// Of which of them more are bound when more slots are wanted, and how.
     pub(super) each_slot: BTreeMap<ServiceId, Vec<(SocketId, SocketSpec)>>,
@@ -52,7 +60,94 @@ pub(super) struct Sockets {
     pub(super) warnings: Vec<Warning>,
 }
 
+impl Default for Services {
+    fn default() -> Services {
+        Services {
+            names: BTreeMap::new(),
+            configs: BTreeMap::new(),
+            last: ServiceId(0),
+            gone: BTreeSet::new(),
+            checks: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            definitions: BTreeMap::new(),
+            each_slot: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+        }
+    }
+}
+
+/// The sockets that one specification stands for.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    /// What asks for them; none where they were handed over and nothing does.
+    pub(super) spec: Option<SocketSpec>,
+    /// As the core knows them.
+    pub(super) sockets: Vec<Socket>,
+    /// The shared ones that are open.
+    pub(super) open: BTreeMap<MemberId, SocketId>,
+}
+
+impl Group {
+    /// One whose sockets are the slots'.
+    pub(super) fn of_slots(spec: SocketSpec) -> Group {
+        Group { spec: Some(spec), sockets: Vec::new(), open: BTreeMap::new() }
+    }
+
+    /// Whether each slot has one of its own.
+    pub(super) fn is_each_slot(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.slots == Slots::Each)
+    }
+}
+
 impl Services {
+    /// A service is to be this from here on.
+    pub(super) fn define(&mut self, id: ServiceId, service: &ServiceConfig) {
+        if let (Some(upstreams), Some(socket)) =
+            (service.upstreams.clone(), upstreams::socket(&service.sockets))
+        {
+            self.proxies.insert(id, Proxy { upstreams, socket: absolute(socket) });
+        }
+        self.names.insert(id, service.name.clone());
+        self.configs.insert(id, service.clone());
+    }
+
+    /// Those of the present configuration, by name.
+    pub(super) fn known(&self) -> BTreeMap<String, ServiceId> {
+        let present = self.names.iter().filter(|(id, _)| !self.gone.contains(id));
+        present.map(|(&id, name)| (name.clone(), id)).collect()
+    }
+
+    /// Another kernel socket has taken the place of one.
+    pub(super) fn renewed(&mut self, from: MemberId, to: MemberId) {
+        for group in self.sockets.values_mut().flatten() {
+            if let Some(socket) = group.open.remove(&from) {
+                group.open.insert(to, socket);
+            }
+        }
+    }
+
+    /// A kernel socket is closed: what stands for nothing any more goes with it.
+    pub(super) fn closed(&mut self, member: MemberId) {
+        for groups in self.sockets.values_mut() {
+            for group in groups.iter_mut() {
+                group.open.remove(&member);
+            }
+            groups.retain(|group| group.is_each_slot() || !group.open.is_empty());
+        }
+    }
+
+    /// Nothing is left of a service.
+    pub(super) fn remove(&mut self, service: ServiceId) {
+        self.names.remove(&service);
+        self.configs.remove(&service);
+        self.gone.remove(&service);
+        self.sockets.remove(&service);
+        self.each_slot.remove(&service);
+        self.proxies.remove(&service);
+        self.checks.retain(|(of, _), _| *of != service);
+        self.definitions.retain(|(of, _), _| *of != service);
+    }
+
     /// Reads the first definitions of all services.
     pub(super) fn read(config: &RunConfig) -> Result<Services, StartError> {
         let mut services = Services::default();
@@ -61,14 +156,10 @@ impl Services {
                 StartError::Definition { service: whose(config, service), error }
             })?;
             services.definitions.insert((id, GenerationId(1)), Rc::new(definition));
-            services.names.insert(id, service.name.clone());
-            if let (Some(upstreams), Some(socket)) =
-                (service.upstreams.clone(), upstreams::socket(&service.sockets))
-            {
-                services.proxies.insert(id, Proxy { upstreams, socket: absolute(socket) });
-            }
-            services.sources.insert(id, service.source.clone());
-            services.checks.extend(service.ready.check().map(|check| (id, check.clone())));
+            services.define(id, service);
+            services.last = id;
+            let check = service.ready.check();
+            services.checks.extend(check.map(|check| ((id, GenerationId(1)), check.clone())));
         }
         Ok(services)
     }
@@ -115,44 +206,73 @@ pub(super) fn bind(
         listeners::bind_all(&specs, handed_over)?
     };
     let Bound { listeners, each, unused, warnings } = bound;
-    let numbered = Numbered::new(&wanted, listeners, &each);
+    let numbered = Numbered::new(&wanted, listeners, &each, MemberId(0));
     if let Err(error) = check(config, &numbered) {
         numbered.listeners.into_values().for_each(Listener::discard);
         return Err(error.into());
     }
+    let named = |names: &[String]| -> BTreeSet<ServiceId> {
+        let all = (0..).map(ServiceId).zip(&config.services);
+        all.filter(|(_, service)| names.contains(&service.name)).map(|(id, _)| id).collect()
+    };
     let policies = (0..)
         .map(ServiceId)
         .zip(&config.services)
-        .map(|(id, service)| policy(id, service, numbered.of(id).cloned().collect()))
+        .map(|(id, service)| Policy {
+            depends_on: named(&service.depends_on),
+            bind_to: named(&service.bind_to),
+            ..policy(id, service, numbered.of(id).cloned().collect())
+        })
         .collect();
-    let Numbered { listeners, each_slot, .. } = numbered;
-    Ok((policies, Sockets { listeners, each_slot, unused, warnings }))
+    let Numbered { groups, listeners, each_slot, .. } = numbered;
+    Ok((policies, Sockets { groups, listeners, each_slot, unused, warnings }))
 }
 
 /// What is known only once the sockets are there: handed-over ones can be all there are.
 fn check(config: &RunConfig, numbered: &Numbered) -> Result<(), RunConfigError> {
     for (id, service) in (0..).map(ServiceId).zip(&config.services) {
-        let mistake = match (numbered.of(id).count(), &service.ready) {
-            (0, ReadyWhen::Listen) => ServiceMistake::NoSocketToWaitOn,
-            (_, ReadyWhen::Check(Check::Tcp)) if !numbered.has_stream(id) => {
-                ServiceMistake::NoSocketToConnectTo("tcp")
-            }
-            (_, ReadyWhen::Check(Check::Http(_))) if !numbered.has_stream(id) => {
-                ServiceMistake::NoSocketToConnectTo("http")
-            }
-            (count, _) if count > SOCKETS_MAX => ServiceMistake::TooManySockets(count),
-            (
-                _,
-                ReadyWhen::Listen
-                | ReadyWhen::Auto
-                | ReadyWhen::Notify
-                | ReadyWhen::Alive(_)
-                | ReadyWhen::Check(_),
-            ) => continue,
-        };
-        return Err(of_service(config, service, mistake));
+        check_sockets(config, service, numbered.of(id).count(), numbered.has_stream(id))?;
     }
     Ok(())
+}
+
+/// Whether a service that has so many sockets, and one that takes streams or not, can be as it is
+/// meant to.
+pub(super) fn check_sockets(
+    config: &RunConfig,
+    service: &ServiceConfig,
+    count: usize,
+    has_stream: bool,
+) -> Result<(), RunConfigError> {
+    let mistake = match (count, &service.ready) {
+        (0, ReadyWhen::Listen) => ServiceMistake::NoSocketToWaitOn,
+        (_, ReadyWhen::Check(Check::Tcp)) if !has_stream => {
+            ServiceMistake::NoSocketToConnectTo("tcp")
+        }
+        (_, ReadyWhen::Check(Check::Http(_))) if !has_stream => {
+            ServiceMistake::NoSocketToConnectTo("http")
+        }
+        (count, _) if count > SOCKETS_MAX => ServiceMistake::TooManySockets(count),
+        (
+            _,
+            ReadyWhen::Listen
+            | ReadyWhen::Auto
+            | ReadyWhen::Notify
+            | ReadyWhen::Alive(_)
+            | ReadyWhen::Check(_),
+        ) => return Ok(()),
+    };
+    Err(of_service(config, service, mistake))
+}
+
+/// Whether a socket takes streams.
+pub(super) fn takes_streams(listener: &Listener) -> bool {
+    listener.transport == Transport::Stream
+}
+
+/// Whether a specification asks for one that does.
+pub(super) fn asks_for_streams(spec: &SocketSpec) -> bool {
+    spec.transport == Transport::Stream
 }
 
 fn of_service(
@@ -178,7 +298,8 @@ pub(super) fn workers(wanted: Workers) -> u32 {
     }
 }
 
-fn policy(id: ServiceId, service: &ServiceConfig, sockets: Vec<Socket>) -> Policy {
+/// What the core has to know of a service, but for those that it needs.
+pub(super) fn policy(id: ServiceId, service: &ServiceConfig, sockets: Vec<Socket>) -> Policy {
     Policy {
         service: id,
         name: service.name.clone(),
@@ -191,5 +312,7 @@ fn policy(id: ServiceId, service: &ServiceConfig, sockets: Vec<Socket>) -> Polic
         stop: service.stop.ladder(service.drain_timeout),
         starting_max: limits::processors_for_us(),
         launching_max: LAUNCHING_MAX,
+        depends_on: BTreeSet::new(),
+        bind_to: BTreeSet::new(),
     }
 }

@@ -10,6 +10,7 @@ use crate::core::policy::{BoundMember, Members, Socket};
 use crate::os::listeners::{self, Bound, Listener};
 
 use super::event_loop::Daemon;
+use super::services::Group;
 
 /// A socket that a service asks for.
 pub(super) struct Wanted {
@@ -36,6 +37,8 @@ impl Wanted {
 pub(super) struct Numbered {
     /// What the core knows of it, in the order in which it was asked for.
     pub(super) sockets: Vec<(ServiceId, Socket)>,
+    /// The same by what asked for it.
+    pub(super) groups: Vec<(ServiceId, Group)>,
     /// What is open.
     pub(super) listeners: BTreeMap<MemberId, Listener>,
     /// Of which of them more are bound when more slots are wanted, and how.
@@ -45,11 +48,16 @@ pub(super) struct Numbered {
 impl Numbered {
     /// Numbers what was bound for all that is [`Wanted::expanded`], of which each has so many
     /// listeners. Where nothing is wanted, what was handed over is the first service's. A shared
-    /// member has the number of its socket, and those of slots follow.
-    pub(super) fn new(wanted: &[Wanted], listeners: Vec<Listener>, each: &[usize]) -> Numbered {
+    /// member has the number of its socket, from `free` on, and those of slots follow.
+    pub(super) fn new(
+        wanted: &[Wanted],
+        listeners: Vec<Listener>,
+        each: &[usize],
+        free: MemberId,
+    ) -> Numbered {
         let mut numbered = Numbered::default();
         let mut own: Vec<(SocketId, &Wanted, Vec<Listener>)> = Vec::new();
-        let mut ids = (0..).map(SocketId);
+        let mut ids = (free.0..).map(SocketId);
         let mut listeners = listeners.into_iter();
         let mut each = each.iter().copied();
         for wanted in wanted {
@@ -57,11 +65,22 @@ impl Numbered {
             let count = wanted.expanded().iter().filter_map(|_| each.next()).sum();
             let mine: Vec<Listener> = listeners.by_ref().take(count).collect();
             match wanted.spec.slots {
-                Slots::Each => own.extend(ids.next().map(|id| (id, wanted, mine))),
-                Slots::Shared | Slots::One(_) => numbered.share(wanted.owner, mine, &mut ids),
+                Slots::Each => {
+                    let id = ids.next();
+                    own.extend(id.map(|id| (id, wanted, mine)));
+                    // What it has is known below.
+                    numbered.groups.push((wanted.owner, Group::of_slots(wanted.spec.clone())));
+                }
+                Slots::Shared | Slots::One(_) => {
+                    let spec = Some(wanted.spec.clone());
+                    numbered.share(wanted.owner, spec, mine, &mut ids);
+                }
             }
         }
-        numbered.share(ServiceId(0), listeners.collect(), &mut ids);
+        let rest: Vec<Listener> = listeners.collect();
+        if !rest.is_empty() {
+            numbered.share(ServiceId(0), None, rest, &mut ids);
+        }
         let mut members = ids.map(|id| MemberId(id.0));
         for (id, Wanted { owner, spec, .. }, listeners) in own {
             let mut bound = Vec::new();
@@ -70,7 +89,13 @@ impl Numbered {
                 numbered.listeners.insert(member, listener);
             }
             let members = Members::EachSlot { bound, slots_max: spec.slots_max() };
-            numbered.sockets.push((*owner, Socket { id, name: spec.place(), members }));
+            let socket = Socket { id, name: spec.place(), members };
+            let mut groups = numbered.groups.iter_mut();
+            let empty = groups.find(|(_, group)| group.is_each_slot() && group.sockets.is_empty());
+            if let Some((_, group)) = empty {
+                group.sockets.push(socket.clone());
+            }
+            numbered.sockets.push((*owner, socket));
             numbered.each_slot.entry(*owner).or_default().push((id, spec.clone()));
         }
         numbered.sockets.sort_by_key(|(_, socket)| socket.id);
@@ -80,14 +105,21 @@ impl Numbered {
     fn share(
         &mut self,
         owner: ServiceId,
+        spec: Option<SocketSpec>,
         listeners: Vec<Listener>,
         ids: &mut impl Iterator<Item = SocketId>,
     ) {
-        for (listener, id) in listeners.into_iter().zip(ids) {
+        let mut group = Group { spec, sockets: Vec::new(), open: BTreeMap::new() };
+        for listener in listeners {
+            let Some(id) = ids.next() else { break };
             let (name, members) = (listener.label(), Members::Shared);
-            self.sockets.push((owner, Socket { id, name, members }));
+            let socket = Socket { id, name, members };
+            group.sockets.push(socket.clone());
+            group.open.insert(MemberId(id.0), id);
+            self.sockets.push((owner, socket));
             self.listeners.insert(MemberId(id.0), listener);
         }
+        self.groups.push((owner, group));
     }
 
     /// The sockets of a service.

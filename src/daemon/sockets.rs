@@ -91,6 +91,7 @@ impl Daemon {
         let event = match listener.renew() {
             Ok(Some(renewed)) => {
                 self.parts.listeners.insert(to, renewed);
+                self.parts.services.renewed(from, to);
                 SocketEvent::Renewed { to }
             }
             Ok(None) => SocketEvent::Back,
@@ -121,5 +122,6 @@ impl Daemon {
             self.parts.reactor.remove(&listener.fd);
             listener.close();
         }
+        self.parts.services.closed(member);
     }
 }

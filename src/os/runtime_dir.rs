@@ -168,6 +168,12 @@ impl RuntimeDir {
         result
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The name that was taken.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -157,6 +157,7 @@ impl Counters {
             | Notice::LeftBehind { .. }
             | Notice::Unkillable { .. }
             | Notice::Wrapper { .. }
+            | Notice::Configuration(_)
             | Notice::Serving { .. }
             | Notice::Failing { .. }
             | Notice::Recovered { .. }

@@ -10,7 +10,7 @@ use crate::core::ids::{MemberId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice, Suspects, WorkerName};
 use crate::core::repair::{Health, Step};
 use crate::core::restart::{Random, backoff};
-use crate::core::sockets::{Findings, ModeNews, Occasion};
+use crate::core::sockets::{Findings, ModeNews, Occasion, Recipient};
 use crate::core::suspicion::{Holder, Suspicion};
 use crate::core::time::{Time, Why};
 use crate::core::worker::Worker;
@@ -32,12 +32,19 @@ impl Service {
         event: SocketEvent,
         context: &mut Context<'_>,
     ) {
+        if self.stopping {
+            // Its workers have it until they are gone, and nobody else will.
+            if let SocketEvent::Renewed { to } = event {
+                context.actions.push_back(Action::Close(to));
+            }
+            return;
+        }
         match event {
             SocketEvent::Inspected { by, state } => {
                 // Only one that serves or is about to has a say, and only on a socket that it has;
                 // it may have gone meanwhile.
                 let by = by.and_then(|by| self.workers.get(by)).filter(|worker| {
-                    worker.is_ready() && self.sockets.was_given(member, worker.id, worker.slot)
+                    worker.is_ready() && self.sockets.was_given(member, recipient(worker))
                 });
                 let occasion = by.map_or(Occasion::Other, |worker| self.occasion(worker));
                 let name = by.map(|worker| self.name_of(worker));
@@ -116,6 +123,9 @@ impl Service {
 
     /// Acts on what is due: repairs, and looks at those who may have broken something.
     pub(super) fn sockets_timeout(&mut self, now: Time, context: &mut Context<'_>) {
+        if self.stopping {
+            return;
+        }
         for member in self.sockets.ids() {
             if let Some(repair) =
                 self.sockets.health(member).and_then(|health| health.take_due(now))
@@ -159,7 +169,7 @@ impl Service {
     }
 
     fn has_stale(&self) -> bool {
-        let with_slot = |id| Some((id, self.workers.get(id)?.slot));
+        let with_slot = |id| self.workers.get(id).map(recipient);
         self.sockets.has_stale(self.serving.workers().filter_map(with_slot))
     }
 
@@ -186,7 +196,7 @@ impl Service {
             .workers
             .iter()
             .filter(|worker| {
-                !worker.is_launching() && self.sockets.was_given(member, worker.id, worker.slot)
+                !worker.is_launching() && self.sockets.was_given(member, recipient(worker))
             })
             .map(|worker| Holder { name: self.name_of(worker), leaving: worker.is_leaving() })
             .collect();
@@ -300,6 +310,11 @@ fn repair_member(member: MemberId, repair: Repair, context: &mut Context<'_>) {
 /// How long it is until the next repair, and how many there have been.
 fn pause(now: Time, health: &Health) -> Option<(Duration, u32)> {
     health.deadline().map(|at| (now.until(at), health.count()))
+}
+
+/// A worker as one that is given sockets.
+fn recipient(worker: &Worker) -> Recipient {
+    Recipient { worker: worker.id, slot: worker.slot, generation: worker.generation }
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ impl Service {
         let within = u32::try_from(wanted).ok().filter(|wanted| (1..=most).contains(wanted));
         let response = if let Some(wanted) = within {
             self.wanted = wanted;
+            if let Some(reload) = &mut self.reload {
+                reload.workers = None;
+            }
             context.notice(Notice::Scaled { service, workers: wanted });
             self.done()
         } else {

@@ -1,5 +1,7 @@
 //! A service carries a reload through: it asks [`reload::next_step`] what comes next, and does it.
 
+use std::rc::Rc;
+
 use crate::core::action::Action;
 use crate::core::fleet::Fleet;
 use crate::core::ids::{GenerationId, RequestId, WorkerId};
@@ -29,7 +31,7 @@ impl Service {
         reason: String,
         context: &mut Context<'_>,
     ) {
-        self.definitions.remove(&generation);
+        self.policies.remove(&generation);
         if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
             let why = Response::Refused(Refusal::Configuration(reason.clone()));
             self.give_up_reload(now, reason, &why, context);
@@ -78,7 +80,11 @@ impl Service {
     }
 
     pub(super) fn may_reload(&self) -> bool {
-        self.reload.is_none() && self.first_start != FirstStart::UnderWay
+        let started = match self.first_start {
+            FirstStart::UnderWay => false,
+            FirstStart::Waiting | FirstStart::Stumbled | FirstStart::Committed => true,
+        };
+        self.reload.is_none() && started
     }
 
     pub(super) fn begin_reload(&mut self, now: Time, context: &mut Context<'_>) {
@@ -93,7 +99,13 @@ impl Service {
         let generation = GenerationId(self.last_generation.0 + 1);
         self.last_generation = generation;
         self.last_abort = None;
-        self.definitions.insert(generation);
+        let policy = match cause {
+            ReloadCause::Asked => self.next.take().unwrap_or_else(|| Rc::clone(&self.policy)),
+            ReloadCause::SocketRenewed => Rc::clone(&self.policy),
+        };
+        let workers = (policy.workers != self.policy.workers).then_some(policy.workers);
+        self.sockets.take_up(generation, &policy.sockets);
+        self.policies.insert(generation, policy);
         let service = self.policy.name.clone();
         context.notice(Notice::ReloadBegins { service, generation, cause });
         let like = match cause {
@@ -106,13 +118,17 @@ impl Service {
         let service = self.policy.service;
         context.actions.push_back(Action::Prepare { service, generation, like });
         let stage = ReloadStage::Preparing;
-        self.reload = Some(Reload { generation, since: now, requests, cause, stage });
+        self.reload =
+            Some(Reload { generation, since: now, requests, cause, workers, held: false, stage });
     }
 
     pub(super) fn advance_reload(&mut self, now: Time, context: &mut Context<'_>) {
         // Each turn starts a worker or leaves the loop.
         loop {
             let Some(fleet) = self.rolling() else { return };
+            if self.reload.as_ref().is_some_and(|reload| reload.held) {
+                return;
+            }
             let generation = fleet.generation;
             let tally = self.workers.tally_of(generation);
             let vacancy = fleet.vacancy();
@@ -132,6 +148,7 @@ impl Service {
     }
 
     fn commit(&mut self, now: Time, context: &mut Context<'_>) {
+        let wanted = self.wanted_next();
         let Some(Reload { generation, since, requests, stage, .. }) = self.reload.take() else {
             return;
         };
@@ -139,6 +156,10 @@ impl Service {
             return;
         };
         let old = std::mem::replace(&mut self.serving, fleet);
+        self.wanted = wanted;
+        if let Some(policy) = self.policies.get(&generation) {
+            self.policy = Rc::clone(policy);
+        }
         self.first_start = FirstStart::Committed;
         let old: Vec<WorkerId> = old.workers().collect();
         context.notice(Notice::ReloadCommitted {

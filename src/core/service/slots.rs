@@ -52,7 +52,7 @@ impl Service {
 
     /// Has the sockets bound that wanted slots lack.
     pub(super) fn bind_slots(&mut self, now: Time, context: &mut Context<'_>) {
-        for slot in self.slots.take_due(now, self.wanted) {
+        for slot in self.slots.take_due(now, self.slots_wanted()) {
             let number = |&socket: &SocketId| {
                 *context.last_member += 1;
                 (socket, MemberId(*context.last_member))
@@ -65,7 +65,7 @@ impl Service {
 
     /// Closes the sockets of slots that are not wanted, once the last worker that had them is gone.
     pub(super) fn close_slots(&mut self, context: &mut Context<'_>) {
-        for slot in self.slots.surplus(self.wanted) {
+        for slot in self.slots.surplus(self.slots_wanted()) {
             if self.workers.iter().all(|worker| worker.slot != slot) {
                 self.slots.closed(slot);
                 let members = self.sockets.close_slot(slot).into_iter();

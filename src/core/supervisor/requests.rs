@@ -16,9 +16,9 @@ use super::{Phase, StopStage, Supervisor};
 /// A request that has been given to services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pending {
-    services_left: usize,
+    pub(super) services_left: usize,
     /// How it ended, where it has.
-    ended: BTreeMap<ServiceId, Response>,
+    pub(super) ended: BTreeMap<ServiceId, Response>,
 }
 
 impl Supervisor {
@@ -39,11 +39,7 @@ impl Supervisor {
             {
                 self.respond(id, Response::Refused(Refusal::Stopping));
             }
-            Request::Reload { scope, behind } => {
-                let services = self.named(&scope);
-                let may = |service: &Service| service.may_ask_reload(behind);
-                self.ask(id, services, may, |service, context| service.ask_reload(id, context));
-            }
+            Request::Reload { scope, behind } => self.ask_reload(id, &scope, behind),
             Request::Scale { services, to } => {
                 let services = self.named(&services);
                 let may = |_: &Service| Ok(());
@@ -101,16 +97,20 @@ impl Supervisor {
     }
 
     /// The services that a request is for.
-    fn named(&self, scope: &Scope) -> Result<Vec<ServiceId>, Refusal> {
+    pub(super) fn named(&self, scope: &Scope) -> Result<Vec<ServiceId>, Refusal> {
         let names = match scope {
-            Scope::All => return Ok(self.services.keys().copied().collect()),
+            Scope::All => {
+                let all = self.services.iter().filter(|(_, service)| !service.is_leaving());
+                return Ok(all.map(|(&id, _)| id).collect());
+            }
             Scope::Named(names) => names,
         };
         let mut services = Vec::new();
         for name in names {
-            let found = self.services.iter().find(|(_, service)| service.name() == name);
+            let all = || self.services.iter().filter(|(_, service)| !service.is_leaving());
+            let found = all().find(|(_, service)| service.name() == name);
             let Some((&id, _)) = found else {
-                let known = self.services.values().map(|service| service.name().to_owned());
+                let known = all().map(|(_, service)| service.name().to_owned());
                 return Err(Refusal::no_such_service(name, known.collect()));
             };
             if !services.contains(&id) {
@@ -177,7 +177,7 @@ impl Supervisor {
         }
     }
 
-    fn respond(&mut self, id: RequestId, response: Response) {
+    pub(super) fn respond(&mut self, id: RequestId, response: Response) {
         self.actions.push_back(Action::Respond(id, response));
     }
 }

@@ -4,7 +4,7 @@ use crate::config::text::one_line;
 use crate::control::wire::{Event, Level};
 use crate::core::ids::{GenerationId, Pid, SlotId};
 use crate::core::notice::{
-    Loudness, Notice, SlotNotice, SocketNotice, UpstreamsNotice, WorkerName,
+    ConfigurationNotice, Loudness, Notice, SlotNotice, SocketNotice, UpstreamsNotice, WorkerName,
 };
 
 /// An event of a notice; it gets its number when it is kept.
@@ -46,6 +46,14 @@ fn kind(notice: &Notice) -> &'static str {
         Notice::Killing { .. } => "worker-killing",
         Notice::Unkillable { .. } => "worker-unkillable",
         Notice::Wrapper { .. } => "worker-wrapped",
+        Notice::Configuration(what) => match what {
+            ConfigurationNotice::Refused { .. } => "configuration-refused",
+            ConfigurationNotice::Added { .. } => "service-added",
+            ConfigurationNotice::Waiting { .. } => "service-waiting",
+            ConfigurationNotice::Redefined { .. } => "service-redefined",
+            ConfigurationNotice::Leaves { .. } => "service-leaving",
+            ConfigurationNotice::Removed { .. } => "service-removed",
+        },
         Notice::Serving { .. } => "service-serving",
         Notice::Failing { .. } => "service-failing",
         Notice::Recovered { .. } => "service-recovered",
@@ -112,6 +120,7 @@ fn about(notice: &Notice) -> About<'_> {
         | Notice::Unkillable { worker }
         | Notice::Wrapper { worker, .. }
         | Notice::Signalled { worker, .. } => of(worker),
+        Notice::Configuration(what) => About { service: what.service(), ..About::default() },
         Notice::Serving { service, .. }
         | Notice::Failing { service }
         | Notice::Recovered { service }

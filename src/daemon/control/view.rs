@@ -49,6 +49,8 @@ impl Daemon {
             wire::ServiceState::Failing
         } else if service.reloading.is_some() {
             wire::ServiceState::Reloading
+        } else if !service.waits_for.is_empty() {
+            wire::ServiceState::Waiting
         } else if service.committed {
             wire::ServiceState::Up
         } else {
@@ -74,7 +76,7 @@ impl Daemon {
             reloading: service.reloading.map(|generation| generation.0),
             queued: service.queued,
             last_abort: service.last_abort,
-            waits_for: Vec::new(),
+            waits_for: service.waits_for,
             restarts: 0,
             sockets: sockets.collect(),
             workers,

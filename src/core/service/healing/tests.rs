@@ -1,5 +1,6 @@
 //! A service of two workers with one socket, driven by hand.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::core::Supervisor;
@@ -42,6 +43,8 @@ impl World {
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 2,
             launching_max: 2,
+            depends_on: BTreeSet::new(),
+            bind_to: BTreeSet::new(),
         };
         let now = Time::ZERO + wait;
         let mut world = World { now, supervisor: Supervisor::new(now, vec![policy], 1) };
