@@ -1,17 +1,25 @@
 //! Text that others chose, for a message of ours. Pure.
 
-/// The text on one line, whatever is in it: control characters are written as Rust escapes them.
+/// The text on one line, whatever is in it: control characters, and those that would break the line
+/// or turn around what follows, are written as Rust escapes them.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if character.is_control() || is_unruly(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
         }
     }
     line
+}
+
+/// Whether it ends a line, or changes the order in which others are shown: no control characters to
+/// Unicode, and yet a name with one of them makes a message say what it does not, see UAX #9.
+fn is_unruly(character: char) -> bool {
+    matches!(character,
+        '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -21,5 +29,12 @@ mod tests {
     #[test]
     fn what_would_move_a_cursor_is_written_out() {
         assert_eq!(one_line("a b\u{e4}\n\x1b[31m\0"), "a b\u{e4}\\n\\u{1b}[31m\\u{0}");
+    }
+
+    #[test]
+    fn what_would_turn_around_the_rest_of_a_line_or_break_it_is_written_out() {
+        assert_eq!(one_line("a\u{202e}b\u{2066}c\u{2028}d"), "a\\u{202e}b\\u{2066}c\\u{2028}d");
+        // Letters from right to left are letters.
+        assert_eq!(one_line("\u{5e9}\u{5dc}\u{5d5}\u{5dd}"), "\u{5e9}\u{5dc}\u{5d5}\u{5dd}");
     }
 }
