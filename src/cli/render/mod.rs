@@ -105,9 +105,12 @@ fn cut(text: &str, width: usize) -> String {
 }
 
 /// What a client says when it fails, with lines that break between words where they would be too
-/// long behind `shepherd: `. Further lines have an indent, which is kept.
+/// long behind `shepherd: `. Further lines have an indent, which is kept. Whoever made it, nothing in
+/// it moves a cursor: paths from the environment are in some.
 pub(super) fn message(text: &str, width: Option<usize>) -> String {
-    let Some(width) = width else { return text.to_owned() };
+    let lines: Vec<String> = text.lines().map(plain).collect();
+    let text = lines.join("\n");
+    let Some(width) = width else { return text };
     let mut lines = text.lines();
     let first = wrapped("shepherd: ", "  ", lines.next().unwrap_or_default(), Some(width));
     let mut message = first.join("\n").split_off("shepherd: ".len());
@@ -202,6 +205,7 @@ mod tests {
             "reload\n  aborted: it exited\n  with code 3\n    no database at all\n      is there"
         );
         assert_eq!(message("", Some(24)), "");
+        assert_eq!(message("no `\x1b[2J`\n  x\u{9b}m", None), "no `\\u{1b}[2J`\n  x\\u{9b}m");
         assert_eq!(
             message("a/very/long/path/in/one/word", Some(10)),
             "a/very/long/path/in/one/word"
