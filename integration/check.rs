@@ -138,7 +138,12 @@ fn a_file_that_cannot_be_read_is_named() {
     for (arguments, code, words) in [
         (&["check"][..], CONFIGURATION, "cannot find `shepherd.yaml` or `shepherd.yml` here"),
         (&["check", "x.yaml"], CONFIGURATION, "cannot read `x.yaml`: No such file or directory"),
-        (&["check", "."], CONFIGURATION, "cannot read `.`: it is not a regular file"),
+        (&["check", "x.yaml"], CONFIGURATION, "; name a file that is there"),
+        (
+            &["check", "."],
+            CONFIGURATION,
+            "cannot read `.`: it is not a regular file; name a file such as `shepherd.yaml`",
+        ),
         (&["check", "a", "b"], USAGE, "unexpected argument 'b'"),
     ] {
         let (exit, _, stderr) = shepherd(directory.path(), arguments);

@@ -1,5 +1,6 @@
 //! `shepherd check`: the mistakes of a file, those too that only the machine knows of.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -60,7 +61,14 @@ impl File {
             })?,
         };
         let shown = one_line(&path.to_string_lossy());
-        let failed = |error| format!("cannot read `{shown}`: {error}; name a file that is there");
+        let failed = |error: io::Error| {
+            let next = match error.kind() {
+                io::ErrorKind::NotFound => "name a file that is there",
+                io::ErrorKind::PermissionDenied => "ask as a user who may read it",
+                _ => "name a file such as `shepherd.yaml`",
+            };
+            format!("cannot read `{shown}`: {error}; {next}")
+        };
         let text = config_file::read(&path).map_err(failed)?;
         // Only where our own directory is gone is there none.
         let path = std::path::absolute(&path).unwrap_or(path);
