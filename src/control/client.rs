@@ -69,7 +69,10 @@ pub enum ClientError {
     #[error("what listens on `{}` does not speak HTTP; is it shepherd's control socket?", .0.display())]
     NotHttp(PathBuf),
     /// HTTP, and nothing that a daemon of this version would say.
-    #[error("cannot read the answer of `{}` (status {status}): {why}", .socket.display())]
+    #[error(
+        "cannot read the answer of `{}` (status {status}): {why}; is it another version's?",
+        .socket.display()
+    )]
     Strange {
         /// Who answered.
         socket: PathBuf,

@@ -296,7 +296,8 @@ pub enum ProblemKind {
     TooBusy,
     /// Whoever asks may not (403).
     Forbidden,
-    /// The daemon could not do it (500).
+    /// The daemon could not do it (500); or whatever else a later version has.
+    #[serde(other)]
     Failed,
 }
 
@@ -342,6 +343,7 @@ pub enum Level {
     Info,
     /// Worth a look.
     Warning,
-    /// Somebody has to act.
+    /// Somebody has to act; or whatever else a later version has.
+    #[serde(other)]
     Error,
 }

@@ -89,6 +89,26 @@ fn a_problem_is_told_in_its_own_words() {
 }
 
 #[test]
+fn a_problem_of_a_kind_that_only_a_later_version_knows_is_told_in_its_words_too() {
+    let answer = "HTTP/1.1 409 Conflict\r\ncontent-type: application/problem+json\r\n\r\n\
+        {\"type\":\"frozen\",\"title\":\"t\",\"status\":409,\"detail\":\"it is frozen\",\"until\":7}";
+    match answers(answer) {
+        Err(ClientError::Problem(problem)) => {
+            assert_eq!(problem.kind, wire::ProblemKind::Failed);
+            assert_eq!(problem.detail, "it is frozen");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_event_of_a_level_that_only_a_later_version_knows_is_taken_as_grave() {
+    let level = |text: &str| serde_json::from_str::<wire::Level>(text).expect(text);
+    assert_eq!(level("\"critical\""), wire::Level::Error);
+    assert_eq!(level("\"warning\""), wire::Level::Warning);
+}
+
+#[test]
 fn what_is_no_answer_of_ours_is_told_apart() {
     assert!(matches!(answers("SSH-2.0-OpenSSH_9.2\r\n\r\n"), Err(ClientError::NotHttp(_))));
     assert!(matches!(answers(""), Err(ClientError::Cut(_))));
