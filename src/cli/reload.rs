@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::control::client::Client;
-use crate::control::wire::{self, Done, DoneService, Status};
+use crate::control::client::{Client, ClientError};
+use crate::control::wire::{self, Done, DoneService, ProblemKind, Status};
 use crate::core::time::Time;
 use crate::os::clock;
 use crate::os::terminal::Terminal;
@@ -89,12 +89,24 @@ fn wait(waiting: &Waiting, show: &mut Show, deadline: Option<Time>) -> Result<Do
             Heard::Event(event) => show.hear(&event),
             Heard::Missed(status) => show.progress.see(show.now(), &status),
             Heard::Answer(answer) => {
-                hear_the_last(waiting, show);
+                if is_end(&answer) {
+                    hear_the_last(waiting, show);
+                }
                 return answer.map_err(|error| waiting::unanswered(error, WHAT));
             }
             Heard::Interrupted => return Err(waiting::interrupted(WHAT)),
             Heard::EventsBegin | Heard::Nothing => {}
         }
+    }
+}
+
+/// Whether a reload has ended, of which events tell too. One that was refused never began, and what
+/// is under way then is somebody else's.
+fn is_end(answer: &Result<Done, ClientError>) -> bool {
+    match answer {
+        Ok(_) => true,
+        Err(ClientError::Problem(problem)) => problem.kind == ProblemKind::Aborted,
+        Err(_) => false,
     }
 }
 
@@ -245,5 +257,21 @@ fn report(reloaded: &Result<(Done, Option<Status>), Failure>, took: f64) -> Repo
                 services: Vec::new(),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::problem;
+
+    #[test]
+    fn only_a_reload_that_began_has_last_events() {
+        let refused =
+            |kind| Err(ClientError::Problem(Box::new(problem::of(kind, 500, "no".to_owned()))));
+        assert!(is_end(&Ok(Done { services: Vec::new() })));
+        assert!(is_end(&refused(ProblemKind::Aborted)));
+        assert!(!is_end(&refused(ProblemKind::InProgress)));
+        assert!(!is_end(&Err(ClientError::Cut("control.sock".into()))));
     }
 }
