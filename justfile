@@ -8,6 +8,10 @@ test:
 servers:
     integration/servers/run
 
+# The manual and the completions that are shipped, and the snapshots of texts, made anew.
+generate:
+    GENERATE=1 INSTA_UPDATE=always cargo test --release -- the_manual_and_the_completions help_of
+
 # Format and lints; no warning is let through.
 lint:
     cargo fmt --check

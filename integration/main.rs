@@ -55,6 +55,7 @@ mod start;
 mod stop;
 mod storm;
 mod tidy;
+mod tour;
 mod transports;
 mod upstreams;
 mod worker_process;

@@ -95,3 +95,46 @@ fn the_command_of_the_unit_is_one_that_shepherd_understands() {
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(text.contains("/no/such/program"), "{text}");
 }
+
+#[test]
+fn the_manual_and_the_completions_are_those_of_this_version() {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let generated = tempfile::tempdir().expect("a directory");
+    let shepherd = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_shepherd")).args(arguments).output();
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let manual = generated.path().join("man");
+    let completions = generated.path().join("completions");
+    fs::create_dir(&manual).expect("a directory");
+    fs::create_dir(&completions).expect("a directory");
+    shepherd(&["man", &manual.display().to_string()]);
+    for (shell, file) in
+        [("bash", "shepherd.bash"), ("zsh", "_shepherd"), ("fish", "shepherd.fish")]
+    {
+        fs::write(completions.join(file), shepherd(&["completions", shell])).expect("written");
+    }
+    for part in ["man", "completions"] {
+        let names = |directory: &Path| {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+            names.sort();
+            names
+        };
+        let (shipped, fresh) = (packaging.join(part), generated.path().join(part));
+        if std::env::var_os("GENERATE").is_some() {
+            let _ = fs::remove_dir_all(&shipped);
+            fs::create_dir(&shipped).expect("a directory");
+            for name in names(&fresh) {
+                fs::copy(fresh.join(&name), shipped.join(&name)).expect("copied");
+            }
+        }
+        assert_eq!(names(&shipped), names(&fresh), "run `just generate`");
+        for name in names(&fresh) {
+            let same = fs::read(shipped.join(&name)).ok() == fs::read(fresh.join(&name)).ok();
+            assert!(same, "packaging/{part}/{} is old; run `just generate`", name.display());
+        }
+    }
+}

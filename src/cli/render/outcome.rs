@@ -59,7 +59,25 @@ pub(in crate::cli) fn stopped(done: &Done) -> String {
 
 /// Why it was not done: what the daemon says, and below it what the worker wrote last.
 pub(in crate::cli) fn problem(problem: &Problem) -> String {
-    let mut text = plain(&problem.detail);
+    let mut text = match problem.kind {
+        // Mistakes of a file are shown with their places, on lines of their own.
+        ProblemKind::Configuration if problem.detail.contains('\n') => {
+            let lines = problem.detail.trim_end().lines().map(plain);
+            std::iter::once("nothing has changed:".to_owned())
+                .chain(lines)
+                .collect::<Vec<_>>()
+                .join("\n")
+        }
+        ProblemKind::Configuration
+        | ProblemKind::BadRequest
+        | ProblemKind::NotFound
+        | ProblemKind::InProgress
+        | ProblemKind::Stopping
+        | ProblemKind::Aborted
+        | ProblemKind::TooBusy
+        | ProblemKind::Forbidden
+        | ProblemKind::Failed => plain(&problem.detail),
+    };
     if problem.kind == ProblemKind::Aborted && !text.contains("serves") {
         text = format!("reload aborted: {text}; the old generation serves on");
     }
@@ -105,6 +123,11 @@ mod tests {
             (ProblemKind::Aborted, 500, "worker 5 (web.0) exited with code 3 before it was ready"),
             (ProblemKind::InProgress, 409, "web: another reload is in progress"),
             (ProblemKind::Configuration, 422, "cannot read `shepherd.yaml`: no such file"),
+            (
+                ProblemKind::Configuration,
+                422,
+                "error: `two` is no number\n  --> a.yaml:3:14\n   |\n 3 |     workers: two\n\na.yaml: 1 mistake",
+            ),
             (ProblemKind::NotFound, 404, "there is no service `wbe`; there is web"),
         ];
         let mut text = String::new();
