@@ -30,6 +30,8 @@ mod requests;
 
 mod actions;
 
+mod configurations;
+
 mod small_worlds;
 
 mod table;

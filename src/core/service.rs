@@ -35,7 +35,7 @@ use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
 use super::roster::Roster;
 use super::slots::SlotSockets;
 use super::sockets::Sockets;
-use super::status::{Headline, ServiceStatus, Stage, WorkerStatus};
+use super::status::{Headline, Membership, ServiceStatus, Stage, WorkerStatus};
 use super::time::{Time, Why, earlier};
 use super::worker::{Change, Ending, Scene, Worker, WorkerState};
 
@@ -83,19 +83,11 @@ pub struct Service {
     refresh_from: Time,
     /// Who waits for its first start.
     starters: Vec<RequestId>,
+    /// One that leaves serves until nobody needs it.
     membership: Membership,
     stopping: bool,
     /// Stopped in a hurry: nobody outside is waited for.
     killed: bool,
-}
-
-/// Whether a service is in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Membership {
-    /// It is.
-    Configured,
-    /// It was: it serves until nobody needs it.
-    Leaving,
 }
 
 /// How the first start went. Until it is over, one way or the other, a reload waits.
@@ -376,6 +368,7 @@ impl Service {
             ready: self.workers.tally_of(self.serving.generation).ready,
             generation: self.serving.generation,
             committed: self.is_committed(),
+            membership: if self.is_dismissed() { self.membership } else { Membership::Configured },
             waits_for: self.waits_for.clone(),
             failing: self.failing,
             reloading: self.reload.as_ref().map(|reload| reload.generation),
@@ -397,6 +390,7 @@ impl Service {
     pub fn headline(&self) -> Headline<'_> {
         Headline {
             name: &self.policy.name,
+            leaving: self.is_dismissed(),
             waits_for: &self.waits_for,
             wanted: self.wanted,
             ready: self.workers.tally_of(self.serving.generation).ready,

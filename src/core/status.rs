@@ -29,6 +29,8 @@ pub struct ServiceStatus {
     pub generation: GenerationId,
     /// Whether all workers have been ready together once.
     pub committed: bool,
+    /// Whether it is asked to stop because the configuration has it no more.
+    pub membership: Membership,
     /// The names of the services that it waits for before its first worker starts.
     pub waits_for: Vec<String>,
     /// Whether it fails again and again.
@@ -45,6 +47,15 @@ pub struct ServiceStatus {
     pub workers: Vec<WorkerStatus>,
     /// Slots that wait for their next worker, with the time that is left.
     pub backing_off: Vec<(SlotId, Duration)>,
+}
+
+/// Whether a service is in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    /// It is.
+    Configured,
+    /// It was, and goes.
+    Leaving,
 }
 
 /// A worker at one moment.
@@ -91,6 +102,8 @@ impl fmt::Display for Stage {
 pub struct Headline<'a> {
     /// Its name.
     pub name: &'a str,
+    /// Whether it is asked to stop because the configuration has it no more.
+    pub leaving: bool,
     /// The names of the services that it waits for.
     pub waits_for: &'a [String],
     /// How many workers it wants.
@@ -112,6 +125,9 @@ pub struct Headline<'a> {
 impl fmt::Display for Headline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Headline { name, wanted, ready, draining, generation, failing, .. } = self;
+        if self.leaving {
+            return write!(f, "{name}: leaving, {draining} draining");
+        }
         if !self.waits_for.is_empty() {
             return write!(f, "{name}: waiting for {}", self.waits_for.join(", "));
         }
@@ -137,6 +153,7 @@ impl fmt::Display for ServiceStatus {
         let draining = self.workers.iter().filter(|worker| worker.stage == Stage::Draining).count();
         Headline {
             name: &self.name,
+            leaving: self.membership == Membership::Leaving,
             waits_for: &self.waits_for,
             wanted: self.wanted,
             ready: self.ready,

@@ -8,9 +8,10 @@ use crate::core::policy::Policy;
 use crate::core::refusal::Refusal;
 use crate::core::reload::ReloadStage;
 use crate::core::request::Response;
+use crate::core::status::Membership;
 use crate::core::time::Time;
 
-use super::{Context, FirstStart, Membership, Service};
+use super::{Context, FirstStart, Service};
 
 impl Service {
     /// One that a request has added, which is answered once it has come up or failed to.
@@ -35,6 +36,12 @@ impl Service {
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.membership == Membership::Leaving
+    }
+
+    /// Whether it was asked to stop because of that.
+    #[must_use]
+    pub fn is_dismissed(&self) -> bool {
+        self.is_leaving() && self.is_stopping()
     }
 
     /// Gives up everything that was to come and asks all workers to stop. Its sockets stay open until

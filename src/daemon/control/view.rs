@@ -8,7 +8,7 @@ use crate::config::service::ServiceConfig;
 use crate::control::wire;
 use crate::core::ids::WorkerId;
 use crate::core::policy::ReadyWhen;
-use crate::core::status::{ServiceStatus, Stage, WorkerStatus};
+use crate::core::status::{Membership, ServiceStatus, Stage, WorkerStatus};
 use crate::os::clock;
 use crate::os::memory::Account;
 
@@ -43,7 +43,7 @@ impl Daemon {
     }
 
     fn service(&self, stopping: bool, service: ServiceStatus) -> wire::Service {
-        let state = if stopping {
+        let state = if stopping || service.membership == Membership::Leaving {
             wire::ServiceState::Stopping
         } else if service.failing {
             wire::ServiceState::Failing
