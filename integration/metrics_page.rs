@@ -12,7 +12,7 @@ use shepherd::control::wire::{
 };
 use shepherd::core::event::{Exit, SpawnFailure};
 use shepherd::core::ids::{GenerationId, Pid, SlotId, WorkerId};
-use shepherd::core::notice::{Next, Notice, WorkerName};
+use shepherd::core::notice::{AfterAbort, Next, Notice, WorkerName};
 use shepherd::core::readiness::Evidence;
 use shepherd::core::worker::Cause;
 
@@ -378,7 +378,7 @@ fn counters() -> Counters {
             generation: GenerationId(3),
             serving: GenerationId(2),
             reason: "no".to_owned(),
-            again: None,
+            next: AfterAbort::ServesOn,
         },
         failed(Cause::SpawnFailed(SpawnFailure { reason: "no".to_owned() })),
         failed(Cause::Exited(Exit::Code(3))),

@@ -15,6 +15,7 @@ use shepherd::core::worker::{Cause, KILL_ROUNDS_MAX, KILL_WAIT};
 use crate::fate::ms;
 use crate::invariants::{Violation, ensure};
 use crate::ledger::{Begins, Checks, Ledger, Record, Standing, Start, Stop, Turn};
+use crate::life_book::Life;
 use crate::world::Input;
 
 impl Ledger {
@@ -25,17 +26,7 @@ impl Ledger {
         rest: &[Action],
     ) -> Result<(), Violation> {
         match action {
-            Action::Prepare { service, generation, like } => {
-                let book = self.books.get_mut(service).ok_or("S7: no such service")?;
-                ensure!(!book.told, "S7: {action:?} after a stop");
-                ensure!(like.is_none_or(|it| it == book.serving), "S7: {action:?} of {like:?}");
-                ensure!(book.rolling.is_none(), "S7: {action:?} during a reload");
-                ensure!(generation.0 == book.last_generation.0 + 1, "S7: {action:?} out of turn");
-                book.last_generation = *generation;
-                book.rolling = Some((*generation, false));
-                book.kept.insert(*generation);
-                Ok(())
-            }
+            Action::Prepare { .. } => self.check_prepare(action),
             Action::ReadConfiguration { .. } | Action::Remove(_) => Ok(()),
             Action::Spawn(spawn) => self.check_spawn(turn, spawn),
             Action::Probe(id) => {
@@ -95,7 +86,8 @@ impl Ledger {
                 let book = self.books.get_mut(service).ok_or("S7: no such service")?;
                 ensure!(!used, "S7: {action:?}, and a worker runs it");
                 ensure!(book.kept.remove(generation), "S7: {action:?} is not kept");
-                let serves = book.serving == *generation
+                let serves = (book.serving == *generation && book.life.serves())
+                    || book.life.keeps() == Some(*generation)
                     || book.rolling.is_some_and(|(rolling, _)| rolling == *generation);
                 ensure!(stopped || !serves, "S7: {action:?}, and it serves");
                 book.forgotten.insert(*generation);
@@ -118,6 +110,28 @@ impl Ledger {
                 Ok(())
             }
         }
+    }
+
+    fn check_prepare(&mut self, action: &Action) -> Result<(), Violation> {
+        let Action::Prepare { service, generation, like, .. } = action else {
+            return Ok(());
+        };
+        let changes = self.check_life_prepare(action)?;
+        let book = self.books.get_mut(service).ok_or("S7: no such service")?;
+        ensure!(!book.told, "S7: {action:?} after a stop");
+        ensure!(like.is_none_or(|it| it == book.serving), "S7: {action:?} of {like:?}");
+        ensure!(generation.0 == book.last_generation.0 + 1, "S7: {action:?} out of turn");
+        book.last_generation = *generation;
+        book.kept.insert(*generation);
+        if !changes {
+            ensure!(book.rolling.is_none(), "S7: {action:?} during a reload");
+            ensure!(book.life == Life::Up, "S28: {action:?} of {:?}", book.life);
+            book.rolling = Some((*generation, false));
+            if like.is_none() {
+                book.last_reload = *generation;
+            }
+        }
+        Ok(())
     }
 
     fn check_announcement(
@@ -152,7 +166,10 @@ impl Ledger {
         ensure!(!self.is_told(*service), "S4: {spawn:?} after a stop");
         let missing =
             self.books[service].policy.needs().find(|need| self.books[need].start != Start::Up);
-        ensure!(missing.is_none(), "S26: {spawn:?}, and {missing:?} has not been ready");
+        // One that has begun goes on, whoever is stopped after that.
+        let book = &self.books[service];
+        let goes_on = book.start != Start::Waits && book.serving == *generation;
+        ensure!(missing.is_none() || goes_on, "S26: {spawn:?}, and {missing:?} has not been ready");
         let expected = self.members_of(*service, *slot);
         ensure!(expected == *members, "S1: {spawn:?} gets other sockets than {expected:?}");
         ensure!(worker.0 > self.last_worker, "S7: a worker's number is used twice: {worker}");
@@ -161,8 +178,10 @@ impl Ledger {
         ensure!(book.kept.contains(generation), "S7: {spawn:?}, whose definition is not kept");
         ensure!(slot.0 < book.wanted, "S4: {spawn:?} beyond {} wanted", book.wanted);
         ensure!(book.is_open(*slot), "S24: {spawn:?} without its own sockets");
+        ensure!(book.life.serves(), "S28: {spawn:?} of {:?}", book.life);
         if *generation == book.serving {
             if let Some(due) = book.waits.remove(slot) {
+                book.replaced += 1;
                 ensure!(due <= turn.now, "S18: {spawn:?} before {due:?}");
             }
         } else {
@@ -182,6 +201,8 @@ impl Ledger {
             members: members.clone(),
             has_run: false,
             main_gone: false,
+            shown: (stage.shown(), turn.now),
+            withdraws: false,
             checks: Checks::Rest(turn.now),
             last_finding: None,
         };
@@ -279,7 +300,10 @@ impl Ledger {
             Standing::Ready => (now, 0, taken && !shown),
             Standing::Withdrawing { due, .. } => (now, 0, !shown || (timeout && due <= now)),
             // Its own word gives it its time, unless everything stops.
-            Standing::Leaving { since, due } => (since, 0, stops || (timeout && due <= now)),
+            Standing::Leaving { since, due } => {
+                let all = stops || turn.downs.contains(&record.service);
+                (since, 0, all || (timeout && due <= now))
+            }
             Standing::Asked { since, sent, due } => (since, sent, timeout && due <= now),
             Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => (now, 0, false),
         };
@@ -299,7 +323,12 @@ impl Ledger {
             .get(&record.service)
             .is_some_and(|&generation| record.generation < generation);
         let aborted = turn.aborts.get(&record.service) == Some(&record.generation);
-        turn.stops.contains(&record.service) || beyond || replaced || aborted
+        let service = &record.service;
+        turn.stops.contains(service)
+            || turn.downs.contains(service)
+            || beyond
+            || replaced
+            || aborted
     }
 
     fn check_kill(&mut self, turn: &Turn<'_>, id: WorkerId) -> Result<(), Violation> {
@@ -349,9 +378,11 @@ impl Ledger {
                 book.waits.clear();
                 book.failures.clear();
                 let (wanted, open) = (book.wanted, book.open_slots());
+                self.come_up.insert(service);
                 turn.commits.insert(service, *generation);
                 self.commit_modes(service);
                 self.saw("a commit");
+                self.take_next_steps();
                 let ready = self.alive().filter(|(_, record)| {
                     record.service == service
                         && record.generation == *generation
@@ -395,6 +426,7 @@ impl Ledger {
                 record.stage = Standing::Gone;
                 self.stop_next(turn);
                 self.saw("a worker given up");
+                self.take_next_steps();
             }
             Notice::Withdrawing { worker } => {
                 let record = self.workers.get(&worker.worker).ok_or("S7: no such worker")?;
@@ -465,12 +497,15 @@ impl Ledger {
 
     fn check_serving(&mut self, service: &str) -> Result<(), Violation> {
         let (id, book) = self.book_mut(service)?;
+        ensure!(book.life.serves(), "S28: {service} serves: {:?}", book.life);
         book.start = Start::Up;
         let (open, serving) = (book.open_slots(), book.serving);
         let ready = self.alive().filter(|(_, record)| {
             record.service == id && record.generation == serving && record.stage == Standing::Ready
         });
         let ready = ready.count();
+        self.come_up.insert(id);
+        self.take_next_steps();
         ensure!(ready == open, "S26: {ready} of {open} are ready");
         self.saw("a first fleet");
         Ok(())

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use shepherd::core::action::Spawn;
 use shepherd::core::configuration::Configuration;
-use shepherd::core::event::{Exit, SpawnFailure, WorkerEvent};
+use shepherd::core::event::{Exit, Fault, SpawnFailure, WorkerEvent};
 use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use shepherd::core::notice::{ConfigurationNotice, Notice};
 use shepherd::core::policy::{
@@ -358,14 +358,15 @@ impl World<'_> {
                 self.goes(id, WorkerEvent::Exited { how, left: 0, used: None })
             }
             Happening::Read(service, generation, true) => {
-                self.feed(Event::Prepared { service, generation })
+                self.feed(Event::Prepared { service, generation, bound: Vec::new() })
             }
             Happening::Read(service, generation, false) => {
                 if let Some(known) = self.services.get_mut(&service) {
                     known.policies.remove(&generation);
                 }
                 let reason = "no such program".to_owned();
-                self.feed(Event::PrepareFailed { service, generation, reason })
+                let fault = Fault::Definition(reason);
+                self.feed(Event::PrepareFailed { service, generation, fault })
             }
             Happening::Asked(request) => {
                 self.last_request += 1;
@@ -451,7 +452,8 @@ impl World<'_> {
     fn perform(&mut self, action: Action) -> Result<(), Violation> {
         ensure!(!self.is_finished, "after the end: {action:?}");
         match action {
-            Action::Prepare { service, generation, like } => {
+            Action::Prepare { service, generation, like, bind } => {
+                ensure!(bind.is_empty(), "nobody has stopped {service}: {bind:?}");
                 let known = self.services.get_mut(&service).ok_or("no such service")?;
                 ensure!(like.is_none(), "nothing is bound anew here: {like:?}");
                 let policy = known.told.clone();

@@ -49,6 +49,10 @@
 //!   whom it waits until then, and starts at once then, unless a stop was asked for.
 //! - S27 When everything stops, a service is asked to as soon as nothing is left of those that need
 //!   it, and not before: until then all of the above holds for it as with a lame duck.
+//! - S28 A service that an operator stopped has no socket from then on and no worker once the stop is
+//!   answered, and stays so until somebody starts it. A start reads the definition and binds all
+//!   sockets; a restart does the first and keeps the sockets, and always leads to a service that
+//!   serves, or to one that was never stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,11 +61,12 @@ use shepherd::core::ids::{GenerationId, RequestId, ServiceId, SlotId, WorkerId};
 use shepherd::core::policy::{CheckPace, ReadyWhen};
 use shepherd::core::readiness::CHECK_MARGIN;
 use shepherd::core::restart::FAILING_AFTER;
-use shepherd::core::status::{Stage, Status};
+use shepherd::core::status::{ServiceState, Stage, Status, WorkerStatus};
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Supervisor};
 
 use crate::ledger::{Begins, Checks, Ledger, Standing, Start, Stop, Turn};
+use crate::life_book::Life;
 use crate::world::Input;
 
 /// What the worlds must show at least once, or they prove less than they seem to.
@@ -91,6 +96,17 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a recovered service",
     "a reload",
     "a definition with a mistake",
+    "a restart answered",
+    "a restart that was off",
+    "a service restarted",
+    "a service started",
+    "a service stopped",
+    "a service that did not start",
+    "a service that is stopped",
+    "a service that stays stopped",
+    "a start answered",
+    "a start that was off",
+    "sockets bound for nobody",
     "a reload answered",
     "a reload that came about in part",
     "a reload that lost a worker",
@@ -188,19 +204,37 @@ impl Ledger {
             spawned: BTreeSet::new(),
             inspected: Vec::new(),
             to_close: BTreeSet::new(),
+            downs: BTreeSet::new(),
             begins: BTreeSet::new(),
         };
         self.learn(&mut turn);
+        self.take_next_steps();
         self.check_size(actions)?;
         for (index, action) in actions.iter().enumerate() {
             self.check_action(&mut turn, action, &actions[index + 1..])?;
         }
         self.check_turn(&turn)?;
         self.check_slots(now)?;
+        self.check_lives(&turn)?;
         self.check_publications(now)?;
         self.check_looks(&turn, actions)?;
         self.check_in_progress(&turn, actions)?;
+        self.note_stages(now);
         self.check_status(now, core)
+    }
+
+    /// Whoever is shown to stand elsewhere does so from this moment on.
+    fn note_stages(&mut self, now: Time) {
+        for record in self.workers.values_mut() {
+            let stage = record.stage.shown();
+            let withdraws = matches!(record.stage, Standing::Withdrawing { .. });
+            // What it takes until a proxy knows is not part of what is done to it.
+            let done = matches!(record.stage, Standing::Asked { .. } | Standing::Killed { .. });
+            if record.shown.0 != stage || record.withdraws && done {
+                record.shown = (stage, now);
+            }
+            record.withdraws = withdraws;
+        }
     }
 
     fn check_size(&self, actions: &[Action]) -> Result<(), Violation> {
@@ -336,7 +370,10 @@ impl Ledger {
         for book in self.books.values_mut() {
             // One that is about to take over another definition does so first.
             let takes_over = book.start == Start::Waits && book.rolling.is_some();
-            if !takes_over && book.policy.needs().all(|need| up.contains(&need)) {
+            if !takes_over
+                && book.life.serves()
+                && book.policy.needs().all(|need| up.contains(&need))
+            {
                 book.start = book.start.max(Start::Begun);
             }
         }
@@ -349,7 +386,7 @@ impl Ledger {
         turn: &Turn<'_>,
         seats: &BTreeMap<(ServiceId, GenerationId, SlotId), WorkerId>,
     ) -> Result<(), Violation> {
-        for (&service, book) in &self.books {
+        for (&service, book) in self.books.iter().filter(|(_, book)| book.life.serves()) {
             let launching = self.launching(service);
             let most = book.policy.launching_max as usize;
             ensure!(launching.serving <= most, "S4: {launching:?} of {most} are on their way");
@@ -390,20 +427,27 @@ impl Ledger {
         for (shown, (service, book)) in status.services.iter().zip(&self.books) {
             let alive = self.alive().filter(|(_, record)| record.service == *service);
             let alive: Vec<_> = alive
-                .map(|(id, record)| (id, record.slot, record.generation, record.stage.shown()))
+                .map(|(id, record)| {
+                    let (stage, since) = record.shown;
+                    (id, record.slot, record.generation, stage, now.since(since))
+                })
                 .collect();
             let shown_workers: Vec<_> = shown
                 .workers
                 .iter()
-                .map(|worker| (worker.worker, worker.slot, worker.generation, worker.stage))
+                .map(|worker| {
+                    let WorkerStatus { worker, slot, generation, stage, since, .. } = worker;
+                    (*worker, *slot, *generation, *stage, *since)
+                })
                 .collect();
             ensure!(alive == shown_workers, "S17: {shown_workers:?} instead of {alive:?}");
             let ready = alive
                 .iter()
-                .filter(|&&(_, _, generation, stage)| {
+                .filter(|&&(_, _, generation, stage, _)| {
                     generation == book.serving && stage == Stage::Ready
                 })
                 .count();
+            self.check_state(*service, shown)?;
             let sums = (shown.wanted, shown.generation) == (book.wanted, book.serving);
             if !book.told {
                 ensure!(sums && shown.ready as usize == ready, "S17: {shown:?}, ready: {ready}");
@@ -413,13 +457,18 @@ impl Ledger {
                     !shown.queued || !self.is_stopping(),
                     "S23: a reload is to come: {shown:?}"
                 );
-                let may_begin = rolling.is_none()
-                    && (shown.committed || book.stumbled || book.start == Start::Waits);
+                let started = match book.start {
+                    Start::Waits => true,
+                    Start::Begun => book.stumbled,
+                    Start::Up => true,
+                };
+                let may_begin = rolling.is_none() && started && book.life == Life::Up;
                 ensure!(!(shown.queued && may_begin), "S10: a reload waits for nothing: {shown:?}");
                 let failing = book.in_a_row >= FAILING_AFTER;
                 let missing =
                     book.policy.needs().filter(|need| self.books[need].start != Start::Up).count();
-                let waits = if book.start == Start::Waits { missing } else { 0 };
+                let waits = book.start == Start::Waits && book.life.serves();
+                let waits = if waits { missing } else { 0 };
                 let frozen = self.is_stopping() || book.rolling.is_some();
                 let agrees = shown.waits_for.len() == waits || frozen;
                 ensure!(agrees, "S26: {shown:?} waits for {waits}");
@@ -430,7 +479,7 @@ impl Ledger {
         }
         let expected = if self.is_stopping() {
             matches!(self.announced, Some(Announcement::Stopping(_)))
-        } else if !status.services.iter().all(|service| service.committed) {
+        } else if self.come_up.len() < self.books.len() {
             self.announced.is_none()
         } else if self.books.values().any(|book| book.rolling.is_some()) {
             self.announced == Some(Announcement::Reloading)
@@ -485,12 +534,24 @@ impl Ledger {
     }
 
     /// Nothing is to come.
-    pub(crate) fn check_rest(&self, status: &Status) -> Result<(), Violation> {
+    pub(crate) fn check_rest(&mut self, status: &Status) -> Result<(), Violation> {
         ensure!(
             self.stop == Stop::No,
             "S3: asked to stop, not finished, and no deadline: {status}"
         );
-        for service in &status.services {
+        for (service, book) in status.services.iter().zip(self.books.values()) {
+            if book.life == Life::Stopped {
+                ensure!(service.state == ServiceState::Stopped, "S28: {service:?}");
+                self.seen.insert("a service that stays stopped");
+                continue;
+            }
+            ensure!(book.life == Life::Up, "S28: at rest: {:?}", book.life);
+            if book.start == Start::Waits {
+                let missing = book.policy.needs().any(|need| self.books[&need].start != Start::Up);
+                let calm = missing && service.workers.is_empty() && !service.queued;
+                ensure!(calm, "S26: nothing is to come, but: {service:?}");
+                continue;
+            }
             let calm = service.ready == service.wanted
                 && service.workers.len() == service.wanted as usize
                 && service.reloading.is_none()
@@ -504,7 +565,8 @@ impl Ledger {
         ensure!(open.is_empty(), "S6: without a response at rest: {open:?}");
         for book in self.books.values() {
             let kept = &book.kept;
-            ensure!(*kept == BTreeSet::from([book.serving]), "S7: not forgotten: {kept:?}");
+            let serving = book.life.serves().then_some(book.serving);
+            ensure!(kept.iter().copied().eq(serving), "S7: not forgotten: {kept:?}");
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use shepherd::core::worker::{KILL_WAIT, ORPHANS_WAIT};
 use shepherd::core::{Action, Event};
 
 use crate::invariants::{Violation, ensure};
+use crate::life_book::{Due, Life};
 use crate::member_book::MemberBook;
 use crate::publication_book::PublicationBook;
 use crate::requests::Open;
@@ -27,6 +28,8 @@ pub(crate) struct Ledger {
     pub books: BTreeMap<ServiceId, Book>,
     pub workers: BTreeMap<WorkerId, Record>,
     pub requests: BTreeMap<RequestId, Open>,
+    /// Services that have come up once, or were stopped.
+    pub come_up: BTreeSet<ServiceId>,
     pub last_worker: u64,
     pub last_member: MemberId,
     pub stop: Stop,
@@ -87,6 +90,15 @@ pub(crate) struct Book {
     /// Those that a reload has brought to serve, and those that could not be read.
     pub committed: BTreeSet<GenerationId>,
     pub unread: BTreeSet<GenerationId>,
+    /// Those whose sockets could not be bound.
+    pub unbound: BTreeSet<GenerationId>,
+    /// What operators made of it, and what is to be read for that.
+    pub life: Life,
+    pub due: Due,
+    /// The last generation that operators had read for a reload.
+    pub last_reload: GenerationId,
+    /// How many workers came in the place of one that ended unasked.
+    pub replaced: u64,
     /// Slots of the serving generation that are to get a worker, and when.
     pub waits: BTreeMap<SlotId, Time>,
     pub failures: BTreeMap<SlotId, u32>,
@@ -113,6 +125,10 @@ pub(crate) struct Record {
     /// Whether its program ran, and whether that has exited.
     pub has_run: bool,
     pub main_gone: bool,
+    /// Where it was last shown to stand, and since when.
+    pub shown: (Stage, Time),
+    /// Whether it is to stop once a proxy knows.
+    pub withdraws: bool,
     pub checks: Checks,
     /// What the last check saw that was not enough.
     pub last_finding: Option<Finding>,
@@ -161,6 +177,8 @@ pub(crate) struct Turn<'a> {
     pub inspected: Vec<(MemberId, Option<WorkerId>)>,
     /// Sockets that another has taken the place of, or that nobody wants any more.
     pub to_close: BTreeSet<MemberId>,
+    /// Services that go down.
+    pub downs: BTreeSet<ServiceId>,
     /// Services whose definition an operator has read again.
     pub begins: BTreeSet<ServiceId>,
 }
@@ -196,6 +214,11 @@ impl Ledger {
             forgotten: BTreeSet::new(),
             committed: BTreeSet::new(),
             unread: BTreeSet::new(),
+            unbound: BTreeSet::new(),
+            life: Life::Up,
+            due: Due::Nothing,
+            last_reload: GenerationId(0),
+            replaced: 0,
             waits: BTreeMap::new(),
             failures: BTreeMap::new(),
             stumbled: false,
@@ -208,6 +231,7 @@ impl Ledger {
             books: policies.iter().map(|policy| (policy.service, book(policy))).collect(),
             workers: BTreeMap::new(),
             requests: BTreeMap::new(),
+            come_up: BTreeSet::new(),
             last_worker: 0,
             last_member: MemberBook::of(policies).keys().max().copied().unwrap_or(MemberId(0)),
             stop: Stop::No,
@@ -239,19 +263,21 @@ impl Ledger {
             }
             Input::Event(Event::Worker(id, event)) => self.learn_worker(turn, *id, event),
             Input::Event(Event::Socket(member, event)) => self.learn_socket(turn, *member, event),
-            Input::Event(Event::Prepared { service, generation }) => {
+            Input::Event(Event::Prepared { service, generation, bound }) => {
                 if let Some(book) = self.books.get_mut(service)
                     && let Some((rolling, read)) = &mut book.rolling
                     && *rolling == *generation
                 {
                     *read = true;
+                } else {
+                    self.learn_life_prepared(turn, *service, *generation, bound);
                 }
             }
-            Input::Event(Event::PrepareFailed { service, generation, .. }) => {
+            Input::Event(Event::PrepareFailed { service, generation, fault }) => {
                 if let Some(book) = self.books.get_mut(service) {
                     book.kept.remove(generation);
-                    book.unread.insert(*generation);
                 }
+                self.learn_life_unprepared(*service, *generation, fault);
             }
             Input::Event(Event::SlotBound { service, slot, members }) => {
                 self.learn_slot_bound(turn, *service, *slot, members);
@@ -262,7 +288,10 @@ impl Ledger {
             Input::Event(Event::Published { service, number, failure }) => {
                 self.learn_published(turn.now, *service, *number, failure.is_some());
             }
-            Input::Event(Event::ConfigurationRead { .. } | Event::ConfigurationFailed { .. }) => {}
+            Input::Event(Event::ConfigurationRead { configuration, .. }) => {
+                self.learn_configuration(configuration);
+            }
+            Input::Event(Event::ConfigurationFailed { .. }) => {}
             Input::Event(Event::Requested(id, request)) => self.learn_request(turn, *id, request),
         }
         self.stop_next(turn);
@@ -272,8 +301,10 @@ impl Ledger {
     pub(crate) fn stop_next(&mut self, turn: &mut Turn<'_>) {
         let Stop::Asked { .. } = self.stop else { return };
         loop {
+            // One that is stopped needs nobody.
             let is_left = |id: &ServiceId| {
-                !self.books[id].told || self.alive().any(|(_, record)| record.service == *id)
+                !self.books[id].told && !self.books[id].life.needs_nobody()
+                    || self.alive().any(|(_, record)| record.service == *id)
             };
             let needed: BTreeSet<ServiceId> = self
                 .books
@@ -301,6 +332,7 @@ impl Ledger {
         {
             book.told = true;
             turn.stops.insert(id);
+            self.learn_end_of_life(id);
         }
     }
 
@@ -327,6 +359,7 @@ impl Ledger {
     pub(crate) fn drain(&mut self, interrupted: bool) {
         self.lame = None;
         self.stop = Stop::Asked { interrupted };
+        self.learn_end_of_changes();
     }
 
     /// Whether a stop was asked for.

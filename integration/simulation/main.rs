@@ -28,6 +28,8 @@ mod invariants;
 
 mod requests;
 
+mod life_book;
+
 mod actions;
 
 mod configurations;

@@ -143,6 +143,13 @@ impl Ledger {
         }
     }
 
+    /// Whoever serves next chooses.
+    pub(crate) fn forget_modes(&mut self, service: ServiceId) {
+        for account in self.members.values_mut().filter(|account| account.service == service) {
+            (account.serving, account.rolling) = (None, None);
+        }
+    }
+
     pub(crate) fn abort_modes(&mut self, service: ServiceId) {
         for account in self.members.values_mut().filter(|account| account.service == service) {
             account.rolling = None;

@@ -13,7 +13,8 @@ use shepherd::core::request::{
 use shepherd::core::service::WORKERS_MAX;
 
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Begins, Lame, Ledger, Standing, Start, Stop, Turn};
+use crate::ledger::{Begins, Book, Lame, Ledger, Standing, Start, Stop, Turn};
+use crate::life_book::Life;
 use crate::script::Script;
 use crate::world::Input;
 
@@ -37,8 +38,20 @@ pub(crate) struct Open {
     pub during_stop: bool,
     /// How many requests waited for the next reload of a service, where most did.
     waiting: usize,
-    /// Something is under way in one of the services.
-    busy: bool,
+    /// Something is under way in one of the services that a reload waits for, or a restart.
+    busy: BTreeSet<ServiceId>,
+    in_the_way: BTreeSet<ServiceId>,
+    /// Services that were stopped, or were to be.
+    down: BTreeSet<ServiceId>,
+    /// Services in which a reload is another thing: they are stopped, or about to be started.
+    aside: BTreeSet<ServiceId>,
+    /// Services in which it was over without having begun.
+    pub over: BTreeSet<ServiceId>,
+    /// Services that had no worker at one time since, those all of whose workers were ready, and those
+    /// where that was with a later generation.
+    pub gone: BTreeSet<ServiceId>,
+    pub served: BTreeSet<ServiceId>,
+    pub renewed: BTreeSet<ServiceId>,
     /// How many workers each service is to have.
     scaled: BTreeMap<ServiceId, Result<u32, CannotScale>>,
     /// Whether the worker that a signal is for can get it.
@@ -65,9 +78,9 @@ pub(crate) fn draw(script: &mut Script, last_worker: u64) -> Request {
             37 | 38 => Request::Interrupt,
             _ => Request::StopNow,
         },
-        200..218 => Request::Reload { scope: scope(script), behind: Behind::Queue },
-        218..228 => Request::Reload { scope: scope(script), behind: Behind::Refuse },
-        228..240 => {
+        200..212 => Request::Reload { scope: scope(script), behind: Behind::Queue },
+        212..219 => Request::Reload { scope: scope(script), behind: Behind::Refuse },
+        219..226 => {
             let to = match script.below(6) {
                 0 => Scale::To(3),
                 1 => Scale::To(1),
@@ -78,6 +91,9 @@ pub(crate) fn draw(script: &mut Script, last_worker: u64) -> Request {
             };
             Request::Scale { services: scope(script), to }
         }
+        226..233 => Request::Restart(scope(script)),
+        233..246 => Request::StopServices(names(script)),
+        246..250 => Request::StartServices(names(script)),
         _ => {
             let back = u64::from(script.below(8));
             let signals = [Signal::Usr1, Signal::Term, Signal::Kill, Signal::Kill, Signal::Hup];
@@ -88,13 +104,17 @@ pub(crate) fn draw(script: &mut Script, last_worker: u64) -> Request {
 }
 
 fn scope(script: &mut Script) -> Scope {
-    match script.below(8) {
-        0..3 => Scope::Named(vec!["s1".to_owned()]),
-        3 | 4 => Scope::Named(vec!["s2".to_owned()]),
-        5 => Scope::Named(vec!["s2".to_owned(), "s1".to_owned(), "s2".to_owned()]),
-        6 => Scope::All,
-        _ => Scope::Named(vec![script.pick(&["s1", UNKNOWN, "s3"]).to_owned()]),
-    }
+    if script.one_in(8) { Scope::All } else { Scope::Named(names(script)) }
+}
+
+fn names(script: &mut Script) -> Vec<String> {
+    let names: &[&str] = match script.below(8) {
+        0..4 => &["s1"],
+        4 | 5 => &["s2"],
+        6 => &["s2", "s1", "s2"],
+        _ => &[script.pick(&["s1", UNKNOWN, "s3"])],
+    };
+    names.iter().map(|&name| name.to_owned()).collect()
 }
 
 impl Ledger {
@@ -106,12 +126,22 @@ impl Ledger {
             let book = &self.books[&service];
             Some((service, scaled(book.wanted, book.policy.workers_max(), *to)))
         });
+        let of = |are: &dyn Fn(&Life) -> bool| -> BTreeSet<ServiceId> {
+            services.iter().copied().filter(|service| are(&self.books[service].life)).collect()
+        };
         let open = Open {
             request: request.clone(),
             generations: services.iter().map(last).collect(),
             during_stop: self.is_stopping(),
             waiting: services.iter().map(|&service| self.queued(service)).max().unwrap_or(0),
-            busy: services.iter().any(|&service| self.is_busy(service)),
+            busy: services.iter().copied().filter(|&id| self.is_busy(id)).collect(),
+            in_the_way: services.iter().copied().filter(|&id| self.is_in_the_way(id)).collect(),
+            down: of(&|life| life.is_down()),
+            aside: of(&|life| life.is_down() || life.is_about_to_start()),
+            over: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            served: BTreeSet::new(),
+            renewed: BTreeSet::new(),
             scaled: scaled.collect(),
             reachable: self.reachable(request),
         };
@@ -123,6 +153,12 @@ impl Ledger {
                     book.failures.retain(|slot, _| slot < &SlotId(*wanted));
                 }
             }
+        }
+        let refused = open.during_stop
+            || !open.in_the_way.is_empty() && matches!(request, Request::Restart(_));
+        let services: Vec<ServiceId> = open.generations.keys().copied().collect();
+        if !refused {
+            self.learn_change(turn, request, &services);
         }
         self.requests.insert(id, open);
         self.learn_stop(turn, request);
@@ -158,9 +194,11 @@ impl Ledger {
                 turn.lame_duck = Begins::Untold;
                 let due = turn.now + self.lame_duck;
                 self.lame = Some(Lame { due, interrupted: interrupt });
+                self.learn_end_of_changes();
             }
             Stop::No => {
                 self.stop = Stop::Asked { interrupted: interrupt };
+                self.learn_end_of_changes();
             }
             Stop::Asked { interrupted } if interrupt => {
                 if interrupted {
@@ -176,8 +214,15 @@ impl Ledger {
     fn concerned(&self, request: &Request) -> Vec<ServiceId> {
         let names = match request {
             Request::Reload { scope: Scope::All, .. }
-            | Request::Scale { services: Scope::All, .. }
-            | Request::Restart(Scope::All) => return self.books.keys().copied().collect(),
+            | Request::Scale { services: Scope::All, .. } => {
+                return self.books.keys().copied().collect();
+            }
+            Request::Restart(Scope::All) => {
+                let all = || self.books.keys().copied();
+                let up = all().filter(|service| !self.books[service].life.is_down());
+                let up: Vec<ServiceId> = up.collect();
+                return if up.is_empty() { all().collect() } else { up };
+            }
             Request::Reload { scope: Scope::Named(names), .. }
             | Request::Scale { services: Scope::Named(names), .. }
             | Request::Restart(Scope::Named(names))
@@ -199,19 +244,29 @@ impl Ledger {
 
     /// How many requests wait for the next reload of a service.
     fn queued(&self, service: ServiceId) -> usize {
-        let last = self.books[&service].last_generation;
+        let last = self.books[&service].last_reload;
         let queued = self.requests.values().filter(|open| {
             matches!(open.request, Request::Reload { .. })
                 && !open.during_stop
-                && open.generations.get(&service) == Some(&last)
+                && open.generations.get(&service).is_some_and(|asked| *asked >= last)
+                && !open.over.contains(&service)
+                && !open.aside.contains(&service)
         });
         queued.count()
     }
 
     fn is_busy(&self, service: ServiceId) -> bool {
         let book = &self.books[&service];
-        let starts = book.start == Start::Begun && !book.stumbled;
-        book.rolling.is_some() || starts || self.queued(service) > 0
+        let starts = book.life == Life::Up && book.start == Start::Begun && !book.stumbled;
+        let changes = book.life.is_changing();
+        book.rolling.is_some() || starts || changes || self.queued(service) > 0
+    }
+
+    /// Whether something is under way that an operator asked for.
+    fn is_in_the_way(&self, service: ServiceId) -> bool {
+        let book = &self.books[&service];
+        let reloads = book.life == Life::Up && book.rolling.is_some() && book.asked;
+        reloads || book.life.is_changing() || self.queued(service) > 0
     }
 
     fn reachable(&self, request: &Request) -> Reachable {
@@ -245,7 +300,10 @@ impl Ledger {
         ensure!(!refused || actions.len() == 1, "S6: refused, and yet: {actions:?}");
         let open = self.requests.get(id);
         let waits = open.is_some_and(|open| {
-            matches!(open.request, Request::Reload { behind: Behind::Refuse, .. }) && open.busy
+            let reload = matches!(open.request, Request::Reload { behind: Behind::Refuse, .. });
+            let restart = matches!(open.request, Request::Restart(_));
+            !open.during_stop
+                && (reload && !open.busy.is_empty() || restart && !open.in_the_way.is_empty())
         });
         ensure!(!waits, "S6: request {id} was to be refused, and waits");
         Ok(())
@@ -275,15 +333,22 @@ impl Ledger {
 
     fn is_done(&mut self, open: &Open, services: &[ServiceOutcome]) -> bool {
         let told: Vec<&str> = services.iter().map(|outcome| outcome.name.as_str()).collect();
-        let concerned = open.generations.keys().map(|service| &self.books[service].policy.name);
-        let all = concerned.eq(told.iter().copied());
-        let books = open.generations.iter().zip(services);
+        // A reload leaves those out that are stopped.
+        let reload = matches!(open.request, Request::Reload { .. });
+        let concerned = || {
+            let all = open.generations.iter();
+            all.filter(|(service, _)| !(reload && open.down.contains(service)))
+        };
+        let names = concerned().map(|(service, _)| &self.books[service].policy.name);
+        let all = names.eq(told.iter().copied());
+        let books = concerned().zip(services);
         match &open.request {
             Request::Reload { .. } => {
                 // It is carried out after it was asked for: an older reload is no answer.
                 let rightly = books.clone().all(|((service, last), outcome)| {
                     let committed = &self.books[service].committed;
-                    outcome.generation > *last && committed.contains(&outcome.generation)
+                    let served = open.aside.contains(service) && open.served.contains(service);
+                    outcome.generation > *last && committed.contains(&outcome.generation) || served
                 });
                 self.saw("a reload answered");
                 all && rightly
@@ -304,7 +369,18 @@ impl Ledger {
             Request::Stop | Request::Interrupt | Request::StopNow => {
                 services.is_empty() && self.alive().next().is_none()
             }
-            Request::Restart(_) | Request::StopServices(_) | Request::StartServices(_) => false,
+            Request::StopServices(_) => {
+                self.saw("a service stopped");
+                all && open.generations.keys().all(|service| open.gone.contains(service))
+            }
+            Request::StartServices(_) => {
+                self.saw("a start answered");
+                all && open.generations.keys().all(|service| open.served.contains(service))
+            }
+            Request::Restart(_) => {
+                self.saw("a restart answered");
+                all && open.generations.keys().all(|service| open.renewed.contains(service))
+            }
         }
     }
 
@@ -339,11 +415,22 @@ impl Ledger {
 
     fn is_refused(&mut self, open: &Open, refusal: &Refusal) -> bool {
         let reload = matches!(open.request, Request::Reload { .. });
+        let begins = matches!(open.request, Request::StartServices(_) | Request::Restart(_));
+        let begins = begins || !open.aside.is_empty();
+        let since = |of: fn(&Book) -> &BTreeSet<GenerationId>| {
+            open.generations.iter().any(|(service, last)| {
+                of(&self.books[service]).iter().any(|generation| generation > last)
+            })
+        };
         let (sight, right) = match refusal {
-            Refusal::InProgress { .. } => {
-                let refuses =
-                    matches!(open.request, Request::Reload { behind: Behind::Refuse, .. });
-                ("a request in the way of another", refuses && open.busy)
+            Refusal::InProgress { service, .. } => {
+                let reload = matches!(open.request, Request::Reload { behind: Behind::Refuse, .. });
+                let restart = matches!(open.request, Request::Restart(_));
+                let named = self.books.iter().find(|(_, book)| book.policy.name == *service);
+                let busy = named.is_some_and(|(id, _)| {
+                    reload && open.busy.contains(id) || restart && open.in_the_way.contains(id)
+                });
+                ("a request in the way of another", busy)
             }
             Refusal::NoSuchService { name, .. } => {
                 let unknown = self.books.values().all(|book| book.policy.name != *name);
@@ -362,14 +449,24 @@ impl Ledger {
                 ("a scale refused", open.scaled.values().any(|scaled| scaled == &Err(*why)))
             }
             Refusal::Configuration(_) => {
-                let unread = open.generations.iter().any(|(service, last)| {
-                    self.books[service].unread.iter().any(|generation| generation > last)
-                });
-                ("a definition with a mistake", reload && unread)
+                ("a definition with a mistake", (reload || begins) && since(|book| &book.unread))
             }
-            Refusal::ServiceStopping { .. }
-            | Refusal::ServiceStopped { .. }
-            | Refusal::Failed { .. } => ("", false),
+            Refusal::ServiceStopped { .. } | Refusal::ServiceStopping { .. } => {
+                let down = reload && !open.down.is_empty() || !open.over.is_empty();
+                ("a service that is stopped", (reload || begins) && down)
+            }
+            Refusal::Failed { service, worker: None, .. } => {
+                let named = self.books.values().find(|book| book.policy.name == *service);
+                let needs = named.is_some_and(|book| book.policy.needs().next().is_some());
+                let reason = since(|book| &book.unbound) || needs;
+                ("a service that did not start", begins && reason)
+            }
+            Refusal::Failed { worker: Some(worker), .. } => {
+                let blamed = self.workers.get(worker).is_some_and(|record| {
+                    open.generations.contains_key(&record.service) && !record.stage.serves()
+                });
+                ("a service that did not start", begins && blamed)
+            }
         };
         self.saw(sight);
         right

@@ -36,6 +36,25 @@ impl SlotBook {
     }
 }
 
+impl SlotBook {
+    /// A slot got its sockets when its service was started.
+    pub(crate) fn opened(&mut self, slot: Option<SlotId>) {
+        self.bound.extend(slot);
+    }
+
+    /// The service is stopped.
+    pub(crate) fn closed_all(&mut self) {
+        self.bound.clear();
+        self.waits.clear();
+        self.failures.clear();
+    }
+
+    /// Whether an answer is on its way.
+    pub(crate) fn is_under_way(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+}
+
 impl Book {
     /// Whether a worker may be started in this slot.
     pub(crate) fn is_open(&self, slot: SlotId) -> bool {
@@ -58,7 +77,7 @@ impl Ledger {
     ) {
         let Some(book) = self.books.get_mut(&service) else { return };
         book.slots.under_way.remove(&slot);
-        if self.stop != Stop::No {
+        if book.told || !book.life.serves() {
             turn.to_close.extend(members.iter().map(|(_, bound)| bound.member));
             return;
         }
@@ -75,6 +94,11 @@ impl Ledger {
     pub(crate) fn learn_slot_not_bound(&mut self, now: Time, service: ServiceId, slot: SlotId) {
         let Some(book) = self.books.get_mut(&service) else { return };
         book.slots.under_way.remove(&slot);
+        if !book.life.serves() {
+            book.slots.waits.remove(&slot);
+            book.slots.failures.remove(&slot);
+            return;
+        }
         let failures = book.slots.failures.entry(slot).or_default();
         *failures += 1;
         let nominal = (BACKOFF_FIRST * (1 << (*failures - 1).min(9))).min(BACKOFF_MAX);
@@ -95,8 +119,8 @@ impl Ledger {
         slot: SlotId,
         members: &[(SocketId, MemberId)],
     ) -> Result<(), Violation> {
-        ensure!(self.stop == Stop::No, "S24: slot {slot} is bound after a stop");
         let book = self.books.get_mut(&service).ok_or("S7: no such service")?;
+        ensure!(!book.told, "S24: slot {slot} is bound after a stop");
         let wanted = slot.0 < book.wanted && !book.slots.bound.contains(&slot);
         ensure!(wanted, "S24: slot {slot} is bound without need");
         ensure!(book.slots.under_way.insert(slot), "S24: slot {slot} is bound twice");
@@ -137,7 +161,7 @@ impl Ledger {
         let held: BTreeSet<(ServiceId, SlotId)> =
             self.alive().map(|(_, record)| (record.service, record.slot)).collect();
         for (&service, book) in &mut self.books {
-            if book.slots.sockets.is_empty() {
+            if book.slots.sockets.is_empty() || !book.life.serves() {
                 continue;
             }
             let SlotBook { bound, under_way, waits, failures, .. } = &mut book.slots;

@@ -234,7 +234,7 @@ fn state(state: &WorkerState) -> String {
             format!("Draining ({sent} sent, until {})", at(*deadline))
         }
         WorkerState::Orphaned { deadline, .. } => format!("Orphaned (until {})", at(*deadline)),
-        WorkerState::Killed { rounds, deadline } => {
+        WorkerState::Killed { rounds, deadline, .. } => {
             format!("Killed ({rounds} times, until {})", at(*deadline))
         }
     }

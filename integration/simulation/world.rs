@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shepherd::core::action::Spawn;
+use shepherd::core::action::{NewMember, Spawn};
 use shepherd::core::configuration::Configuration;
 use shepherd::core::event::{
-    Exit, Finding, Grip, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting, WorkerEvent,
-    Wrapped,
+    Exit, Fault, Finding, Grip, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting,
+    WorkerEvent, Wrapped,
 };
 use shepherd::core::ids::{
     GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, SocketId, WorkerId,
@@ -67,8 +67,16 @@ enum Happening {
     LookedAt(MemberId),
     /// News of a worker that was underway when it went.
     Echo(WorkerId, WorkerEvent),
-    Read(ServiceId, GenerationId, bool),
+    Read(ServiceId, GenerationId, Reading),
     Asked(Request),
+}
+
+/// What comes of reading a definition, and binding these.
+#[derive(Debug, Clone)]
+enum Reading {
+    Well(Vec<NewMember>),
+    Mistake,
+    AddressInUse,
 }
 
 /// A worker's processes, as the kernel knows them.
@@ -298,6 +306,19 @@ impl World<'_> {
         for _ in 0..times {
             self.plan(after, Happening::Asked(request.clone()));
         }
+        // Who stops a service mostly wants it back, and some change their minds once more.
+        if let Request::StopServices(names) = request {
+            let pauses = [ms(300), ms(0), ms(5), ms(3000)];
+            let start = after + self.script.pick(&pauses);
+            let names = || names.clone();
+            if !self.script.one_in(3) {
+                self.plan(start, Happening::Asked(Request::StartServices(names())));
+            }
+            if self.script.one_in(3) {
+                let stop = start + self.script.pick(&[ms(1), ms(20), ms(700)]);
+                self.plan(stop, Happening::Asked(Request::StopServices(names())));
+            }
+        }
     }
 
     fn happen(&mut self) -> Result<(), Violation> {
@@ -358,12 +379,27 @@ impl World<'_> {
             }
             Happening::Answered(event) => self.turn(&Input::Event(event)),
             Happening::Echo(worker, event) => self.tell(worker, event),
-            Happening::Read(service, generation, well) => self.turn(&Input::Event(if well {
-                Event::Prepared { service, generation }
-            } else {
-                let reason = "cannot read `s.yaml`: no such file".to_owned();
-                Event::PrepareFailed { service, generation, reason }
-            })),
+            Happening::Read(service, generation, reading) => {
+                let fault = match reading {
+                    Reading::Well(bind) => {
+                        let bound = bind.into_iter().map(|NewMember { socket, member, .. }| {
+                            self.sockets.bind(socket, member);
+                            BoundMember { member, name: format!("socket {socket} again") }
+                        });
+                        let bound = bound.collect();
+                        let event = Event::Prepared { service, generation, bound };
+                        return self.turn(&Input::Event(event));
+                    }
+                    Reading::Mistake => {
+                        Fault::Definition("cannot read `s.yaml`: no such file".to_owned())
+                    }
+                    Reading::AddressInUse => {
+                        Fault::Sockets("cannot bind `[::]:80`: nginx has it".to_owned())
+                    }
+                };
+                let event = Event::PrepareFailed { service, generation, fault };
+                self.turn(&Input::Event(event))
+            }
             Happening::Asked(request) => {
                 self.last_request += 1;
                 self.turn(&Input::Event(Event::Requested(RequestId(self.last_request), request)))
@@ -423,8 +459,8 @@ impl World<'_> {
     /// Does it; gives what is to be answered within the same moment.
     fn perform(&mut self, action: Action) -> Option<Answer> {
         match action {
-            Action::Prepare { service, generation, like } => {
-                self.prepare(service, generation, like);
+            Action::Prepare { service, generation, like, bind } => {
+                self.prepare(service, generation, like, bind);
             }
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Probe(worker) => return Some(Answer::Look(worker)),
@@ -526,11 +562,12 @@ impl World<'_> {
         service: ServiceId,
         generation: GenerationId,
         like: Option<GenerationId>,
+        bind: Vec<NewMember>,
     ) {
         if let Some(like) = like {
             let character = self.characters[&(service, like)];
             self.characters.insert((service, generation), character);
-            return self.plan(ms(0), Happening::Read(service, generation, true));
+            return self.plan(ms(0), Happening::Read(service, generation, Reading::Well(bind)));
         }
         let character = self.script.pick(&[
             Character::Good,
@@ -543,9 +580,15 @@ impl World<'_> {
             Character::Flaps,
         ]);
         self.characters.insert((service, generation), character);
-        let well = !self.script.one_in(8);
+        let reading = if self.script.one_in(8) {
+            Reading::Mistake
+        } else if !bind.is_empty() && self.script.one_in(6) {
+            Reading::AddressInUse
+        } else {
+            Reading::Well(bind)
+        };
         let after = ms(self.script.pick(&[1, 0, 0, 40, 1500]));
-        self.plan(after, Happening::Read(service, generation, well));
+        self.plan(after, Happening::Read(service, generation, reading));
     }
 
     fn spawn(&mut self, spawn: &Spawn) {

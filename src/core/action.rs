@@ -9,8 +9,8 @@ use super::request::Response;
 /// One thing to do. None of them can fail back into the core: what goes wrong becomes an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Read the definition of a service again and keep it under this generation's number.
-    /// Answered by `Prepared` or `PrepareFailed`.
+    /// Read the definition of a service again and keep it under this generation's number, and bind
+    /// sockets, all or none. Answered by `Prepared` or `PrepareFailed`.
     Prepare {
         /// Whose definition.
         service: ServiceId,
@@ -18,6 +18,8 @@ pub enum Action {
         generation: GenerationId,
         /// Nothing is read: it is the same as this one.
         like: Option<GenerationId>,
+        /// The sockets to bind, as they were bound before, and what each is called from here on.
+        bind: Vec<NewMember>,
     },
     /// Read the configuration again, bind the sockets that are new in it, all of them or none, and
     /// read the first definitions of services that are. Answered before anything else happens, by
@@ -117,6 +119,17 @@ pub enum Action {
     Notice(Notice),
     /// Everything is stopped and gone: end the daemon.
     Finish,
+}
+
+/// A kernel socket to bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewMember {
+    /// Behind which socket.
+    pub socket: SocketId,
+    /// Whose it is alone, if it is a slot's.
+    pub slot: Option<SlotId>,
+    /// What it is called.
+    pub member: MemberId,
 }
 
 /// A worker to start.

@@ -30,9 +30,9 @@ pub(super) fn next_to_leave(services: &Services) -> Vec<ServiceId> {
 
 /// Whether nobody needs it any more.
 fn is_free(services: &Services, id: ServiceId) -> bool {
-    !services
-        .iter()
-        .any(|(&other, service)| other != id && !service.is_gone() && service.needs().contains(&id))
+    !services.iter().any(|(&other, service)| {
+        other != id && !service.has_left() && service.needs().contains(&id)
+    })
 }
 
 /// Those that are to be asked to stop next while everything stops. Called again until there is none,

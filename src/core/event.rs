@@ -21,15 +21,18 @@ pub enum Event {
         service: ServiceId,
         /// Which one, as named in the action.
         generation: GenerationId,
+        /// The sockets that were bound, all that the action named.
+        bound: Vec<BoundMember>,
     },
-    /// The definition of a generation could not be read; nothing has changed.
+    /// The definition of a generation could not be read, or its sockets could not be bound; nothing
+    /// has changed.
     PrepareFailed {
         /// Whose definition.
         service: ServiceId,
         /// Which one, as named in the action.
         generation: GenerationId,
-        /// What is wrong and what to do about it, for people.
-        reason: String,
+        /// What is wrong.
+        fault: Fault,
     },
     /// The answer to `Action::BindSlot`: a slot has the sockets that are its own.
     SlotBound {
@@ -75,6 +78,15 @@ pub enum Event {
     },
     /// An operator asks for something.
     Requested(RequestId, Request),
+}
+
+/// Why a generation cannot be: what is wrong and what to do about it, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// A mistake in what was read.
+    Definition(String),
+    /// A socket that cannot be bound.
+    Sockets(String),
 }
 
 /// What can happen to a worker.

@@ -24,6 +24,8 @@ struct Slot {
     seat: Seat,
     /// Exits before ready since the last worker here was ready.
     failures: u32,
+    /// Whether its last worker ended unasked, and no other has come since.
+    has_lost: bool,
 }
 
 /// Who fills a slot.
@@ -100,8 +102,17 @@ impl Fleet {
         })
     }
 
+    /// Whether the next worker of the slot comes in the place of one that ended unasked.
+    #[must_use]
+    pub fn has_lost(&self, slot: SlotId) -> bool {
+        self.slots.get(&slot).is_some_and(|slot| slot.has_lost)
+    }
+
     /// A worker fills the slot.
     pub fn hold(&mut self, slot: SlotId, worker: WorkerId) {
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.has_lost = false;
+        }
         self.take_seat(slot, Seat::Held(worker));
     }
 
@@ -126,8 +137,11 @@ impl Fleet {
         slot.failures
     }
 
-    /// The slot stays empty until then.
+    /// Its worker has ended unasked, and the slot stays empty until then.
     pub fn wait(&mut self, slot: SlotId, until: Time) {
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.has_lost = true;
+        }
         self.take_seat(slot, Seat::Waiting { until });
     }
 
@@ -154,7 +168,7 @@ impl Fleet {
         let lacks = self.slots.len() + shut.len() < usize::try_from(wanted).unwrap_or(usize::MAX);
         for slot in (0..wanted).map(SlotId).filter(|_| lacks) {
             if !self.slots.contains_key(&slot) && !shut.contains(&slot) {
-                self.slots.insert(slot, Slot { seat: Seat::Empty, failures: 0 });
+                self.slots.insert(slot, Slot { seat: Seat::Empty, failures: 0, has_lost: false });
                 self.empty.insert(slot);
             }
         }

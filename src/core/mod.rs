@@ -31,6 +31,10 @@
 //! worker of a slot that the proxy knows is `Withdrawing` when it is asked to stop: it serves on until
 //! the proxy was told without its slot, or had its time for that, and only then gets its signal.
 //!
+//! A service that an operator stopped has no worker and no socket until it is *started*: its
+//! definition is read and its sockets are bound again. A *restart* is a stop and a start with the
+//! sockets kept. Both serve with nobody beside them, and what is asked for last wins.
+//!
 //! # Who decides when deciders disagree
 //!
 //! 1. A stop goes before everything: it ends a reload, empties the queue, and nothing starts after.

@@ -13,12 +13,15 @@ use super::restart::FAILING_AFTER;
 use super::worker::Cause;
 
 pub use configuration_notice::ConfigurationNotice;
+pub use life_notice::LifeNotice;
 pub use slot_notice::SlotNotice;
 pub use socket_notice::{SocketNotice, Suspects};
 pub use upstreams_notice::UpstreamsNotice;
 
 mod configuration_notice;
+mod life_notice;
 mod slot_notice;
+
 mod socket_notice;
 mod upstreams_notice;
 
@@ -215,8 +218,15 @@ pub enum Notice {
         serving: GenerationId,
         /// Why.
         reason: String,
-        /// When another follows by itself.
-        again: Option<Duration>,
+        /// What comes next.
+        next: AfterAbort,
+    },
+    /// An operator stops, starts or restarts a whole service.
+    Life {
+        /// The service's name.
+        service: String,
+        /// What becomes of it.
+        what: LifeNotice,
     },
     /// Something became of the sockets that a slot has for itself.
     Slot {
@@ -258,6 +268,17 @@ pub enum Notice {
         /// How many workers there are.
         workers: u32,
     },
+}
+
+/// What comes after a reload that was aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterAbort {
+    /// The old generation serves on, until somebody asks for another reload.
+    ServesOn,
+    /// The old generation serves on, and another reload follows by itself.
+    TriesAgain(Duration),
+    /// The old generation is stopped too.
+    Stops,
 }
 
 /// What happens with the slot of a worker that ended.
@@ -329,6 +350,7 @@ impl Notice {
             | Notice::ReloadBegins { .. }
             | Notice::ReloadCommitted { .. }
             | Notice::ReloadAborted { .. }
+            | Notice::Life { .. }
             | Notice::LameDuck { .. }
             | Notice::Stopping { .. }
             | Notice::StoppingNow { .. } => None,
@@ -341,6 +363,7 @@ impl Notice {
         match self {
             Notice::Configuration(what) => what.loudness(),
             Notice::Socket { what, .. } => what.loudness(),
+            Notice::Life { what, .. } => what.loudness(),
             Notice::Slot { what, .. } => what.loudness(),
             Notice::Upstreams { what, .. } => what.loudness(),
             Notice::Started { .. }
@@ -443,29 +466,22 @@ impl fmt::Display for Notice {
                 write!(f, "generation {generation} serves, ")?;
                 write!(f, "{} draining", Count(*draining, "old worker", "old workers"))
             }
-            Notice::ReloadAborted { service, generation, serving, reason, again } => {
-                write!(f, "{service}: reload to generation {generation} aborted: {reason}; ")?;
-                write!(f, "generation {serving} serves on, ")?;
-                match again {
-                    None => write!(f, "nothing is retried: mend it and reload again"),
-                    Some(pause) => write!(f, "trying again in {}", Human(*pause)),
-                }
+            Notice::ReloadAborted { service, generation, serving, reason, next } => {
+                write!(f, "{service}: reload to generation {generation} aborted: {reason}")?;
+                tell_after_abort(*serving, *next, f)
             }
             Notice::Withdrawing { worker } => {
                 write!(f, "{worker} is to stop; telling the proxy in front first")
             }
             Notice::Upstreams { service, what } => write!(f, "{service}: {what}"),
             Notice::Slot { service, slot, what } => write!(f, "{service}: slot {slot} {what}"),
+            Notice::Life { service, what } => write!(f, "{service}: {what}"),
             Notice::Socket { socket, what } => what.tell(socket, f),
             Notice::LameDuck { serves_on } => {
                 let time = Human(*serves_on);
                 write!(f, "stopping in {time}; until then everything serves on")
             }
-            Notice::Stopping { workers: 0, .. } => write!(f, "stopping; there is no worker"),
-            Notice::Stopping { workers, kill_after } => {
-                write!(f, "stopping {}; ", Count(*workers, "worker", "workers"))?;
-                write!(f, "SIGKILL in {} at the latest", Human(*kill_after))
-            }
+            Notice::Stopping { workers, kill_after } => tell_stop(*workers, *kill_after, f),
             Notice::StoppingNow { workers } => {
                 write!(f, "killing {} at once", Count(*workers, "worker", "workers"))
             }
@@ -485,6 +501,31 @@ fn tell_cause(
             write!(f, "generation {generation} is the same program")
         }
     }
+}
+
+fn tell_after_abort(
+    serving: GenerationId,
+    next: AfterAbort,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    match next {
+        AfterAbort::ServesOn => {
+            write!(f, "; generation {serving} serves on, ")?;
+            write!(f, "nothing is retried: mend it and reload again")
+        }
+        AfterAbort::TriesAgain(pause) => {
+            write!(f, "; generation {serving} serves on, trying again in {}", Human(pause))
+        }
+        AfterAbort::Stops => Ok(()),
+    }
+}
+
+fn tell_stop(workers: u32, kill_after: Duration, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if workers == 0 {
+        return write!(f, "stopping; there is no worker");
+    }
+    write!(f, "stopping {}; ", Count(workers, "worker", "workers"))?;
+    write!(f, "SIGKILL in {} at the latest", Human(kill_after))
 }
 
 fn tell_wrapper(worker: &WorkerName, wrapped: &Wrapped, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -42,10 +42,7 @@ pub struct Policy {
 impl Policy {
     /// The first kernel sockets of what it names.
     pub fn members(&self) -> impl Iterator<Item = MemberId> + '_ {
-        self.sockets.iter().flat_map(|socket| match &socket.members {
-            Members::Shared => vec![MemberId(socket.id.0)],
-            Members::EachSlot { bound, .. } => bound.iter().map(|bound| bound.member).collect(),
-        })
+        self.sockets.iter().flat_map(Socket::members)
     }
 
     /// The services that must have been ready once before it starts, whatever else it has to do with
@@ -64,6 +61,17 @@ pub struct Socket {
     pub name: String,
     /// Whether they share it.
     pub members: Members,
+}
+
+impl Socket {
+    /// The first kernel sockets behind it.
+    pub fn members(&self) -> impl Iterator<Item = MemberId> + use<> {
+        let members = match &self.members {
+            Members::Shared => vec![MemberId(self.id.0)],
+            Members::EachSlot { bound, .. } => bound.iter().map(|bound| bound.member).collect(),
+        };
+        members.into_iter()
+    }
 }
 
 /// The kernel sockets behind a socket.

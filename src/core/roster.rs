@@ -225,7 +225,11 @@ mod tests {
         assert_eq!(roster.deadline(), Some((Time::ZERO + wait, Why::ReadyTimeout)));
         assert_eq!(roster.due(Time::ZERO + wait * 2), BTreeSet::from([WorkerId(1), WorkerId(3)]));
 
-        let killed = || WorkerState::Killed { rounds: 1, deadline: Time::ZERO + wait * 9 };
+        let killed = || WorkerState::Killed {
+            since: Time::ZERO,
+            rounds: 1,
+            deadline: Time::ZERO + wait * 9,
+        };
         roster.change(WorkerId(1), |worker| worker.state = killed());
         assert_eq!(roster.tally_of(old), Tally { leaving: 1, ..starting(1) });
         assert_eq!(roster.deadline(), Some((Time::ZERO + wait * 2, Why::ReadyTimeout)));

@@ -5,7 +5,11 @@
 //! noted, and [`Service::settle`] brings what is closer to what should be. Nothing else starts
 //! workers.
 
+mod life;
+
 mod operating;
+
+mod viewing;
 
 mod reloading;
 
@@ -35,9 +39,11 @@ use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
 use super::roster::Roster;
 use super::slots::SlotSockets;
 use super::sockets::Sockets;
-use super::status::{Headline, Membership, ServiceStatus, Stage, WorkerStatus};
+use super::status::Membership;
 use super::time::{Time, Why, earlier};
-use super::worker::{Change, Ending, Scene, Worker, WorkerState};
+use super::worker::{Change, Ending, Scene, Worker};
+
+use life::Life;
 
 /// The most workers that a service may want.
 pub const WORKERS_MAX: u32 = 4096;
@@ -62,9 +68,11 @@ pub struct Service {
     withdrawing: BTreeSet<WorkerId>,
     /// The generation that serves, or is to serve first.
     serving: Fleet,
+    life: Life,
     first_start: FirstStart,
     /// The names of those that it waits for, for people.
     waits_for: Vec<String>,
+    past: Past,
     reload: Option<Reload>,
     /// How the last reload failed, until the next begins: a service manager is told by the status.
     last_abort: Option<String>,
@@ -73,6 +81,8 @@ pub struct Service {
     workers: Roster,
     last_generation: GenerationId,
     restarts: RestartWindow,
+    /// Workers that were started in the place of one that ended unasked.
+    replaced: u64,
     /// Ends before ready in the whole service since a worker was last ready.
     failures: u32,
     failing: bool,
@@ -90,7 +100,8 @@ pub struct Service {
     killed: bool,
 }
 
-/// How the first start went. Until it is over, one way or the other, a reload waits.
+/// How the last start of the whole service went. Until it is over, one way or the other, a reload
+/// waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FirstStart {
     /// Those that it needs have not been ready yet: nothing is started.
@@ -101,6 +112,22 @@ enum FirstStart {
     Stumbled,
     /// All workers of a generation have been ready together.
     Committed,
+}
+
+/// Whether a service manager need not wait for a service any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// Its workers have never been ready together.
+    NeverCameUp,
+    /// They have, or it was stopped before.
+    HasComeUp,
+}
+
+impl FirstStart {
+    /// Of a service that nobody has started yet.
+    fn of(policy: &Policy) -> FirstStart {
+        if policy.needs().next().is_some() { FirstStart::Waiting } else { FirstStart::UnderWay }
+    }
 }
 
 /// What a service needs from the supervisor around it.
@@ -149,18 +176,17 @@ impl Service {
             publication: Publication::default(),
             withdrawing: BTreeSet::new(),
             serving: Fleet::new(first),
-            first_start: if policy.needs().next().is_some() {
-                FirstStart::Waiting
-            } else {
-                FirstStart::UnderWay
-            },
+            life: Life::Up,
+            first_start: FirstStart::of(&policy),
             waits_for: Vec::new(),
+            past: Past::NeverCameUp,
             reload: None,
             last_abort: None,
             queued: None,
             workers: Roster::default(),
             last_generation: first,
             restarts: RestartWindow::default(),
+            replaced: 0,
             failures: 0,
             failing: false,
             wrapper_told: None,
@@ -186,7 +212,18 @@ impl Service {
         self.workers.get(worker).is_some()
     }
 
-    /// Whether all its workers have been ready together once.
+    /// Whether it has been ready once, or was stopped before: nobody waits for it to come up.
+    #[must_use]
+    pub fn has_come_up(&self) -> bool {
+        !self.is_new()
+    }
+
+    /// Whether it has never been ready, nor stopped.
+    fn is_new(&self) -> bool {
+        self.past == Past::NeverCameUp
+    }
+
+    /// Whether all its workers have been ready together since it was started.
     #[must_use]
     pub fn is_committed(&self) -> bool {
         self.first_start == FirstStart::Committed
@@ -207,7 +244,7 @@ impl Service {
     /// Whether it waits for others before its first worker starts.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.first_start == FirstStart::Waiting && !self.stopping && self.reload.is_none()
+        self.first_start == FirstStart::Waiting && self.serves() && self.reload.is_none()
     }
 
     /// It waits for these; for none, it waits no longer.
@@ -232,6 +269,12 @@ impl Service {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.stopping && self.is_empty()
+    }
+
+    /// Whether it was asked to stop, and its last worker is gone.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.stopping && self.workers.is_empty()
     }
 
     /// Whether a reload is under way.
@@ -320,6 +363,7 @@ impl Service {
         if self.reload.as_ref().is_some_and(|reload| reload.cause == ReloadCause::Asked) {
             self.abort(now, "everything is being stopped".to_owned(), None, context);
         }
+        self.give_up_changes(&Refusal::Stopping, context);
     }
 
     /// Gives up everything that was to come, closes the sockets and asks all workers to stop.
@@ -341,12 +385,13 @@ impl Service {
 
     /// Brings what is closer to what should be.
     pub fn settle(&mut self, now: Time, context: &mut Context<'_>) {
-        if self.first_start == FirstStart::Waiting && !self.stopping {
+        self.take_next_step(context);
+        if self.serves() && self.first_start == FirstStart::Waiting {
             self.bind_slots(now, context);
             self.begin_reload(now, context);
             self.take_over(now, context);
             self.close_slots(context);
-        } else if !self.stopping {
+        } else if self.serves() {
             self.bind_slots(now, context);
             self.trim(now, context);
             self.come_up(context);
@@ -357,49 +402,6 @@ impl Service {
         }
         self.publish(now, context);
         self.forget(context);
-    }
-
-    /// The service as people see it.
-    #[must_use]
-    pub fn status(&self, now: Time) -> ServiceStatus {
-        ServiceStatus {
-            name: self.policy.name.clone(),
-            wanted: self.wanted,
-            ready: self.workers.tally_of(self.serving.generation).ready,
-            generation: self.serving.generation,
-            committed: self.is_committed(),
-            membership: if self.is_dismissed() { self.membership } else { Membership::Configured },
-            waits_for: self.waits_for.clone(),
-            failing: self.failing,
-            reloading: self.reload.as_ref().map(|reload| reload.generation),
-            last_abort: self.last_abort.clone(),
-            queued: self.queued.is_some(),
-            members: self.sockets.members_for(self.serving.generation, SlotId(0)),
-            workers: self.workers.iter().map(worker_status).collect(),
-            backing_off: self
-                .serving
-                .waiting()
-                .chain(self.slots.waiting())
-                .map(|(slot, until)| (slot, now.until(until)))
-                .collect(),
-        }
-    }
-
-    /// The same in one line.
-    #[must_use]
-    pub fn headline(&self) -> Headline<'_> {
-        Headline {
-            name: &self.policy.name,
-            leaving: self.is_dismissed(),
-            waits_for: &self.waits_for,
-            wanted: self.wanted,
-            ready: self.workers.tally_of(self.serving.generation).ready,
-            draining: self.workers.tally().leaving,
-            generation: self.serving.generation,
-            failing: self.failing,
-            reloading: self.reload.as_ref().map(|reload| reload.generation),
-            last_abort: self.last_abort.as_deref(),
-        }
     }
 
     fn apply(&mut self, now: Time, id: WorkerId, change: Change, context: &mut Context<'_>) {
@@ -446,11 +448,9 @@ impl Service {
         if !self.is_committed()
             && self.workers.tally_of(self.serving.generation).ready == self.serving.size()
         {
-            self.first_start = FirstStart::Committed;
-            let starters = std::mem::take(&mut self.starters);
-            self.respond(starters, &self.done(), context);
             let service = self.policy.name.clone();
             context.notice(Notice::Serving { service, workers: self.serving.size() });
+            self.note_committed(context);
         }
     }
 
@@ -465,13 +465,7 @@ impl Service {
         if self.serving.holds(slot, id) {
             let next = self.next_in_slot(now, slot, ending.was_ready, context.random);
             let Ending { cause, was_ready, used } = ending;
-            if self.first_start == FirstStart::Stumbled {
-                let starters = std::mem::take(&mut self.starters);
-                let reason = format!("{name} {}", Told { cause: &cause, was_ready });
-                let service = self.policy.name.clone();
-                let failed = Refusal::Failed { service, reason, worker: Some(id) };
-                self.respond(starters, &Response::Refused(failed), context);
-            }
+            self.tell_starters(&name, &Told { cause: &cause, was_ready }, context);
             context.notice(Notice::Ended { worker: name, cause, was_ready, next, used });
             if self.failures == FAILING_AFTER && !self.failing {
                 self.failing = true;
@@ -554,6 +548,7 @@ impl Service {
         let free = self.policy.launching_max.saturating_sub(launching);
         for slot in self.serving.take_due(now, free) {
             let id = self.spawn(now, slot, self.serving.generation, context);
+            self.replaced += u64::from(self.serving.has_lost(slot));
             self.serving.hold(slot, id);
         }
     }
@@ -581,16 +576,17 @@ impl Service {
             };
             self.respond(reload.requests, &self.aborted(reason, None), context);
         }
-        let waiting = self.queued.take().unwrap_or_default().into_iter();
-        let waiting = waiting.chain(std::mem::take(&mut self.starters)).collect();
+        let waiting = self.queued.take().unwrap_or_default();
         self.respond(waiting, &Response::Refused(refusal.clone()), context);
+        self.give_up_life(refusal, context);
     }
 
     /// Drops definitions that nobody runs and nobody will.
     fn forget(&mut self, context: &mut Context<'_>) {
         let mut used: BTreeSet<GenerationId> = self.workers.generations().collect();
         if !self.stopping {
-            used.insert(self.serving.generation);
+            used.extend(self.serves().then_some(self.serving.generation));
+            used.extend(self.life.generation());
             used.extend(self.reload.as_ref().map(|reload| reload.generation));
         }
         let service = self.policy.service;
@@ -654,23 +650,4 @@ impl Service {
 
 fn is_due(worker: &Worker, now: Time) -> bool {
     worker.deadline().is_some_and(|(at, _)| at <= now)
-}
-
-fn worker_status(worker: &Worker) -> WorkerStatus {
-    let stage = match worker.state {
-        WorkerState::Starting { .. } => Stage::Starting,
-        WorkerState::Ready { .. } => Stage::Ready,
-        WorkerState::Withdrawing { .. }
-        | WorkerState::Draining { .. }
-        | WorkerState::Orphaned { .. }
-        | WorkerState::Killed { .. } => Stage::Draining,
-    };
-    WorkerStatus {
-        worker: worker.id,
-        slot: worker.slot,
-        generation: worker.generation,
-        pid: worker.pid,
-        stage,
-        said: worker.said.clone(),
-    }
 }

@@ -117,6 +117,14 @@ impl SlotSockets {
         })
     }
 
+    /// The service stops: no slot has sockets. Answers that are on their way are waited for.
+    pub fn close_all(&mut self) {
+        self.slots.retain(|_, stand| match stand {
+            Stand::UnderWay { .. } => true,
+            Stand::Bound | Stand::Waits { .. } => false,
+        });
+    }
+
     /// A slot has no sockets, and none are to be bound for it.
     pub fn closed(&mut self, slot: SlotId) {
         self.slots.remove(&slot);

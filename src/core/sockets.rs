@@ -28,6 +28,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::action::NewMember;
 use super::event::{Backlog, Mode, SocketState};
 use super::ids::{GenerationId, MemberId, SlotId, SocketId, WorkerId};
 use super::policy::{BoundMember, Members, Socket};
@@ -170,6 +171,17 @@ impl Sockets {
         }
     }
 
+    /// The sockets of a service that was stopped are open again: `wanted`, as they were `bound`.
+    pub fn open(&mut self, wanted: &[NewMember], bound: Vec<BoundMember>) {
+        for BoundMember { member, name } in bound {
+            let place = wanted.iter().find(|wanted| wanted.member == member);
+            if let Some(&NewMember { socket, slot, .. }) = place {
+                let scope = slot.map_or(Scope::Shared, Scope::Slot);
+                self.members.insert(member, Member::fresh(socket, name, scope));
+            }
+        }
+    }
+
     /// A slot has sockets of its own.
     pub fn open_slot(&mut self, slot: SlotId, members: Vec<(SocketId, BoundMember)>) {
         for (socket, BoundMember { member, name }) in members {
@@ -280,6 +292,14 @@ impl Sockets {
         changed
     }
 
+    /// Whoever serves from here on begins with nobody beside it, and chooses for itself.
+    pub fn begin_anew(&mut self) {
+        for member in self.members.values_mut() {
+            member.mode = ModeRule::default();
+            member.mode_set_back = 0;
+        }
+    }
+
     /// The reload is off: what its workers chose does not count.
     pub fn abort(&mut self) {
         self.members.values_mut().for_each(|member| member.mode.rolling = None);
@@ -361,6 +381,7 @@ impl Sockets {
 
     /// Takes all members out, to be closed: the service stops.
     pub fn close(&mut self) -> Vec<MemberId> {
+        self.announced.clear();
         std::mem::take(&mut self.members).into_keys().collect()
     }
 }

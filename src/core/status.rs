@@ -21,13 +21,15 @@ pub struct Status {
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
+    /// Where it stands.
+    pub state: ServiceState,
     /// How many workers it wants.
     pub wanted: u32,
     /// How many workers of the serving generation are ready.
     pub ready: u32,
     /// The generation that serves.
     pub generation: GenerationId,
-    /// Whether all workers have been ready together once.
+    /// Whether all workers have been ready together since it was started.
     pub committed: bool,
     /// Whether it is asked to stop because the configuration has it no more.
     pub membership: Membership,
@@ -41,6 +43,8 @@ pub struct ServiceStatus {
     pub last_abort: Option<String>,
     /// Whether another reload waits.
     pub queued: bool,
+    /// How many workers have been started in the place of one that ended unasked.
+    pub restarts: u64,
     /// The kernel sockets that its workers get, in order.
     pub members: Vec<MemberId>,
     /// All its workers, whatever their state.
@@ -71,8 +75,29 @@ pub struct WorkerStatus {
     pub pid: Option<Pid>,
     /// Where it stands.
     pub stage: Stage,
+    /// How long it has stood there.
+    pub since: Duration,
     /// The last line it said about itself.
     pub said: Option<String>,
+}
+
+/// Where a service stands, in the words that users know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceState {
+    /// It waits for the services that it needs.
+    Waiting,
+    /// Its workers have not been ready together since it was started.
+    Starting,
+    /// It serves.
+    Up,
+    /// It serves, and a reload is under way.
+    Reloading,
+    /// Its workers fail again and again.
+    Failing,
+    /// Its workers drain, and then it is stopped or started anew.
+    Stopping,
+    /// It was stopped, and stays so until somebody starts it.
+    Stopped,
 }
 
 /// Where a worker stands, in the words that users know.
@@ -106,6 +131,8 @@ pub struct Headline<'a> {
     pub leaving: bool,
     /// The names of the services that it waits for.
     pub waits_for: &'a [String],
+    /// Where it stands.
+    pub state: ServiceState,
     /// How many workers it wants.
     pub wanted: u32,
     /// How many workers of the serving generation are ready.
@@ -131,6 +158,15 @@ impl fmt::Display for Headline<'_> {
         if !self.waits_for.is_empty() {
             return write!(f, "{name}: waiting for {}", self.waits_for.join(", "));
         }
+        match self.state {
+            ServiceState::Stopped => return write!(f, "{name}: stopped"),
+            ServiceState::Stopping => return write!(f, "{name}: stopping, {draining} draining"),
+            ServiceState::Waiting
+            | ServiceState::Starting
+            | ServiceState::Up
+            | ServiceState::Reloading
+            | ServiceState::Failing => {}
+        }
         write!(f, "{name}: {ready} of {wanted} workers ready, generation {generation}")?;
         if *failing {
             write!(f, ", failing")?;
@@ -155,6 +191,7 @@ impl fmt::Display for ServiceStatus {
             name: &self.name,
             leaving: self.membership == Membership::Leaving,
             waits_for: &self.waits_for,
+            state: self.state,
             wanted: self.wanted,
             ready: self.ready,
             draining: u32::try_from(draining).unwrap_or(u32::MAX),

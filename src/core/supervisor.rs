@@ -147,14 +147,14 @@ impl Supervisor {
                     self.actions.push_back(Action::Close(to));
                 }
             }
-            Event::Prepared { service, generation } => {
-                if let Some(service) = self.services.get_mut(&service) {
-                    service.handle_prepared(generation);
-                }
-            }
-            Event::PrepareFailed { service, generation, reason } => {
+            Event::Prepared { service, generation, bound } => {
                 self.with_service(service, |service, context| {
-                    service.handle_prepare_failed(now, generation, reason, context);
+                    service.handle_prepared(now, generation, bound, context);
+                });
+            }
+            Event::PrepareFailed { service, generation, fault } => {
+                self.with_service(service, |service, context| {
+                    service.handle_prepare_failed(now, generation, fault, context);
                 });
             }
             Event::SlotBound { service, slot, members } => {
@@ -303,7 +303,7 @@ impl Supervisor {
         let mut services = self.services.values();
         let standing = if self.phase != Phase::Running {
             Standing::Down
-        } else if !self.told.came_up && !services.clone().all(Service::is_committed) {
+        } else if !self.told.came_up && !services.clone().all(Service::has_come_up) {
             Standing::ComingUp
         } else if services.any(Service::is_reloading) {
             Standing::Reloading

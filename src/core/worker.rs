@@ -106,6 +106,8 @@ pub enum WorkerState {
     },
     /// KILL was sent to all of its tree.
     Killed {
+        /// Since when the stop is under way, or since the first KILL where nothing came before.
+        since: Time,
         /// How often.
         rounds: u32,
         /// When it is sent again.
@@ -270,6 +272,19 @@ impl Worker {
         }
     }
 
+    /// Since when it stands where users are told that it does: starting, ready or draining.
+    #[must_use]
+    pub fn since(&self) -> Time {
+        match self.state {
+            WorkerState::Starting { since, .. }
+            | WorkerState::Ready { since, .. }
+            | WorkerState::Withdrawing { since, .. }
+            | WorkerState::Draining { since, .. }
+            | WorkerState::Orphaned { since, .. }
+            | WorkerState::Killed { since, .. } => since,
+        }
+    }
+
     /// When it wants to be woken, and why.
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {
@@ -414,11 +429,11 @@ impl Worker {
             WorkerState::Orphaned { since, deadline } => {
                 if *deadline <= now {
                     let since = *since;
-                    self.kill_tree(now, since, 0, scene);
+                    self.kill_tree(now, since, scene);
                 }
                 Change::default()
             }
-            WorkerState::Killed { rounds, deadline } => {
+            WorkerState::Killed { since, rounds, deadline } => {
                 if *deadline > now {
                     return Change::default();
                 }
@@ -426,8 +441,8 @@ impl Worker {
                     scene.notice(Notice::Unkillable { worker: self.name(scene) });
                     return Change { gone: true, ..Change::default() };
                 }
-                let rounds = *rounds;
-                self.kill_again(now, rounds, scene);
+                let (since, rounds) = (*since, *rounds);
+                self.kill_again(now, since, rounds, scene);
                 Change::default()
             }
         }
@@ -472,9 +487,13 @@ impl Worker {
         match self.state {
             WorkerState::Starting { since, .. }
             | WorkerState::Ready { since, .. }
-            | WorkerState::Withdrawing { since, .. }
-            | WorkerState::Draining { since, .. }
-            | WorkerState::Orphaned { since, .. } => self.kill_tree(now, since, 0, scene),
+            | WorkerState::Withdrawing { since, .. } => {
+                self.tell_of_kill(now, since, scene);
+                self.kill_again(now, now, 0, scene);
+            }
+            WorkerState::Draining { since, .. } | WorkerState::Orphaned { since, .. } => {
+                self.kill_tree(now, since, scene);
+            }
             WorkerState::Killed { .. } => {}
         }
         if checking {
@@ -722,7 +741,7 @@ impl Worker {
                 self.state =
                     WorkerState::Draining { since, sent: sent + 1, deadline: now + step.wait };
             }
-            None => self.kill_tree(now, since, 0, scene),
+            None => self.kill_tree(now, since, scene),
         }
     }
 
@@ -743,14 +762,18 @@ impl Worker {
         Notice::LeftBehind { worker: self.name(scene), left, signal, kill_after }
     }
 
-    fn kill_tree(&mut self, now: Time, since: Time, rounds: u32, scene: &mut Scene<'_>) {
-        scene.notice(Notice::Killing { worker: self.name(scene), after: now.since(since) });
-        self.kill_again(now, rounds, scene);
+    fn kill_tree(&mut self, now: Time, since: Time, scene: &mut Scene<'_>) {
+        self.tell_of_kill(now, since, scene);
+        self.kill_again(now, since, 0, scene);
     }
 
-    fn kill_again(&mut self, now: Time, rounds: u32, scene: &mut Scene<'_>) {
+    fn tell_of_kill(&self, now: Time, since: Time, scene: &mut Scene<'_>) {
+        scene.notice(Notice::Killing { worker: self.name(scene), after: now.since(since) });
+    }
+
+    fn kill_again(&mut self, now: Time, since: Time, rounds: u32, scene: &mut Scene<'_>) {
         scene.actions.push_back(Action::KillTree(self.id));
-        self.state = WorkerState::Killed { rounds: rounds + 1, deadline: now + KILL_WAIT };
+        self.state = WorkerState::Killed { since, rounds: rounds + 1, deadline: now + KILL_WAIT };
     }
 
     fn name(&self, scene: &Scene<'_>) -> WorkerName {

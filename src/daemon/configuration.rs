@@ -210,10 +210,12 @@ impl Daemon {
     fn owner_of(&self, spec: &SocketSpec) -> Option<&str> {
         let services = &self.parts.services;
         let has_it = |group: &Group| {
-            group.spec.as_ref().is_some_and(|other| {
-                let unnamed = SocketSpec { name: spec.name.clone(), ..other.clone() };
-                is_same_socket(&unnamed, spec) && !other.is_any_port()
-            })
+            let is_open = group.is_each_slot() || !group.open.is_empty();
+            is_open
+                && group.spec.as_ref().is_some_and(|other| {
+                    let unnamed = SocketSpec { name: spec.name.clone(), ..other.clone() };
+                    is_same_socket(&unnamed, spec) && !other.is_any_port()
+                })
         };
         let (id, _) = services.sockets.iter().find(|(_, groups)| groups.iter().any(has_it))?;
         services.names.get(id).map(String::as_str)
@@ -294,12 +296,13 @@ impl Daemon {
 
     /// All is there: it is what the daemon knows from here on.
     fn take_over(&mut self, next: Vec<Next>, removed: &[ServiceId], numbered: Numbered) {
-        let Numbered { groups, listeners, each_slot, .. } = numbered;
+        let Numbered { groups, listeners, shared, each_slot, .. } = numbered;
         let services = &mut self.parts.services;
         services.gone.extend(removed);
         for (owner, group) in groups {
             services.sockets.entry(owner).or_default().push(group);
         }
+        services.shared.extend(shared);
         services.each_slot.extend(each_slot);
         for Next { id, config, first, .. } in next {
             let check = config.ready.check().cloned();

@@ -185,8 +185,8 @@ pub fn run(config: &RunConfig, reread: Reread) -> Result<Ended, StartError> {
     // Before the first worker, so that clients find us from the start.
     let mut control = Control::open(config, &runtime_dir)?;
     let (policies, sockets) = services::bind(config, handed_over)?;
-    let Sockets { groups, listeners, each_slot, unused, warnings } = sockets;
-    services.each_slot = each_slot;
+    let Sockets { groups, listeners, shared, each_slot, unused, warnings } = sockets;
+    (services.shared, services.each_slot) = (shared, each_slot);
     for (owner, group) in groups {
         services.sockets.entry(owner).or_default().push(group);
     }

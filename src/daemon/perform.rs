@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use crate::config::socket::Transport;
-use crate::core::action::{Action, Announcement, Spawn};
-use crate::core::event::{Event, Exit, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
+use crate::core::action::{Action, Announcement, NewMember, Spawn};
+use crate::core::event::{Event, Exit, Fault, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SlotId, WorkerId};
 use crate::os::cgroup::Leaf;
 use crate::os::clock;
@@ -32,8 +32,8 @@ impl Daemon {
     /// Does one thing. What goes wrong comes back as an event.
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::Prepare { service, generation, like } => {
-                self.prepare(service, generation, like);
+            Action::Prepare { service, generation, like, bind } => {
+                self.prepare(service, generation, like, &bind);
             }
             Action::ReadConfiguration { request, services: only, free } => {
                 self.orders.push_back(configuration::Order { request, only, free });
@@ -76,30 +76,43 @@ impl Daemon {
         service: ServiceId,
         generation: GenerationId,
         like: Option<GenerationId>,
+        bind: &[NewMember],
     ) {
-        let kept = like.and_then(|like| self.parts.services.definitions.get(&(service, like)));
-        if let Some(definition) = kept.map(Rc::clone) {
-            self.parts.services.definitions.insert((service, generation), definition);
-            let check = like.and_then(|like| self.parts.services.checks.get(&(service, like)));
-            if let Some(check) = check.cloned() {
-                self.parts.services.checks.insert((service, generation), check);
+        let prepared = self.definition(service, like).map_err(Fault::Definition);
+        let prepared = prepared.and_then(|definition| {
+            let bound = self.bind_members(service, bind).map_err(Fault::Sockets)?;
+            Ok((definition, bound))
+        });
+        let event = match prepared {
+            Ok((definition, bound)) => {
+                let services = &mut self.parts.services;
+                services.definitions.insert((service, generation), definition);
+                let check = match like {
+                    Some(like) => services.checks.get(&(service, like)).cloned(),
+                    None => services.configs.get(&service).and_then(|it| it.ready.check().cloned()),
+                };
+                services.checks.extend(check.map(|check| ((service, generation), check)));
+                Event::Prepared { service, generation, bound }
             }
-            return self.events.push_back(Event::Prepared { service, generation });
-        }
-        let Some(config) = self.parts.services.configs.get(&service) else {
-            return;
-        };
-        let check = config.ready.check().cloned();
-        let event = match definition::read(&config.source) {
-            Ok(definition) => {
-                let check = check.map(|check| ((service, generation), check));
-                self.parts.services.checks.extend(check);
-                self.parts.services.definitions.insert((service, generation), Rc::new(definition));
-                Event::Prepared { service, generation }
-            }
-            Err(error) => Event::PrepareFailed { service, generation, reason: error.to_string() },
+            Err(fault) => Event::PrepareFailed { service, generation, fault },
         };
         self.events.push_back(event);
+        self.watch_members(bind);
+    }
+
+    /// The definition of a generation, or what it is by now.
+    fn definition(
+        &self,
+        service: ServiceId,
+        like: Option<GenerationId>,
+    ) -> Result<Rc<Definition>, String> {
+        let services = &self.parts.services;
+        let kept = like.and_then(|like| services.definitions.get(&(service, like)));
+        if let Some(definition) = kept {
+            return Ok(Rc::clone(definition));
+        }
+        let config = services.configs.get(&service).ok_or("there is no such service")?;
+        definition::read(&config.source).map(Rc::new).map_err(|error| error.to_string())
     }
 
     fn spawn(&mut self, order: &Spawn) {

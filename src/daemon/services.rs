@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use crate::config::diff::is_same_socket;
 use crate::config::run::{RunConfig, RunConfigError};
 use crate::config::service::{SOCKETS_MAX, ServiceConfig, ServiceMistake};
 use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::config::upstreams;
 use crate::config::values::Workers;
+use crate::core::action::NewMember;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
 use crate::core::policy::{Check, Policy, ReadyWhen, Socket};
 use crate::os::definition::{self, Definition};
@@ -40,6 +42,9 @@ pub(super) struct Services {
     pub(super) sockets: BTreeMap<ServiceId, Vec<Group>>,
     /// Generations that are the same program share one.
     pub(super) definitions: BTreeMap<(ServiceId, GenerationId), Rc<Definition>>,
+    /// How sockets that workers share are bound once more; those that were handed over without being
+    /// asked for cannot be.
+    pub(super) shared: BTreeMap<SocketId, SocketSpec>,
     /// The sockets that each slot has one of, and how they are bound.
     pub(super) each_slot: BTreeMap<ServiceId, Vec<(SocketId, SocketSpec)>>,
     /// The proxies in front that are told which slots are ready.
@@ -52,6 +57,8 @@ pub(super) struct Sockets {
     pub(super) groups: Vec<(ServiceId, Group)>,
     /// What is open.
     pub(super) listeners: BTreeMap<MemberId, Listener>,
+    /// How those that are shared are bound once more.
+    pub(super) shared: BTreeMap<SocketId, SocketSpec>,
     /// Of which of them more are bound when more slots are wanted, and how.
     pub(super) each_slot: BTreeMap<ServiceId, Vec<(SocketId, SocketSpec)>>,
     /// Handed over, and asked for by none.
@@ -70,6 +77,7 @@ impl Default for Services {
             checks: BTreeMap::new(),
             sockets: BTreeMap::new(),
             definitions: BTreeMap::new(),
+            shared: BTreeMap::new(),
             each_slot: BTreeMap::new(),
             proxies: BTreeMap::new(),
         }
@@ -117,6 +125,14 @@ impl Services {
         present.map(|(&id, name)| (name.clone(), id)).collect()
     }
 
+    /// A kernel socket was bound for one that was closed.
+    pub(super) fn opened(&mut self, socket: SocketId, member: MemberId) {
+        let mut groups = self.sockets.values_mut().flatten();
+        if let Some(group) = groups.find(|group| group.sockets.iter().any(|it| it.id == socket)) {
+            group.open.insert(member, socket);
+        }
+    }
+
     /// Another kernel socket has taken the place of one.
     pub(super) fn renewed(&mut self, from: MemberId, to: MemberId) {
         for group in self.sockets.values_mut().flatten() {
@@ -128,11 +144,18 @@ impl Services {
 
     /// A kernel socket is closed: what stands for nothing any more goes with it.
     pub(super) fn closed(&mut self, member: MemberId) {
-        for groups in self.sockets.values_mut() {
+        for (id, groups) in &mut self.sockets {
             for group in groups.iter_mut() {
                 group.open.remove(&member);
             }
-            groups.retain(|group| group.is_each_slot() || !group.open.is_empty());
+            // One that is stopped gets them again when it is started.
+            let named = self.configs.get(id).map(|service| service.sockets.as_slice());
+            let is_named = |group: &Group| {
+                let mut named = named.unwrap_or_default().iter();
+                group.spec.as_ref().is_some_and(|spec| named.any(|it| is_same_socket(it, spec)))
+            };
+            groups
+                .retain(|group| group.is_each_slot() || !group.open.is_empty() || is_named(group));
         }
     }
 
@@ -162,6 +185,25 @@ impl Services {
             services.checks.extend(check.map(|check| ((id, GenerationId(1)), check.clone())));
         }
         Ok(services)
+    }
+
+    /// How a socket of a service is bound.
+    pub(super) fn spec(
+        &self,
+        service: ServiceId,
+        NewMember { socket, slot, .. }: NewMember,
+    ) -> Result<SocketSpec, String> {
+        let Some(slot) = slot else {
+            return self.shared.get(&socket).cloned().ok_or_else(|| {
+                "one of its sockets was handed over, and only who did that can bind it; stop \
+                 shepherd and start it with its socket unit again"
+                    .to_owned()
+            });
+        };
+        let each_slot = self.each_slot.get(&service).map(Vec::as_slice).unwrap_or_default();
+        let spec = each_slot.iter().find(|(id, _)| *id == socket);
+        let spec = spec.and_then(|(_, spec)| spec.of_slot(slot.0));
+        spec.ok_or_else(|| format!("there is no port for slot {slot}"))
     }
 
     /// Whether the users of all services may enter a directory.
@@ -224,8 +266,8 @@ pub(super) fn bind(
             ..policy(id, service, numbered.of(id).cloned().collect())
         })
         .collect();
-    let Numbered { groups, listeners, each_slot, .. } = numbered;
-    Ok((policies, Sockets { groups, listeners, each_slot, unused, warnings }))
+    let Numbered { groups, listeners, shared, each_slot, .. } = numbered;
+    Ok((policies, Sockets { groups, listeners, shared, each_slot, unused, warnings }))
 }
 
 /// What is known only once the sockets are there: handed-over ones can be all there are.

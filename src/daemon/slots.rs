@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::socket::{Slots, SocketSpec, Transport};
+use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::config::text::one_line;
+use crate::core::action::NewMember;
 use crate::core::event::Event;
 use crate::core::ids::{MemberId, ServiceId, SlotId, SocketId};
 use crate::core::policy::{BoundMember, Members, Socket};
 use crate::os::listeners::{self, Bound, Listener};
+use crate::os::local_address::LocalAddress;
 
 use super::event_loop::Daemon;
 use super::services::Group;
@@ -41,6 +43,8 @@ pub(super) struct Numbered {
     pub(super) groups: Vec<(ServiceId, Group)>,
     /// What is open.
     pub(super) listeners: BTreeMap<MemberId, Listener>,
+    /// How those that are shared are bound once more, where that can be.
+    pub(super) shared: BTreeMap<SocketId, SocketSpec>,
     /// Of which of them more are bound when more slots are wanted, and how.
     pub(super) each_slot: BTreeMap<ServiceId, Vec<(SocketId, SocketSpec)>>,
 }
@@ -113,6 +117,8 @@ impl Numbered {
         for listener in listeners {
             let Some(id) = ids.next() else { break };
             let (name, members) = (listener.label(), Members::Shared);
+            let spec = group.spec.as_ref();
+            self.shared.extend(spec.map(|spec| (id, as_bound(spec, &listener))));
             let socket = Socket { id, name, members };
             group.sockets.push(socket.clone());
             group.open.insert(MemberId(id.0), id);
@@ -138,6 +144,17 @@ impl Numbered {
     }
 }
 
+/// The same where it is bound: which port that is may have been the kernel's choice, and of an
+/// address that stands for two this is one.
+fn as_bound(spec: &SocketSpec, listener: &Listener) -> SocketSpec {
+    let address = match listener.address {
+        LocalAddress::DualStack(port) => Address::Port(port),
+        LocalAddress::Ip(address) => Address::Ip(address),
+        LocalAddress::Unix(_) | LocalAddress::Abstract(_) => spec.address.clone(),
+    };
+    SocketSpec { address, ..spec.clone() }
+}
+
 /// The variable that tells programs of the old world where to listen. What they bind there is
 /// theirs; ours is what they are given.
 pub(super) const PORT: &str = "PORT";
@@ -161,40 +178,49 @@ impl Daemon {
         slot: SlotId,
         members: &[(SocketId, MemberId)],
     ) {
-        let event = match self.try_bind_slot(service, slot, members) {
-            Ok(members) => Event::SlotBound { service, slot, members },
+        let new = |&(socket, member)| NewMember { socket, slot: Some(slot), member };
+        let new: Vec<NewMember> = members.iter().map(new).collect();
+        let event = match self.bind_members(service, &new) {
+            Ok(bound) => {
+                let sockets = members.iter().map(|&(socket, _)| socket);
+                Event::SlotBound { service, slot, members: sockets.zip(bound).collect() }
+            }
             Err(reason) => Event::SlotNotBound { service, slot, reason },
         };
         self.events.push_back(event);
-        for &(_, member) in members {
-            self.watch_listener(member);
-        }
+        self.watch_members(&new);
     }
 
-    fn try_bind_slot(
+    /// Binds these, all or none; gives them in the same order. They are watched once that is told.
+    pub(super) fn bind_members(
         &mut self,
         service: ServiceId,
-        slot: SlotId,
-        members: &[(SocketId, MemberId)],
-    ) -> Result<Vec<(SocketId, BoundMember)>, String> {
-        let each_slot =
-            self.parts.services.each_slot.get(&service).map(Vec::as_slice).unwrap_or_default();
-        let mut wanted = Vec::new();
-        for (socket, _) in members {
-            let spec = each_slot.iter().find(|(id, _)| id == socket);
-            let spec = spec.and_then(|(_, spec)| spec.of_slot(slot.0));
-            wanted.push(spec.ok_or("it has no port")?);
+        members: &[NewMember],
+    ) -> Result<Vec<BoundMember>, String> {
+        // Nothing at all would be taken for what was handed over.
+        if members.is_empty() {
+            return Ok(Vec::new());
         }
+        let wanted = members.iter().map(|member| self.parts.services.spec(service, *member));
+        let wanted: Vec<SocketSpec> = wanted.collect::<Result<_, String>>()?;
         let bound = listeners::bind_all(&wanted, Vec::new()).map_err(|error| error.to_string())?;
         let Bound { listeners, warnings, .. } = bound;
         for warning in warnings {
             tracing::warn!("{}", one_line(&warning.to_string()));
         }
         let mut told = Vec::new();
-        for (&(socket, member), listener) in members.iter().zip(listeners) {
-            told.push((socket, BoundMember { member, name: listener.label() }));
+        for (&NewMember { socket, member, .. }, listener) in members.iter().zip(listeners) {
+            told.push(BoundMember { member, name: listener.label() });
+            self.parts.services.opened(socket, member);
             self.parts.listeners.insert(member, listener);
         }
         Ok(told)
+    }
+
+    /// From here on we are told what happens to them, if they are there.
+    pub(super) fn watch_members(&mut self, members: &[NewMember]) {
+        for &NewMember { member, .. } in members {
+            self.watch_listener(member);
+        }
     }
 }

@@ -162,6 +162,7 @@ impl Counters {
             | Notice::Failing { .. }
             | Notice::Recovered { .. }
             | Notice::Signalled { .. }
+            | Notice::Life { .. }
             | Notice::Scaled { .. }
             | Notice::NotScaled { .. }
             | Notice::ReloadQueued { .. }

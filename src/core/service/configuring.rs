@@ -65,10 +65,10 @@ impl Service {
         self.first_start == FirstStart::Stumbled
     }
 
-    /// Whether the workers of a reload are being started.
+    /// Whether the workers of a reload are being started, beside those that serve.
     #[must_use]
     pub fn is_rolling(&self) -> bool {
-        self.rolling().is_some()
+        self.rolling().is_some() && self.first_start != FirstStart::Waiting
     }
 
     /// Whoever waits for its first start is told that it may take for ever.

@@ -114,10 +114,8 @@ impl Service {
     /// When it wants to be woken for its sockets.
     pub(super) fn sockets_deadline(&self) -> Option<(Time, Why)> {
         let refresh = (self.has_stale() && self.may_reload()).then_some(self.refresh_from);
-        let at = [self.sockets.deadline(), self.slots.deadline(), refresh]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let slots = if self.serves() { self.slots.deadline() } else { None };
+        let at = [self.sockets.deadline(), slots, refresh].into_iter().flatten().min()?;
         Some((at, Why::Socket))
     }
 

@@ -3,38 +3,57 @@
 use std::rc::Rc;
 
 use crate::core::action::Action;
+use crate::core::event::Fault;
 use crate::core::fleet::Fleet;
 use crate::core::ids::{GenerationId, RequestId, WorkerId};
-use crate::core::notice::Notice;
+use crate::core::notice::{AfterAbort, Notice};
+use crate::core::policy::BoundMember;
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::reload::{self, Reload, ReloadCause, ReloadStage, Step};
 use crate::core::request::{Behind, Response, WAITING_MAX};
 use crate::core::time::Time;
 
+use super::life::{Life, Then};
 use super::{Context, FirstStart, Service};
 
 impl Service {
-    /// The definition of the reload under way was read.
-    pub fn handle_prepared(&mut self, generation: GenerationId) {
+    /// A definition was read, and these sockets were bound for it.
+    pub fn handle_prepared(
+        &mut self,
+        now: Time,
+        generation: GenerationId,
+        bound: Vec<BoundMember>,
+        context: &mut Context<'_>,
+    ) {
+        if self.life.generation() == Some(generation) {
+            return self.change_prepared(now, generation, bound, context);
+        }
         if let Some(reload) = &mut self.reload
             && reload.generation == generation
         {
             reload.stage = ReloadStage::Rolling(Fleet::new(generation));
+            return;
         }
+        // Nobody wants it any more.
+        let late = bound.into_iter().map(|bound| Action::Close(bound.member));
+        context.actions.extend(late);
     }
 
-    /// The definition of the reload under way could not be read.
+    /// A definition could not be read, or its sockets could not be bound.
     pub fn handle_prepare_failed(
         &mut self,
         now: Time,
         generation: GenerationId,
-        reason: String,
+        fault: Fault,
         context: &mut Context<'_>,
     ) {
         self.policies.remove(&generation);
-        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
-            let why = Response::Refused(Refusal::Configuration(reason.clone()));
-            self.give_up_reload(now, reason, &why, context);
+        if self.life.generation() == Some(generation) {
+            self.change_failed(fault, context);
+        } else if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
+            let why = self.refusal(fault.clone());
+            let (Fault::Definition(reason) | Fault::Sockets(reason)) = fault;
+            self.give_up_reload(now, reason, &Response::Refused(why), context);
         }
     }
 
@@ -45,11 +64,17 @@ impl Service {
     /// Why not.
     pub fn may_ask_reload(&self, behind: Behind) -> Result<(), Refusal> {
         let service = || self.policy.name.clone();
-        let operation = if self.reload.is_some() || self.queued.is_some() {
-            Operation::Reload
-        } else if self.first_start == FirstStart::UnderWay {
-            Operation::Start
-        } else {
+        match self.life {
+            Life::Stopped => return Err(Refusal::ServiceStopped { service: service() }),
+            Life::Stopping { then: Then::Stay, .. } => {
+                return Err(Refusal::ServiceStopping { service: service() });
+            }
+            Life::Up
+            | Life::Rereading(_)
+            | Life::Stopping { then: Then::Start(_) | Then::Serve(_), .. }
+            | Life::Reviving(..) => {}
+        }
+        let Some(operation) = self.operation() else {
             return Ok(());
         };
         let waiting = self.queued.as_ref().map_or(0, Vec::len);
@@ -68,15 +93,17 @@ impl Service {
         if let Some(waiting) = &mut self.queued {
             return waiting.push(request);
         }
-        self.queued = Some(vec![request]);
-        let behind = if self.reload.is_some() {
-            "the one that is under way"
-        } else if self.may_reload() {
-            return;
-        } else {
-            "the first start"
+        let behind = match self.operation() {
+            Some(Operation::Reload) => Some("the one that is under way"),
+            Some(Operation::Start | Operation::Stop) if self.is_new() => Some("the first start"),
+            Some(Operation::Start | Operation::Stop) => Some("the start"),
+            Some(Operation::Restart) => Some("the restart"),
+            None => None,
         };
-        context.notice(Notice::ReloadQueued { service: self.policy.name.clone(), behind });
+        self.queued = Some(vec![request]);
+        if let Some(behind) = behind {
+            context.notice(Notice::ReloadQueued { service: self.policy.name.clone(), behind });
+        }
     }
 
     pub(super) fn may_reload(&self) -> bool {
@@ -84,7 +111,7 @@ impl Service {
             FirstStart::UnderWay => false,
             FirstStart::Waiting | FirstStart::Stumbled | FirstStart::Committed => true,
         };
-        self.reload.is_none() && started
+        self.reload.is_none() && started && matches!(self.life, Life::Up)
     }
 
     pub(super) fn begin_reload(&mut self, now: Time, context: &mut Context<'_>) {
@@ -96,8 +123,7 @@ impl Service {
             None if self.is_refresh_due(now) => (Vec::new(), ReloadCause::SocketRenewed),
             None => return,
         };
-        let generation = GenerationId(self.last_generation.0 + 1);
-        self.last_generation = generation;
+        let generation = self.next_generation();
         self.last_abort = None;
         let policy = match cause {
             ReloadCause::Asked => self.next.take().unwrap_or_else(|| Rc::clone(&self.policy)),
@@ -116,7 +142,8 @@ impl Service {
             ReloadCause::SocketRenewed => Some(self.serving.generation),
         };
         let service = self.policy.service;
-        context.actions.push_back(Action::Prepare { service, generation, like });
+        let bind = Vec::new();
+        context.actions.push_back(Action::Prepare { service, generation, like, bind });
         let stage = ReloadStage::Preparing;
         self.reload =
             Some(Reload { generation, since: now, requests, cause, workers, held: false, stage });
@@ -160,7 +187,7 @@ impl Service {
         if let Some(policy) = self.policies.get(&generation) {
             self.policy = Rc::clone(policy);
         }
-        self.first_start = FirstStart::Committed;
+        self.note_committed(context);
         let old: Vec<WorkerId> = old.workers().collect();
         context.notice(Notice::ReloadCommitted {
             service: self.policy.name.clone(),
@@ -203,9 +230,11 @@ impl Service {
         let Some(Reload { generation, requests, cause, stage, .. }) = self.reload.take() else {
             return;
         };
-        let again = match cause {
-            ReloadCause::Asked => None,
-            ReloadCause::SocketRenewed => Some(self.postpone_refresh(now, context.random)),
+        let next = match cause {
+            ReloadCause::Asked => AfterAbort::ServesOn,
+            ReloadCause::SocketRenewed => {
+                AfterAbort::TriesAgain(self.postpone_refresh(now, context.random))
+            }
         };
         self.sockets.abort();
         self.last_abort = Some(format!("reload to generation {generation} aborted: {reason}"));
@@ -214,7 +243,7 @@ impl Service {
             generation,
             serving: self.serving.generation,
             reason,
-            again,
+            next,
         });
         if let ReloadStage::Rolling(fleet) = stage {
             for id in fleet.workers() {
@@ -222,6 +251,13 @@ impl Service {
             }
         }
         self.respond(requests, response, context);
+    }
+
+    /// A number for another definition.
+    pub(super) fn next_generation(&mut self) -> GenerationId {
+        let generation = GenerationId(self.last_generation.0 + 1);
+        self.last_generation = generation;
+        generation
     }
 
     pub(super) fn rolling(&self) -> Option<&Fleet> {

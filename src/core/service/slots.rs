@@ -19,7 +19,7 @@ impl Service {
         members: Vec<(SocketId, BoundMember)>,
         context: &mut Context<'_>,
     ) {
-        if self.stopping {
+        if !self.serves() {
             self.slots.closed(slot);
             let members = members.into_iter().map(|(_, bound)| bound.member);
             return context.actions.extend(members.map(Action::Close));
@@ -39,7 +39,7 @@ impl Service {
         reason: String,
         context: &mut Context<'_>,
     ) {
-        if self.stopping {
+        if !self.serves() {
             return self.slots.closed(slot);
         }
         let (pause, failures) = self.slots.failed(now, slot, context.random);

@@ -20,9 +20,14 @@ use super::{Phase, Supervisor};
 impl Supervisor {
     /// Nothing happens before the configuration is read, and nothing at all if that fails.
     pub(super) fn ask_reload(&mut self, id: RequestId, scope: &Scope, behind: Behind) {
+        // One that is stopped stays so, and is in nobody's way; but who names it is told.
+        let is_asked = |service: &&Service| *scope != Scope::All || service.is_to_serve();
         let all_may = |services: Vec<ServiceId>| {
-            let mut asked = services.iter().filter_map(|service| self.services.get(service));
-            asked.try_for_each(|service| service.may_ask_reload(behind)).map(|()| services)
+            let asked = services.iter().filter_map(|service| self.services.get(service));
+            asked
+                .filter(is_asked)
+                .try_for_each(|service| service.may_ask_reload(behind))
+                .map(|()| services)
         };
         match self.named(scope).and_then(all_may) {
             Err(refusal) => self.respond(id, Response::Refused(refusal)),
@@ -81,8 +86,7 @@ impl Supervisor {
             let service = policy.service;
             if self.services.contains_key(&service) {
                 self.with_service(service, |service, context| {
-                    service.redefine(policy);
-                    service.ask_reload(id, context);
+                    service.take_news(policy, id, context);
                 });
             } else {
                 let service = policy.name.clone();
@@ -148,13 +152,28 @@ impl Supervisor {
     /// For whom a service has to wait.
     fn missing(&self, id: ServiceId) -> Missing {
         let missing = dependencies::missing(&self.services, id);
-        let missing = || missing.iter().filter_map(|id| self.services.get(id));
-        let stumbled = missing().find(|service| service.has_stumbled());
-        Missing {
-            names: missing().map(|service| service.name().to_owned()).collect(),
-            hopeless: stumbled
-                .map(|service| format!("`{}`, which it needs, does not get ready", service.name())),
-        }
+        let needs = missing.iter().filter_map(|id| self.services.get(id));
+        let names = needs.map(|service| service.name().to_owned()).collect();
+        let hopeless = missing.iter().find_map(|&need| self.hopeless(need, self.services.len()));
+        Missing { names, hopeless }
+    }
+
+    /// Why whoever needs this service may wait for ever. Services that need each other are followed
+    /// `links` far.
+    fn hopeless(&self, id: ServiceId, links: usize) -> Option<String> {
+        let service = self.services.get(&id)?;
+        let why = if !service.is_to_serve() {
+            "is stopped"
+        } else if service.has_stumbled() {
+            "does not get ready"
+        } else {
+            let links = links.checked_sub(1)?;
+            let missing = dependencies::missing(&self.services, id);
+            let waits = service.is_waiting();
+            let for_ever = waits && missing.iter().any(|&it| self.hopeless(it, links).is_some());
+            for_ever.then_some("waits for others")?
+        };
+        Some(format!("`{}`, which it needs, {why}", service.name()))
     }
 }
 

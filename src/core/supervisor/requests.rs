@@ -45,10 +45,26 @@ impl Supervisor {
                 let may = |_: &Service| Ok(());
                 self.ask(id, services, may, |service, context| service.ask_scale(id, to, context));
             }
-            Request::Restart(_) | Request::StopServices(_) | Request::StartServices(_) => {
-                let (service, reason) = (String::new(), "a later change does that".to_owned());
-                let refusal = Refusal::Failed { service, reason, worker: None };
-                self.respond(id, Response::Refused(refusal));
+            Request::Restart(scope) => {
+                let services = self.to_serve(&scope);
+                let ask = |service: &mut Service, context: &mut Context<'_>| {
+                    service.ask_restart(id, context);
+                };
+                self.ask(id, services, Service::may_ask_restart, ask);
+            }
+            Request::StopServices(names) => {
+                let services = self.named(&Scope::Named(names));
+                let ask = |service: &mut Service, context: &mut Context<'_>| {
+                    service.ask_service_stop(now, id, context);
+                };
+                self.ask(id, services, Service::may_ask_service_stop, ask);
+            }
+            Request::StartServices(names) => {
+                let services = self.named(&Scope::Named(names));
+                let ask = |service: &mut Service, context: &mut Context<'_>| {
+                    service.ask_start(id, context);
+                };
+                self.ask(id, services, Service::may_ask_start, ask);
             }
         }
     }
@@ -118,6 +134,20 @@ impl Supervisor {
             }
         }
         Ok(services)
+    }
+
+    /// The same, but those that are stopped are no part of all services, unless all are.
+    fn to_serve(&self, scope: &Scope) -> Result<Vec<ServiceId>, Refusal> {
+        let named = self.named(scope)?;
+        match scope {
+            Scope::Named(_) => Ok(named),
+            Scope::All => {
+                let serves =
+                    |id: &ServiceId| self.services.get(id).is_some_and(Service::is_to_serve);
+                let (serving, stopped): (Vec<_>, Vec<_>) = named.into_iter().partition(serves);
+                Ok(if serving.is_empty() { stopped } else { serving })
+            }
+        }
     }
 
     fn send_signal(&mut self, now: Time, id: RequestId, worker: WorkerId, signal: Signal) {

@@ -4,7 +4,8 @@ use crate::config::text::one_line;
 use crate::control::wire::{Event, Level};
 use crate::core::ids::{GenerationId, Pid, SlotId};
 use crate::core::notice::{
-    ConfigurationNotice, Loudness, Notice, SlotNotice, SocketNotice, UpstreamsNotice, WorkerName,
+    ConfigurationNotice, LifeNotice, Loudness, Notice, SlotNotice, SocketNotice, UpstreamsNotice,
+    WorkerName,
 };
 
 /// An event of a notice; it gets its number when it is kept.
@@ -64,6 +65,15 @@ fn kind(notice: &Notice) -> &'static str {
         Notice::ReloadBegins { .. } => "reload-begins",
         Notice::ReloadCommitted { .. } => "reload-committed",
         Notice::ReloadAborted { .. } => "reload-aborted",
+        Notice::Life { what, .. } => match what {
+            LifeNotice::RestartBegins { .. } => "restart-begins",
+            LifeNotice::RestartAborted { .. } => "restart-aborted",
+            LifeNotice::Restarting { .. } => "service-restarting",
+            LifeNotice::Stopping { .. } => "service-stopping",
+            LifeNotice::Stopped => "service-stopped",
+            LifeNotice::StartBegins { .. } => "start-begins",
+            LifeNotice::StartFailed { .. } => "start-failed",
+        },
         Notice::Socket { what, .. } => match what {
             SocketNotice::Backlog { .. } => "socket-backlog-changed",
             SocketNotice::Mode { .. } => "socket-mode-changed",
@@ -128,6 +138,16 @@ fn about(notice: &Notice) -> About<'_> {
         | Notice::Upstreams { service, .. }
         | Notice::NotScaled { service, .. }
         | Notice::ReloadQueued { service, .. } => all(service),
+        Notice::Life { service, what } => match what {
+            LifeNotice::RestartBegins { generation } | LifeNotice::StartBegins { generation } => {
+                About { generation: Some(*generation), ..all(service) }
+            }
+            LifeNotice::RestartAborted { .. }
+            | LifeNotice::Restarting { .. }
+            | LifeNotice::Stopping { .. }
+            | LifeNotice::Stopped
+            | LifeNotice::StartFailed { .. } => all(service),
+        },
         Notice::ReloadBegins { service, generation, .. }
         | Notice::ReloadCommitted { service, generation, .. }
         | Notice::ReloadAborted { service, generation, .. } => {

@@ -8,7 +8,7 @@ use crate::config::service::ServiceConfig;
 use crate::control::wire;
 use crate::core::ids::WorkerId;
 use crate::core::policy::ReadyWhen;
-use crate::core::status::{Membership, ServiceStatus, Stage, WorkerStatus};
+use crate::core::status::{ServiceState, ServiceStatus, Stage, WorkerStatus};
 use crate::os::clock;
 use crate::os::memory::Account;
 
@@ -30,9 +30,7 @@ impl Daemon {
             longest_turn: self.control.counters.longest_turn().as_secs_f64(),
             file: self.control.file.clone(),
         };
-        // Before that, everything serves on.
-        let drains = status.stopping && status.lame_duck.is_none();
-        let services = status.services.into_iter().map(|service| self.service(drains, service));
+        let services = status.services.into_iter().map(|service| self.service(service));
         wire::Status { daemon, services: services.collect() }
     }
 
@@ -42,19 +40,15 @@ impl Daemon {
         self.workers.keys().filter_map(account).collect()
     }
 
-    fn service(&self, stopping: bool, service: ServiceStatus) -> wire::Service {
-        let state = if stopping || service.membership == Membership::Leaving {
-            wire::ServiceState::Stopping
-        } else if service.failing {
-            wire::ServiceState::Failing
-        } else if service.reloading.is_some() {
-            wire::ServiceState::Reloading
-        } else if !service.waits_for.is_empty() {
-            wire::ServiceState::Waiting
-        } else if service.committed {
-            wire::ServiceState::Up
-        } else {
-            wire::ServiceState::Starting
+    fn service(&self, service: ServiceStatus) -> wire::Service {
+        let state = match service.state {
+            ServiceState::Waiting => wire::ServiceState::Waiting,
+            ServiceState::Starting => wire::ServiceState::Starting,
+            ServiceState::Up => wire::ServiceState::Up,
+            ServiceState::Reloading => wire::ServiceState::Reloading,
+            ServiceState::Failing => wire::ServiceState::Failing,
+            ServiceState::Stopping => wire::ServiceState::Stopping,
+            ServiceState::Stopped => wire::ServiceState::Stopped,
         };
         let own = service.members.iter().filter_map(|member| self.parts.listeners.get(member));
         let sockets = own.map(|listener| wire::Socket {
@@ -77,7 +71,7 @@ impl Daemon {
             queued: service.queued,
             last_abort: service.last_abort,
             waits_for: service.waits_for,
-            restarts: 0,
+            restarts: service.restarts,
             sockets: sockets.collect(),
             workers,
             backing_off,
@@ -96,7 +90,7 @@ fn worker(status: WorkerStatus) -> wire::Worker {
             Stage::Ready => wire::WorkerState::Ready,
             Stage::Draining => wire::WorkerState::Draining,
         },
-        since: 0.0,
+        since: seconds(status.since),
         memory: None,
         said: status.said,
     }

@@ -1,0 +1,542 @@
+//! What operators make of a whole service: it serves, is stopped, is started, is restarted.
+//!
+//! A stop closes the sockets and asks the workers to stop, and is over when the last process has
+//! gone. A start reads the definition and binds the sockets again, and is over when all workers have
+//! been ready together. A restart reads the definition first, so that a mistake in it stops nothing,
+//! and keeps the sockets: connections wait in their queues from the stop to the start.
+//!
+//! Who asked last wins: a stop ends a start, a restart and a reload, and a start that comes during a
+//! stop follows it. Each of them is told.
+
+use std::rc::Rc;
+
+use crate::core::action::{Action, NewMember};
+use crate::core::event::Fault;
+use crate::core::fleet::Fleet;
+use crate::core::ids::{GenerationId, MemberId, RequestId, SlotId, SocketId};
+use crate::core::notice::{AfterAbort, LifeNotice, Notice, Told, WorkerName};
+use crate::core::policy::{BoundMember, Members, Policy, Socket};
+use crate::core::refusal::{Operation, Refusal};
+use crate::core::reload::{Reload, ReloadCause};
+use crate::core::request::{Response, WAITING_MAX};
+use crate::core::time::Time;
+
+use super::{Context, FirstStart, Past, Service};
+
+/// What operators have made of a service.
+#[derive(Debug, Clone)]
+pub(super) enum Life {
+    /// It is to serve.
+    Up,
+    /// It serves, and the definition that is to serve after a restart is being read.
+    Rereading(Coming),
+    /// Its workers are asked to stop.
+    Stopping {
+        /// Who waits for the last of them to go.
+        stops: Vec<RequestId>,
+        /// What comes then.
+        then: Then,
+    },
+    /// It has no worker and no socket.
+    Stopped,
+    /// It has none yet: its definition is being read and its sockets are being bound.
+    Reviving(Coming, Vec<NewMember>),
+}
+
+/// What comes when the last process of a service that stops has gone.
+#[derive(Debug, Clone)]
+pub(super) enum Then {
+    /// It stays stopped.
+    Stay,
+    /// It is started, as these want it.
+    Start(Vec<RequestId>),
+    /// It is restarted.
+    Serve(Coming),
+}
+
+/// A generation that is to serve with nobody beside it.
+#[derive(Debug, Clone)]
+pub(super) struct Coming {
+    generation: GenerationId,
+    /// Who waits for it to serve.
+    requests: Vec<RequestId>,
+}
+
+impl Life {
+    /// The generation that is to serve next, except by a reload.
+    pub(super) fn generation(&self) -> Option<GenerationId> {
+        match self {
+            Life::Rereading(coming)
+            | Life::Stopping { then: Then::Serve(coming), .. }
+            | Life::Reviving(coming, _) => Some(coming.generation),
+            Life::Up | Life::Stopping { then: Then::Stay | Then::Start(_), .. } | Life::Stopped => {
+                None
+            }
+        }
+    }
+
+    /// What is under way, or is to come.
+    fn operation(&self) -> Option<Operation> {
+        match self {
+            Life::Up | Life::Stopped => None,
+            Life::Rereading(_) | Life::Stopping { then: Then::Serve(_), .. } => {
+                Some(Operation::Restart)
+            }
+            Life::Stopping { then: Then::Stay, .. } => Some(Operation::Stop),
+            Life::Stopping { then: Then::Start(_), .. } | Life::Reviving(..) => {
+                Some(Operation::Start)
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Whether it serves or is to: not where it was stopped, or is to stay so once it is.
+    #[must_use]
+    pub fn is_to_serve(&self) -> bool {
+        match self.life {
+            Life::Stopped | Life::Stopping { then: Then::Stay, .. } => false,
+            Life::Up
+            | Life::Rereading(_)
+            | Life::Stopping { then: Then::Start(_) | Then::Serve(_), .. }
+            | Life::Reviving(..) => true,
+        }
+    }
+
+    /// Whether its workers are kept up.
+    pub(super) fn serves(&self) -> bool {
+        match self.life {
+            Life::Up | Life::Rereading(_) => !self.stopping,
+            Life::Stopping { .. } | Life::Stopped | Life::Reviving(..) => false,
+        }
+    }
+
+    /// What is under way in it that stands in the way of another operation.
+    pub(super) fn operation(&self) -> Option<Operation> {
+        let reloads = self.reload.is_some() || self.queued.is_some();
+        let starts = self.first_start == FirstStart::UnderWay;
+        match self.life.operation() {
+            None if reloads => Some(Operation::Reload),
+            None if starts => Some(Operation::Start),
+            operation => operation,
+        }
+    }
+
+    /// Whether a restart may be asked for.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn may_ask_restart(&self) -> Result<(), Refusal> {
+        let reloads = self.reload.as_ref().is_some_and(|reload| reload.cause == ReloadCause::Asked)
+            || self.queued.is_some();
+        let operation = match (&self.life, self.life.operation()) {
+            (Life::Up, _) if reloads => Operation::Reload,
+            (Life::Up | Life::Stopped, _) => return Ok(()),
+            // It is started once it has stopped.
+            (_, Some(Operation::Stop) | None) => return Ok(()),
+            (_, Some(operation)) => operation,
+        };
+        Err(Refusal::InProgress { service: self.policy.name.clone(), operation })
+    }
+
+    /// Whether a stop may be asked for.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn may_ask_service_stop(&self) -> Result<(), Refusal> {
+        match &self.life {
+            Life::Stopping { stops, .. } => self.may_wait(stops, Operation::Stop),
+            Life::Up | Life::Rereading(_) | Life::Stopped | Life::Reviving(..) => Ok(()),
+        }
+    }
+
+    /// Whether a start may be asked for.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn may_ask_start(&self) -> Result<(), Refusal> {
+        let waiting = match &self.life {
+            Life::Up | Life::Rereading(_) => &self.starters,
+            Life::Stopping { then: Then::Start(requests), .. }
+            | Life::Stopping { then: Then::Serve(Coming { requests, .. }), .. }
+            | Life::Reviving(Coming { requests, .. }, _) => requests,
+            Life::Stopping { then: Then::Stay, .. } | Life::Stopped => return Ok(()),
+        };
+        self.may_wait(waiting, Operation::Start)
+    }
+
+    /// Asks that it be stopped and started with another generation.
+    pub fn ask_restart(&mut self, request: RequestId, context: &mut Context<'_>) {
+        match self.life {
+            Life::Up => {}
+            Life::Rereading(_) | Life::Stopping { .. } | Life::Stopped | Life::Reviving(..) => {
+                return self.ask_start(request, context);
+            }
+        }
+        let generation = self.next_generation();
+        self.policies.insert(generation, Rc::clone(&self.policy));
+        self.sockets.take_up(generation, &self.policy.sockets);
+        self.tell_life(LifeNotice::RestartBegins { generation }, context);
+        self.life = Life::Rereading(Coming { generation, requests: vec![request] });
+        self.prepare(generation, Vec::new(), context);
+    }
+
+    /// Asks that it serve, if it does not.
+    pub fn ask_start(&mut self, request: RequestId, context: &mut Context<'_>) {
+        match &mut self.life {
+            Life::Up | Life::Rereading(_) if self.first_start == FirstStart::Committed => {
+                self.respond(vec![request], &self.done(), context);
+            }
+            Life::Up | Life::Rereading(_) => self.starters.push(request),
+            Life::Stopping { then: Then::Start(requests), .. }
+            | Life::Stopping { then: Then::Serve(Coming { requests, .. }), .. }
+            | Life::Reviving(Coming { requests, .. }, _) => requests.push(request),
+            Life::Stopping { then, .. } => *then = Then::Start(vec![request]),
+            Life::Stopped => self.begin_start(vec![request], context),
+        }
+    }
+
+    /// What a configuration that was read says of it, and a request that waits for that to serve. It
+    /// is reloaded with it; one that is stopped comes to be it when it is started, and the sockets
+    /// that were bound for it meanwhile are closed again.
+    pub fn take_news(&mut self, policy: Policy, request: RequestId, context: &mut Context<'_>) {
+        match std::mem::replace(&mut self.life, Life::Up) {
+            life
+            @ (Life::Up | Life::Rereading(_) | Life::Stopping { then: Then::Serve(_), .. }) => {
+                self.life = life;
+                self.redefine(policy);
+                self.ask_reload(request, context);
+            }
+            life @ (Life::Stopped | Life::Stopping { then: Then::Stay, .. }) => {
+                self.life = life;
+                self.redefine_for_later(policy, context);
+                // Nothing becomes of it by that.
+                self.respond(vec![request], &Response::Done(Vec::new()), context);
+            }
+            Life::Stopping { stops, then: Then::Start(mut requests) } => {
+                requests.push(request);
+                self.life = Life::Stopping { stops, then: Then::Start(requests) };
+                self.redefine_for_later(policy, context);
+            }
+            // It begins once more, with what was read last.
+            Life::Reviving(mut coming, _) => {
+                coming.requests.push(request);
+                self.redefine_for_later(policy, context);
+                self.begin_start(coming.requests, context);
+            }
+        }
+    }
+
+    fn redefine_for_later(&mut self, policy: Policy, context: &mut Context<'_>) {
+        let known = |id: SocketId| {
+            let policies = self.next.iter().chain([&self.policy]);
+            policies.flat_map(|policy| &policy.sockets).any(|socket| socket.id == id)
+        };
+        for socket in policy.sockets.iter().filter(|socket| !known(socket.id)) {
+            context.actions.extend(socket.members().map(Action::Close));
+        }
+        self.next = Some(Rc::new(policy));
+    }
+
+    /// Asks that it be stopped, and stay so.
+    pub fn ask_service_stop(&mut self, now: Time, request: RequestId, context: &mut Context<'_>) {
+        match std::mem::replace(&mut self.life, Life::Stopped) {
+            Life::Up => self.begin_stop(now, vec![request], Then::Stay, context),
+            Life::Rereading(coming) => {
+                self.refuse_as_stopping(coming.requests, context);
+                self.begin_stop(now, vec![request], Then::Stay, context);
+            }
+            Life::Stopping { mut stops, then } => {
+                stops.push(request);
+                self.life = Life::Stopping { stops, then: Then::Stay };
+                match then {
+                    Then::Stay => {}
+                    Then::Start(requests) => self.refuse_as_stopping(requests, context),
+                    Then::Serve(coming) => {
+                        self.close_sockets(context);
+                        self.refuse_as_stopping(coming.requests, context);
+                    }
+                }
+                self.refuse_reload(context);
+            }
+            Life::Stopped => self.respond(vec![request], &self.done(), context),
+            Life::Reviving(coming, _) => {
+                self.refuse_as_stopping(coming.requests, context);
+                self.refuse_reload(context);
+                self.tell_life(LifeNotice::Stopped, context);
+                self.respond(vec![request], &self.done(), context);
+            }
+        }
+    }
+
+    /// What a restart or a start needs is there.
+    pub(super) fn change_prepared(
+        &mut self,
+        now: Time,
+        generation: GenerationId,
+        bound: Vec<BoundMember>,
+        context: &mut Context<'_>,
+    ) {
+        match std::mem::replace(&mut self.life, Life::Up) {
+            Life::Rereading(coming) if coming.generation == generation => {
+                self.begin_stop(now, Vec::new(), Then::Serve(coming), context);
+            }
+            Life::Reviving(coming, wanted) if coming.generation == generation => {
+                self.sockets.open(&wanted, bound);
+                for slot in wanted.iter().filter_map(|wanted| wanted.slot) {
+                    self.slots.bound(slot);
+                }
+                self.begin_to_serve(coming);
+            }
+            // It was prepared before: told twice, it changes nothing.
+            life @ (Life::Up
+            | Life::Rereading(_)
+            | Life::Stopping { .. }
+            | Life::Stopped
+            | Life::Reviving(..)) => self.life = life,
+        }
+    }
+
+    /// What a restart or a start needs cannot be had.
+    pub(super) fn change_failed(&mut self, fault: Fault, context: &mut Context<'_>) {
+        let refusal = Response::Refused(self.refusal(fault.clone()));
+        let (Fault::Definition(reason) | Fault::Sockets(reason)) = fault;
+        match std::mem::replace(&mut self.life, Life::Up) {
+            Life::Rereading(coming) => {
+                self.tell_life(LifeNotice::RestartAborted { reason }, context);
+                self.respond(coming.requests, &refusal, context);
+            }
+            Life::Reviving(coming, _) => {
+                self.life = Life::Stopped;
+                self.tell_life(LifeNotice::StartFailed { reason }, context);
+                self.respond(coming.requests, &refusal, context);
+                let queued = self.queued.take().unwrap_or_default();
+                let stopped = Refusal::ServiceStopped { service: self.policy.name.clone() };
+                self.respond(queued, &Response::Refused(stopped), context);
+            }
+            life @ (Life::Up | Life::Stopping { .. } | Life::Stopped) => self.life = life,
+        }
+    }
+
+    /// How a request is refused whose generation cannot be.
+    pub(super) fn refusal(&self, fault: Fault) -> Refusal {
+        match fault {
+            Fault::Definition(reason) => Refusal::Configuration(reason),
+            Fault::Sockets(reason) => {
+                Refusal::Failed { service: self.policy.name.clone(), reason, worker: None }
+            }
+        }
+    }
+
+    /// The last process of one that is stopping has gone: what was to come then does.
+    pub(super) fn take_next_step(&mut self, context: &mut Context<'_>) {
+        if !self.workers.is_empty() || self.slots.is_binding() {
+            return;
+        }
+        let (stops, then) = match std::mem::replace(&mut self.life, Life::Stopped) {
+            Life::Stopping { stops, then } => (stops, then),
+            life @ (Life::Up | Life::Rereading(_) | Life::Stopped | Life::Reviving(..)) => {
+                self.life = life;
+                return;
+            }
+        };
+        match then {
+            Then::Serve(coming) => return self.begin_to_serve(coming),
+            Then::Stay => self.tell_life(LifeNotice::Stopped, context),
+            Then::Start(requests) => {
+                self.tell_life(LifeNotice::Stopped, context);
+                self.begin_start(requests, context);
+            }
+        }
+        self.respond(stops, &self.done(), context);
+    }
+
+    /// A stop of everything is near: what was to change the service is off, unless it is in the
+    /// middle of a restart. That serves again, as long as the others do.
+    pub(super) fn give_up_changes(&mut self, refusal: &Refusal, context: &mut Context<'_>) {
+        let stopping = Response::Refused(refusal.clone());
+        match std::mem::replace(&mut self.life, Life::Up) {
+            Life::Rereading(coming) => {
+                let reason = "everything is being stopped".to_owned();
+                self.tell_life(LifeNotice::RestartAborted { reason }, context);
+                self.respond(coming.requests, &stopping, context);
+            }
+            Life::Stopping { stops, then: Then::Start(requests) } => {
+                self.life = Life::Stopping { stops, then: Then::Stay };
+                self.respond(requests, &stopping, context);
+            }
+            Life::Reviving(coming, _) => {
+                self.life = Life::Stopped;
+                self.tell_life(LifeNotice::Stopped, context);
+                self.respond(coming.requests, &stopping, context);
+            }
+            life @ (Life::Up | Life::Stopping { .. } | Life::Stopped) => self.life = life,
+        }
+    }
+
+    /// Everything stops: nothing comes after that. Who waits for a stop is told when it is over.
+    pub(super) fn give_up_life(&mut self, refusal: &Refusal, context: &mut Context<'_>) {
+        let starters = std::mem::take(&mut self.starters);
+        let stopping = Response::Refused(refusal.clone());
+        self.respond(starters, &stopping, context);
+        self.give_up_changes(refusal, context);
+        match std::mem::replace(&mut self.life, Life::Stopped) {
+            Life::Stopping { stops, then: Then::Serve(coming) } => {
+                self.life = Life::Stopping { stops, then: Then::Stay };
+                self.respond(coming.requests, &stopping, context);
+            }
+            life @ (Life::Up
+            | Life::Rereading(_)
+            | Life::Stopping { .. }
+            | Life::Stopped
+            | Life::Reviving(..)) => self.life = life,
+        }
+    }
+
+    /// All its workers are ready together.
+    pub(super) fn note_committed(&mut self, context: &mut Context<'_>) {
+        self.first_start = FirstStart::Committed;
+        self.past = Past::HasComeUp;
+        let starters = std::mem::take(&mut self.starters);
+        self.respond(starters, &self.done(), context);
+    }
+
+    /// A worker of those that are to serve has ended: who waits for all to be ready hears of it.
+    pub(super) fn tell_starters(
+        &mut self,
+        worker: &WorkerName,
+        end: &Told<'_>,
+        context: &mut Context<'_>,
+    ) {
+        let starters = std::mem::take(&mut self.starters);
+        let response = Response::Refused(Refusal::Failed {
+            service: self.policy.name.clone(),
+            reason: format!("{worker} {end}; shepherd goes on trying"),
+            worker: Some(worker.worker),
+        });
+        self.respond(starters, &response, context);
+    }
+
+    /// Reads the definition and binds the sockets of one that is stopped.
+    fn begin_start(&mut self, requests: Vec<RequestId>, context: &mut Context<'_>) {
+        // What was read of it since, it is from here on.
+        if let Some(next) = self.next.take() {
+            if next.workers != self.policy.workers {
+                self.wanted = next.workers;
+            }
+            self.policy = next;
+        }
+        let generation = self.next_generation();
+        self.policies.insert(generation, Rc::clone(&self.policy));
+        self.sockets.take_up(generation, &self.policy.sockets);
+        self.tell_life(LifeNotice::StartBegins { generation }, context);
+        let slots = |socket: &Socket| match socket.members {
+            Members::Shared => vec![None],
+            Members::EachSlot { .. } => (0..self.wanted).map(|slot| Some(SlotId(slot))).collect(),
+        };
+        let mut bind = Vec::new();
+        for socket in &self.policy.sockets {
+            for slot in slots(socket) {
+                *context.last_member += 1;
+                let member = MemberId(*context.last_member);
+                bind.push(NewMember { socket: socket.id, slot, member });
+            }
+        }
+        self.life = Life::Reviving(Coming { generation, requests }, bind.clone());
+        self.prepare(generation, bind, context);
+    }
+
+    /// A generation serves from here on, with nobody beside it.
+    fn begin_to_serve(&mut self, coming: Coming) {
+        self.life = Life::Up;
+        self.first_start = FirstStart::of(&self.policy);
+        self.serving = Fleet::new(coming.generation);
+        self.starters.extend(coming.requests);
+    }
+
+    /// Asks all workers to stop, and ends everything that was to come after them.
+    fn begin_stop(
+        &mut self,
+        now: Time,
+        stops: Vec<RequestId>,
+        mut then: Then,
+        context: &mut Context<'_>,
+    ) {
+        self.end_reload(context);
+        let starters = std::mem::take(&mut self.starters);
+        let (workers, kill_after) = (self.workers.len(), self.stop_takes());
+        if let Then::Serve(coming) = &mut then {
+            // Who waits for it to serve waits for what comes.
+            coming.requests.extend(starters);
+            self.sockets.begin_anew();
+            self.tell_life(LifeNotice::Restarting { workers, kill_after }, context);
+        } else {
+            self.refuse_as_stopping(starters, context);
+            self.refuse_reload(context);
+            self.close_sockets(context);
+            self.tell_life(LifeNotice::Stopping { workers, kill_after }, context);
+            self.past = Past::HasComeUp;
+        }
+        self.life = Life::Stopping { stops, then };
+        self.serving = Fleet::new(self.serving.generation);
+        self.first_start = FirstStart::UnderWay;
+        self.waits_for.clear();
+        (self.failures, self.failing) = (0, false);
+        for id in self.workers.ids() {
+            self.ask_stop(now, id, context);
+        }
+    }
+
+    /// A reload under way ends with its service.
+    fn end_reload(&mut self, context: &mut Context<'_>) {
+        let Some(Reload { generation, requests, .. }) = self.reload.take() else {
+            return;
+        };
+        self.sockets.abort();
+        let reason = "the service is being stopped".to_owned();
+        let response = self.aborted(reason.clone(), None);
+        context.notice(Notice::ReloadAborted {
+            service: self.policy.name.clone(),
+            generation,
+            serving: self.serving.generation,
+            reason,
+            next: AfterAbort::Stops,
+        });
+        self.respond(requests, &response, context);
+    }
+
+    fn prepare(&self, generation: GenerationId, bind: Vec<NewMember>, context: &mut Context<'_>) {
+        let (service, like) = (self.policy.service, None);
+        context.actions.push_back(Action::Prepare { service, generation, like, bind });
+    }
+
+    fn tell_life(&self, what: LifeNotice, context: &mut Context<'_>) {
+        context.notice(Notice::Life { service: self.policy.name.clone(), what });
+    }
+
+    fn close_sockets(&mut self, context: &mut Context<'_>) {
+        self.slots.close_all();
+        context.actions.extend(self.sockets.close().into_iter().map(Action::Close));
+    }
+
+    /// Whoever waits for the next reload does so for nothing.
+    fn refuse_reload(&mut self, context: &mut Context<'_>) {
+        let queued = self.queued.take().unwrap_or_default();
+        self.refuse_as_stopping(queued, context);
+    }
+
+    fn refuse_as_stopping(&self, requests: Vec<RequestId>, context: &mut Context<'_>) {
+        let refusal = Refusal::ServiceStopping { service: self.policy.name.clone() };
+        self.respond(requests, &Response::Refused(refusal), context);
+    }
+
+    fn may_wait(&self, waiting: &[RequestId], operation: Operation) -> Result<(), Refusal> {
+        if waiting.len() < WAITING_MAX {
+            return Ok(());
+        }
+        Err(Refusal::TooMany { service: Some(self.policy.name.clone()), operation })
+    }
+}
