@@ -94,3 +94,31 @@ fn whoever_has_read_enough_ends_what_goes_on_without_a_word() {
     }
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn a_service_is_restarted_stopped_and_started_and_the_daemon_stays() {
+    let daemon = web(serving());
+    let before = daemon.workers();
+    assert_eq!(
+        shepherd(&daemon, "restart web", 0).stdout,
+        "web: restarted, generation 2 with 2 workers\n"
+    );
+    let after = daemon.wait_workers(2);
+    assert!(after.iter().all(|pid| !before.contains(pid)), "{before:?} {after:?}");
+    assert_eq!(shepherd(&daemon, "stop web", 0).stdout, "web: stopped\n");
+    assert_eq!(daemon.worker_processes(), []);
+    let status = shepherd(&daemon, "status", 0).stdout;
+    assert!(status.contains("web: stopped, 2 workers when it runs"), "{status}");
+    let reload = shepherd(&daemon, "reload web", 1);
+    assert!(reload.stderr.contains("it is stopped; start it"), "{reload:#?}");
+    let started = shepherd(&daemon, "start web", 0).stdout;
+    assert!(started.starts_with("web: started, generation "), "{started}");
+    assert_eq!(daemon.wait_workers(2).len(), 2);
+    for verb in ["restart", "stop", "start"] {
+        let output = shepherd(&daemon, &format!("{verb} wbe"), 1);
+        assert!(output.stderr.contains("there is no service `wbe`"), "{output:#?}");
+    }
+    let output = shepherd(&daemon, "restart wbe web", 1);
+    assert!(output.stderr.contains("nothing was asked for web"), "{output:#?}");
+    assert!(daemon.stop().success());
+}
