@@ -135,7 +135,8 @@ keys! {
     /// stopped before them.
     depends_on: OneOrMany<Named>,
 
-    /// The same as `depends_on`, and this service stops and starts again with them.
+    /// As `depends_on`: the order of start and stop. A stop of one of them alone leaves this service
+    /// running.
     bind_to: OneOrMany<Named>,
 }
 

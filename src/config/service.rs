@@ -39,7 +39,7 @@ pub struct ServiceConfig {
     pub source: Source,
     /// The services that must have been ready once before it starts, by name.
     pub depends_on: Vec<String>,
-    /// The same, and it stops and starts again with them.
+    /// More of them, from the key `bind_to`; they count for the same order.
     pub bind_to: Vec<String>,
 }
 
