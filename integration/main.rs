@@ -13,6 +13,7 @@ mod cli_verbs;
 mod control;
 mod control_clients;
 mod control_events;
+mod control_lives;
 mod control_operations;
 mod control_problems;
 mod control_thread;

@@ -229,7 +229,10 @@ impl Ledger {
             let stage = record.stage.shown();
             let withdraws = matches!(record.stage, Standing::Withdrawing { .. });
             // What it takes until a proxy knows is not part of what is done to it.
-            let done = matches!(record.stage, Standing::Asked { .. } | Standing::Killed { .. });
+            let done = matches!(
+                record.stage,
+                Standing::Asked { .. } | Standing::Orphans { .. } | Standing::Killed { .. }
+            );
             if record.shown.0 != stage || record.withdraws && done {
                 record.shown = (stage, now);
             }
@@ -322,8 +325,10 @@ impl Ledger {
             let first = (*service, rolling, SlotId(0));
             let last = (*service, rolling, SlotId(book.wanted));
             let lacks = seats.range(first..last).count() < book.open_slots();
+            // One that it needs may have to come up again first.
+            let held = book.policy.needs().any(|need| self.books[&need].start != Start::Up);
             ensure!(
-                !lacks || starting == most || book.told,
+                !lacks || starting == most || book.told || held,
                 "S10: a reload idles with {starting} of {most}"
             );
         }

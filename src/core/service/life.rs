@@ -540,3 +540,6 @@ impl Service {
         Err(Refusal::TooMany { service: Some(self.policy.name.clone()), operation })
     }
 }
+
+#[cfg(test)]
+mod tests;

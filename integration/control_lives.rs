@@ -1,0 +1,97 @@
+//! A whole service is stopped, started and restarted over the control socket, with a real daemon.
+
+use std::{fs, os::unix::net::UnixStream};
+
+use serde_json::json;
+use shepherd::control::wire::{self, ProblemKind, ServiceState};
+
+use crate::{
+    control::{LONG, client, post, problem, status},
+    harness::{Daemon, Kind, Limits, Load, free_port, get, http_rust},
+    site::{Site, copy_program, stop_well, wait_serving},
+};
+
+#[test]
+fn a_stopped_service_refuses_connections_and_serves_at_its_address_again_once_started() {
+    let port = free_port();
+    let site = Site::new();
+    let path = site.path("web.sock");
+    let unix = format!("unix:{}", path.display());
+    let builder = Daemon::run().workers(2).listen(port.v4()).listen(&unix);
+    let daemon = builder.args(["--name", "web"]).command(http_rust()).start();
+    wait_serving(&daemon, 2);
+    let client = client(&daemon, "web");
+
+    let done = post(&client, "/v1/services/web/stop", &json!({}));
+    assert_eq!(done.services[0].generation, 1);
+    assert!(get(port.v4(), "/").is_err() && !path.exists());
+    let shown = status(&client).services.remove(0);
+    assert_eq!((shown.state, shown.workers.len()), (ServiceState::Stopped, 0));
+    assert_eq!(shown.sockets, []);
+    let refused = problem(client.post::<wire::Done>("/v1/services/web/reload", &json!({}), LONG));
+    assert_eq!((refused.kind, refused.status), (ProblemKind::Stopping, 409));
+    // All services are reloaded, and that is none.
+    assert_eq!(post(&client, "/v1/reload", &json!({})).services, []);
+    assert!(get(port.v4(), "/").is_err(), "it stays stopped");
+    // What is asked of it meanwhile holds from the start on.
+    assert_eq!(post(&client, "/v1/services/web/scale", &json!({"to": 3})).services[0].workers, 3);
+
+    let done = post(&client, "/v1/services/web/start", &json!({}));
+    assert_eq!((done.services[0].generation, done.services[0].workers), (2, 3));
+    assert_eq!(get(port.v4(), "/").expect("it serves").status, 200);
+    UnixStream::connect(&path).expect("at its path too");
+    let shown = status(&client).services.remove(0);
+    assert_eq!((shown.state, shown.sockets.len()), (ServiceState::Up, 2));
+    // It can be reloaded like any other.
+    assert_eq!(post(&client, "/v1/reload", &json!({})).services[0].generation, 3);
+    stop_well(&daemon);
+}
+
+#[test]
+fn a_start_whose_address_is_taken_says_by_whom_and_can_be_asked_for_again() {
+    let port = free_port();
+    let builder = Daemon::run().workers(1).listen(port.v4()).args(["--name", "web"]);
+    let daemon = builder.command(http_rust()).start();
+    wait_serving(&daemon, 1);
+    let client = client(&daemon, "web");
+    post(&client, "/v1/services/web/stop", &json!({}));
+    let other = std::net::TcpListener::bind(port.v4()).expect("it is free");
+    let start = || client.post::<wire::Done>("/v1/services/web/start", &json!({}), LONG);
+    let failed = problem(start());
+    assert_eq!((failed.kind, failed.service.as_deref()), (ProblemKind::Failed, Some("web")));
+    assert!(failed.detail.contains(&std::process::id().to_string()), "{failed:?}");
+    assert_eq!(status(&client).services[0].state, ServiceState::Stopped);
+    drop(other);
+    assert_eq!(start().expect("it is free again").services[0].workers, 1);
+    stop_well(&daemon);
+}
+
+#[test]
+fn a_restart_stops_nothing_for_a_mistake_and_lets_connections_wait() {
+    let site = Site::new();
+    let server = site.path("server");
+    copy_program(http_rust()[0].as_ref(), &server);
+    let port = free_port();
+    let builder = Daemon::run().workers(2).listen(port.v4()).args(["--name", "web"]);
+    let daemon = builder.command([&server]).start();
+    let before = wait_serving(&daemon, 2);
+    let client = client(&daemon, "web");
+
+    let away = site.path("away");
+    fs::rename(&server, &away).expect("moved");
+    let restart = || client.post::<wire::Done>("/v1/services/web/restart", &json!({}), LONG);
+    let mistake = problem(restart());
+    assert_eq!(mistake.kind, ProblemKind::Configuration, "{mistake:?}");
+    assert_eq!(daemon.workers(), before, "nothing has happened");
+
+    fs::rename(&away, &server).expect("moved back");
+    // New connections only: kept ones are closed by whoever stops.
+    let limits = Limits { new_per_second: 150, ..Limits::default() };
+    let load = Load::start_with(limits, &port, [(Kind::New, 3)]);
+    load.wait_ok(100);
+    assert_eq!(restart().expect("restarted").services[0].generation, 3);
+    load.wait_ok(300);
+    load.stop().assert_clean();
+    assert!(daemon.workers().iter().all(|pid| !before.contains(pid)));
+    stop_well(&daemon);
+}
