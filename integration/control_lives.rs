@@ -95,3 +95,31 @@ fn a_restart_stops_nothing_for_a_mistake_and_lets_connections_wait() {
     assert!(daemon.workers().iter().all(|pid| !before.contains(pid)));
     stop_well(&daemon);
 }
+
+#[test]
+fn a_restart_of_what_could_not_start_again_is_refused() {
+    let site = Site::new();
+    let odd = crate::harness::odd();
+    let file = site.path("shepherd.yaml");
+    let text = format!(
+        "services:\n  \
+         web: {{command: {0} alive, ready: 'alive:1ms', depends_on: db}}\n  \
+         db: {{command: {0} alive, ready: 'alive:1ms'}}\n",
+        odd.display()
+    );
+    fs::write(&file, text).expect("a file");
+    let builder = Daemon::run().args(["--name", "web", "-c", file.to_str().expect("text")]);
+    let daemon = builder.start();
+    daemon.wait_line(|line| line.contains("web: 1 worker ready"), "all are up");
+    let workers = || daemon.worker_processes().iter().map(|it| it.pid).collect::<Vec<_>>();
+    let before = workers();
+    let client = client(&daemon, "web");
+    post(&client, "/v1/services/db/stop", &json!({}));
+    let refused = problem(client.post::<wire::Done>("/v1/services/web/restart", &json!({}), LONG));
+    assert_eq!(refused.detail, "cannot start `web`: `db`, which it needs, is stopped");
+    let left = workers();
+    assert!(left.len() == 1 && before.contains(&left[0]), "it serves on: {left:?}");
+    post(&client, "/v1/services/db/start", &json!({}));
+    assert_eq!(post(&client, "/v1/services/web/restart", &json!({})).services[0].generation, 2);
+    stop_well(&daemon);
+}

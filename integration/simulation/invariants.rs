@@ -57,9 +57,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shepherd::core::action::Announcement;
+use shepherd::core::event::Event;
 use shepherd::core::ids::{GenerationId, RequestId, ServiceId, SlotId, WorkerId};
 use shepherd::core::policy::{CheckPace, ReadyWhen};
 use shepherd::core::readiness::CHECK_MARGIN;
+use shepherd::core::request::Response;
 use shepherd::core::restart::FAILING_AFTER;
 use shepherd::core::status::{ServiceState, Stage, Status, WorkerStatus};
 use shepherd::core::time::Time;
@@ -180,6 +182,14 @@ macro_rules! ensure {
 }
 pub(crate) use ensure;
 
+/// Whether a request comes and is refused.
+fn is_refused(input: &Input, actions: &[Action]) -> bool {
+    let Input::Event(Event::Requested(id, _)) = input else { return false };
+    actions
+        .iter()
+        .any(|action| matches!(action, Action::Respond(to, Response::Refused(_)) if to == id))
+}
+
 impl Ledger {
     /// Takes down one turn of the core and checks it.
     pub(crate) fn turn(
@@ -204,6 +214,7 @@ impl Ledger {
             spawned: BTreeSet::new(),
             inspected: Vec::new(),
             to_close: BTreeSet::new(),
+            refused: is_refused(input, actions),
             downs: BTreeSet::new(),
             begins: BTreeSet::new(),
         };

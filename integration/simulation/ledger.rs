@@ -177,6 +177,8 @@ pub(crate) struct Turn<'a> {
     pub inspected: Vec<(MemberId, Option<WorkerId>)>,
     /// Sockets that another has taken the place of, or that nobody wants any more.
     pub to_close: BTreeSet<MemberId>,
+    /// The request that comes in it is refused in it.
+    pub refused: bool,
     /// Services that go down.
     pub downs: BTreeSet<ServiceId>,
     /// Services whose definition an operator has read again.

@@ -154,8 +154,9 @@ impl Ledger {
                 }
             }
         }
-        let refused = open.during_stop
-            || !open.in_the_way.is_empty() && matches!(request, Request::Restart(_));
+        // Whether rightly is asked when that is heard. A change that is begun is refused later.
+        let restart = matches!(request, Request::Restart(_));
+        let refused = open.during_stop || restart && turn.refused;
         let services: Vec<ServiceId> = open.generations.keys().copied().collect();
         if !refused {
             self.learn_change(turn, request, &services);
@@ -294,9 +295,11 @@ impl Ledger {
         let Input::Event(Event::Requested(id, _)) = turn.input else {
             return Ok(());
         };
-        let refused = actions.iter().any(|action| {
+        let in_progress = actions.iter().any(|action| {
             matches!(action, Action::Respond(_, Response::Refused(Refusal::InProgress { .. })))
         });
+        let restart = matches!(turn.input, Input::Event(Event::Requested(_, Request::Restart(_))));
+        let refused = in_progress || restart && turn.refused;
         ensure!(!refused || actions.len() == 1, "S6: refused, and yet: {actions:?}");
         let open = self.requests.get(id);
         let waits = open.is_some_and(|open| {

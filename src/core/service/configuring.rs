@@ -80,7 +80,7 @@ impl Service {
     }
 
     /// The workers of the reload under way wait while another service has to come up, and for one
-    /// that does not the reload is off. Returns whether it may go on that could not before.
+    /// that does not the reload is off. Returns whether it may go on that could not before, or is off.
     pub fn hold_reload(
         &mut self,
         now: Time,
@@ -90,7 +90,7 @@ impl Service {
     ) -> bool {
         if let Some(reason) = hopeless {
             self.abort(now, reason, None, context);
-            return false;
+            return true;
         }
         let Some(reload) = &mut self.reload else { return false };
         std::mem::replace(&mut reload.held, holds) && !holds

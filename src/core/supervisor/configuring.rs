@@ -121,7 +121,7 @@ impl Supervisor {
     }
 
     /// Lets those start that wait for nobody any more, and reloads go on whose definitions need
-    /// services that have come up. Returns whether there was one.
+    /// services that have come up. Returns whether anything changed by that.
     pub(super) fn release(&mut self, now: Time) -> bool {
         if self.phase != Phase::Running {
             return false;
@@ -154,8 +154,15 @@ impl Supervisor {
         let missing = dependencies::missing(&self.services, id);
         let needs = missing.iter().filter_map(|id| self.services.get(id));
         let names = needs.map(|service| service.name().to_owned()).collect();
-        let hopeless = missing.iter().find_map(|&need| self.hopeless(need, self.services.len()));
+        let hopeless = self.waits_for_ever(id, &[]);
         Missing { names, hopeless }
+    }
+
+    /// Why a service that begins anew together with these may wait for ever.
+    pub(super) fn waits_for_ever(&self, id: ServiceId, with: &[ServiceId]) -> Option<String> {
+        let missing = dependencies::missing(&self.services, id);
+        let mut others = missing.iter().filter(|need| !with.contains(need));
+        others.find_map(|&need| self.hopeless(need, self.services.len()))
     }
 
     /// Why whoever needs this service may wait for ever. Services that need each other are followed

@@ -46,7 +46,7 @@ impl Supervisor {
                 self.ask(id, services, may, |service, context| service.ask_scale(id, to, context));
             }
             Request::Restart(scope) => {
-                let services = self.to_serve(&scope);
+                let services = self.to_serve(&scope).and_then(|it| self.could_start_again(it));
                 let ask = |service: &mut Service, context: &mut Context<'_>| {
                     service.ask_restart(id, context);
                 };
@@ -148,6 +148,19 @@ impl Supervisor {
                 Ok(if serving.is_empty() { stopped } else { serving })
             }
         }
+    }
+
+    /// The same, unless one of those that serve would wait for ever once it was stopped.
+    fn could_start_again(&self, services: Vec<ServiceId>) -> Result<Vec<ServiceId>, Refusal> {
+        for (id, service) in services.iter().filter_map(|id| Some((*id, self.services.get(id)?))) {
+            if service.is_to_serve()
+                && let Some(reason) = self.waits_for_ever(id, &services)
+            {
+                let service = service.name().to_owned();
+                return Err(Refusal::Failed { service, reason, worker: None });
+            }
+        }
+        Ok(services)
     }
 
     fn send_signal(&mut self, now: Time, id: RequestId, worker: WorkerId, signal: Signal) {
