@@ -65,7 +65,7 @@ impl File {
             let next = match error.kind() {
                 io::ErrorKind::NotFound => "name a file that is there",
                 io::ErrorKind::PermissionDenied => "ask as a user who may read it",
-                _ => "name a file such as `shepherd.yaml`",
+                _ => "name another",
             };
             format!("cannot read `{shown}`: {error}; {next}")
         };

@@ -15,6 +15,13 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
+/// The same for a text of several lines, which stay apart.
+#[must_use]
+pub fn each_on_one_line(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(one_line).collect();
+    lines.join("\n")
+}
+
 /// Whether it ends a line, or changes the order in which others are shown: no control characters to
 /// Unicode, and yet a name with one of them makes a message say what it does not, see UAX #9.
 fn is_unruly(character: char) -> bool {
@@ -29,6 +36,12 @@ mod tests {
     #[test]
     fn what_would_move_a_cursor_is_written_out() {
         assert_eq!(one_line("a b\u{e4}\n\x1b[31m\0"), "a b\u{e4}\\n\\u{1b}[31m\\u{0}");
+    }
+
+    #[test]
+    fn lines_stay_apart_and_nothing_else_passes() {
+        let text = "error: no\r\n --> a.yaml:1:1\n\n  |\x1b[2J\n";
+        assert_eq!(each_on_one_line(text), "error: no\n --> a.yaml:1:1\n\n  |\\u{1b}[2J");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What clients ask in the core's words, and what the core responds in theirs.
 
-use crate::config::text::one_line;
+use crate::config::text::{each_on_one_line, one_line};
 use crate::control::message::Operation;
 use crate::control::problem;
 use crate::control::wire::{self, Problem, ProblemKind};
@@ -72,8 +72,13 @@ pub(super) fn refused(refusal: &Refusal) -> Problem {
         | Refusal::Stopping
         | Refusal::Configuration(_) => None,
     };
-    // Names come from clients, reasons from files: either may hold anything.
-    Problem { service, ..problem::of(kind, status, one_line(&refusal.to_string())) }
+    // Names come from clients, reasons from files: either may hold anything. The mistakes of a file
+    // are shown with their lines, which stay as they are.
+    let detail = match refusal {
+        Refusal::Configuration(reason) => each_on_one_line(reason),
+        refusal => one_line(&refusal.to_string()),
+    };
+    Problem { service, ..problem::of(kind, status, detail) }
 }
 
 /// A signal by its name, with or without `SIG`.
@@ -101,6 +106,16 @@ mod tests {
         for name in ["", "SIG", "USR", "USR1 ", "10", "SIGSIGUSR1"] {
             assert_eq!(named(name).map_err(|problem| problem.status), Err(400), "{name}");
         }
+    }
+
+    #[test]
+    fn the_mistakes_of_a_file_keep_their_lines_and_names_have_one() {
+        let detail = |refusal| refused(&refusal).detail;
+        let report = "error: no\n --> a.yaml:1:1\n\x1b";
+        let shown = "error: no\n --> a.yaml:1:1\n\\u{1b}";
+        assert_eq!(detail(Refusal::Configuration(report.to_owned())), shown);
+        let name = "a\nb".to_owned();
+        assert!(!detail(Refusal::ServiceStopping { service: name }).contains('\n'));
     }
 
     #[test]
