@@ -96,9 +96,10 @@ fn stop_signal() -> io::Result<UnixStream> {
     let (receiver, sender) = UnixStream::pair()?;
     let seen = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
+        // The pipe first: a signal that comes in between two of these lines is not lost.
+        signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&seen))?;
         signal_hook::flag::register(signal, Arc::clone(&seen))?;
-        signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
     }
     Ok(receiver)
 }

@@ -124,14 +124,16 @@ fn a_crash_is_told_of_and_so_is_the_next_worker() {
     let daemon = front.run(2, SLOW).start();
     wait_serving(&daemon, 2);
     front.wait_told(&daemon, &[0, 1]);
-    let mark = daemon.mark();
+    let (mark, told) = (daemon.mark(), front.told().len());
     let victim = daemon.worker_processes().into_iter().find(|it| it.slot.as_deref() == Some("1"));
     let victim = victim.expect("slot 1 has a worker").pid;
     Process::open(victim).expect("it lives").signal(Signal::SIGKILL).expect("it is ours");
     daemon.wait_line_since(mark, |line| line.ends_with("upstreams: slot 0 is ready"), "the crash");
     let alone = front.lines(&[0]);
-    daemon.eventually("the crash to be told", || front.told().contains(&alone).then_some(()));
-    front.wait_told(&daemon, &[0, 1]);
+    let told = || front.told().split_off(told);
+    daemon.eventually("the crash to be told", || told().contains(&alone).then_some(()));
+    let both = front.lines(&[0, 1]);
+    daemon.eventually("the next worker", || (told().last() == Some(&both)).then_some(()));
     stop_well(&daemon);
 }
 
