@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     cli::{ends, shepherd, site, web},
-    harness::{Client, Daemon, http_rust},
+    harness::{Client, Daemon, Home, http_rust, odd},
     site::Site,
 };
 
@@ -114,5 +114,57 @@ fn a_configuration_with_a_mistake_ends_with_3_and_nothing_has_happened() {
     assert!(output.stderr.contains("cannot read environment file"), "{output:#?}");
     let status = shepherd(&daemon, "status", 0).stdout;
     assert!(status.contains("1 of 1 ready, generation 1"), "{status}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn of_several_services_each_is_told_how_it_ended_and_with_4_where_one_was_aborted() {
+    let home = Home::new();
+    let file = home.directory().join("shepherd.yaml");
+    let script = home.directory().join("bad");
+    fs::write(&script, "echo no database >&2\nexit 3\n").expect("a script");
+    let write = |api: &str| {
+        let odd = odd();
+        let alive = format!("{} alive", odd.display());
+        let api = if api.is_empty() { &alive } else { api };
+        // The one that goes well takes its time: the other has long been aborted then.
+        let text = format!(
+            "services:\n  \
+             web: {{command: {alive}, ready: 'alive:1500ms'}}\n  \
+             api: {{command: {api}, ready: 'alive:1s'}}\n"
+        );
+        fs::write(&file, text).expect("a file");
+    };
+    write("");
+    let options = ["-c".as_ref(), file.as_os_str(), "--logs".as_ref(), "prefix".as_ref()];
+    let daemon = Daemon::run().home(&home).args(options).args(["--name", "web"]).start();
+    for name in ["web", "api"] {
+        daemon.wait_line(|line| line.contains(&format!("{name}: 1 worker ready")), "ready");
+    }
+    write(&format!("sh {}", script.display()));
+    let output = shepherd(&daemon, "reload", 4);
+    assert_eq!(output.stdout, "", "{output:#?}");
+    let told = output.stderr.find("shepherd: reload aborted in 1 of 2 services:\n");
+    let told: Vec<&str> = output.stderr[told.expect("the outcome")..].lines().collect();
+    assert_eq!(told.len(), 4, "{output:#?}");
+    assert_eq!(told[1], "  web: committed; generation 2 serves", "{output:#?}");
+    assert!(told[2].starts_with("  api: aborted: worker "), "{output:#?}");
+    let why = "(api.0) exited with code 3 before it was ready; generation 1 serves on";
+    assert!(told[2].ends_with(why), "{output:#?}");
+    assert_eq!(told[3], "      no database", "{output:#?}");
+
+    let json = shepherd(&daemon, "reload --json", 4);
+    let outcome: serde_json::Value = serde_json::from_str(&json.stdout).expect("an object");
+    assert_eq!((&outcome["outcome"], &outcome["exit_code"]), (&"aborted".into(), &4.into()));
+    let [web, api] = outcome["services"].as_array().map_or(&[][..], Vec::as_slice) else {
+        panic!("two services: {outcome}");
+    };
+    let is = |service: &serde_json::Value, what: &str, generation: u64| {
+        service["outcome"] == what && service["generation"] == generation
+    };
+    assert!(web["name"] == "web" && is(web, "committed", 3), "{outcome}");
+    assert!(api["name"] == "api" && is(api, "aborted", 1), "{outcome}");
+    assert_eq!(api["output"][0], "no database", "{outcome}");
+    assert!(api["detail"].as_str().is_some_and(|it| it.contains("code 3")), "{outcome}");
     assert!(daemon.stop().success());
 }

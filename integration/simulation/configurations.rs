@@ -31,7 +31,7 @@ use shepherd::core::policy::{
     CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
 };
 use shepherd::core::refusal::Refusal;
-use shepherd::core::request::{Behind, Request, Response, Scale, Scope};
+use shepherd::core::request::{Behind, End, Part, Request, Response, Scale, Scope};
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Event, Supervisor};
 
@@ -676,15 +676,31 @@ impl World<'_> {
 
     fn respond(&mut self, id: RequestId, response: &Response) -> Result<(), Violation> {
         ensure!(self.requests.remove(&id), "D7: {id} is answered twice");
-        let failed = matches!(response, Response::Refused(Refusal::Failed { .. }));
+        let is_failed = |end: &End| matches!(end, End::Refused(Refusal::Failed { .. }));
+        let failed = match response {
+            Response::Refused(Refusal::Failed { .. }) => true,
+            Response::Divided(parts) => parts.iter().any(|part| is_failed(&part.end)),
+            _ => false,
+        };
         self.see(failed, "a failed start of one that was added");
         for (service, count) in self.read_for.remove(&id).unwrap_or_default() {
-            if let (Response::Done(_), Some(known)) = (response, self.services.get(&service))
+            let name = self.services.get(&service).map(|known| &known.told.name);
+            let done = match response {
+                Response::Done(_) => true,
+                Response::Divided(parts) => {
+                    let part = parts.iter().find(|part| Some(&part.service) == name);
+                    part.is_some_and(Part::is_done)
+                }
+                _ => false,
+            };
+            if let (true, Some(known)) = (done, self.services.get(&service))
                 && known.told_count == count
                 && known.stands != Stands::Dismissed
             {
-                let serving = &known.policies[&known.serving];
-                ensure!(*serving == known.told, "D7: done, and s{service} is {serving:?}");
+                // Where it is forgotten by now, others ended later, when everything was stopped.
+                let serving = known.policies.get(&known.serving);
+                let is_told = serving.is_none_or(|serving| *serving == known.told);
+                ensure!(is_told, "D7: done, and s{service} is {serving:?}");
             }
         }
         Ok(())

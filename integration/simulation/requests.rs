@@ -8,7 +8,7 @@ use shepherd::core::ids::{GenerationId, RequestId, ServiceId, SlotId, WorkerId};
 use shepherd::core::policy::Signal;
 use shepherd::core::refusal::{CannotScale, Refusal};
 use shepherd::core::request::{
-    Behind, Request, Response, Scale, Scope, ServiceOutcome, WAITING_MAX,
+    Abort, Behind, End, Part, Request, Response, Scale, Scope, ServiceOutcome, WAITING_MAX,
 };
 use shepherd::core::service::WORKERS_MAX;
 
@@ -31,6 +31,7 @@ pub(crate) const ONE_FEWER: Request = Request::Scale { services: Scope::All, to:
 const UNKNOWN: &str = "s9";
 
 /// A request without a response.
+#[derive(Clone)]
 pub(crate) struct Open {
     pub request: Request,
     /// The services that it is for, and the last generation of each when it was asked.
@@ -56,6 +57,28 @@ pub(crate) struct Open {
     scaled: BTreeMap<ServiceId, Result<u32, CannotScale>>,
     /// Whether the worker that a signal is for can get it.
     reachable: Reachable,
+}
+
+impl Open {
+    /// The same, if it had been for this service alone.
+    fn only(&self, service: ServiceId) -> Open {
+        let mut alone = self.clone();
+        alone.generations.retain(|&other, _| other == service);
+        for services in [
+            &mut alone.busy,
+            &mut alone.in_the_way,
+            &mut alone.down,
+            &mut alone.aside,
+            &mut alone.over,
+            &mut alone.gone,
+            &mut alone.served,
+            &mut alone.renewed,
+        ] {
+            services.retain(|&other| other == service);
+        }
+        alone.scaled.retain(|&other, _| other == service);
+        alone
+    }
 }
 
 /// Whether a worker can be sent a signal.
@@ -321,17 +344,42 @@ impl Ledger {
         let open = open.ok_or(format!("S6: a second response to {id}: {response:?}"))?;
         let right = match response {
             Response::Done(services) => self.is_done(&open, services),
-            Response::Aborted { service, worker, put_back, .. } => {
-                self.saw("an abort answered");
-                self.is_aborted(&open, service, *worker, *put_back)?
-            }
-            Response::Refused(refusal) => {
-                ensure!(!refusal.to_string().contains('\n'), "S19: not a line: {refusal}");
-                self.is_refused(&open, refusal)
-            }
+            Response::Aborted(abort) => self.is_aborted(&open, abort)?,
+            Response::Refused(refusal) => self.is_refused(&open, refusal)?,
+            Response::Divided(parts) => self.is_divided(&open, parts)?,
         };
         ensure!(right, "S6: {:?} is answered with {response:?}", open.request);
         Ok(())
+    }
+
+    /// Each part is as if it were the answer to a request for its service alone, and they are those
+    /// of all that it was for, two at least that differ.
+    fn is_divided(&mut self, open: &Open, parts: &[Part]) -> Result<bool, Violation> {
+        let ends = || parts.iter().map(|part| &part.end);
+        if ends().any(|end| matches!(end, End::Done(_))) {
+            self.saw("a reload that came about in part");
+        }
+        let reload = matches!(open.request, Request::Reload { .. });
+        let concerned: Vec<ServiceId> = open.generations.keys().copied().collect();
+        let mut left = parts.iter().peekable();
+        for service in concerned {
+            let name = self.books[&service].policy.name.clone();
+            let Some(part) = left.next_if(|part| part.service == name) else {
+                // A reload leaves those out that are stopped.
+                ensure!(reload && open.down.contains(&service), "S6: nothing of {name}: {parts:?}");
+                continue;
+            };
+            let alone = open.only(service);
+            let right = match &part.end {
+                End::Done(outcome) => self.is_done(&alone, std::slice::from_ref(outcome)),
+                End::LeftOut => false,
+                End::Aborted(abort) => self.is_aborted(&alone, abort)?,
+                End::Refused(refusal) => self.is_refused(&alone, refusal)?,
+            };
+            ensure!(right, "S6: {name} of {:?} ends so: {part:?}", open.request);
+        }
+        let differ = ends().zip(ends().skip(1)).any(|(one, other)| one != other);
+        Ok(left.next().is_none() && differ && !ends().all(|end| matches!(end, End::Done(_))))
     }
 
     fn is_done(&mut self, open: &Open, services: &[ServiceOutcome]) -> bool {
@@ -387,13 +435,9 @@ impl Ledger {
         }
     }
 
-    fn is_aborted(
-        &mut self,
-        open: &Open,
-        service: &str,
-        worker: Option<WorkerId>,
-        put_back: bool,
-    ) -> Result<bool, Violation> {
+    fn is_aborted(&mut self, open: &Open, abort: &Abort) -> Result<bool, Violation> {
+        self.saw("an abort answered");
+        let Abort { service, worker, .. } = abort;
         let stopping = self.is_stopping();
         let (service, book) = self.book_mut(service)?;
         let Some(&last) = open.generations.get(&service) else {
@@ -406,17 +450,12 @@ impl Ledger {
                 record.service == service && last < record.generation && !record.stage.serves()
             })
         });
-        let changed = open.generations.iter().any(|(service, last)| {
-            self.books[service].committed.iter().any(|generation| generation > last)
-        });
-        if !put_back {
-            self.saw("a reload that came about in part");
-        }
         let reload = matches!(open.request, Request::Reload { .. });
-        Ok(reload && begun && rightly && (put_back || changed))
+        Ok(reload && begun && rightly)
     }
 
-    fn is_refused(&mut self, open: &Open, refusal: &Refusal) -> bool {
+    fn is_refused(&mut self, open: &Open, refusal: &Refusal) -> Result<bool, Violation> {
+        ensure!(!refusal.to_string().contains('\n'), "S19: not a line: {refusal}");
         let reload = matches!(open.request, Request::Reload { .. });
         let begins = matches!(open.request, Request::StartServices(_) | Request::Restart(_));
         let begins = begins || !open.aside.is_empty();
@@ -472,7 +511,7 @@ impl Ledger {
             }
         };
         self.saw(sight);
-        right
+        Ok(right)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::control::client::{Client, ClientError};
-use crate::control::wire::{self, Done, DoneService, ProblemKind, Status};
+use crate::control::wire::{self, COMMITTED, Done, DoneService, EndedService, ProblemKind, Status};
 use crate::core::time::Time;
 use crate::os::clock;
 use crate::os::terminal::Terminal;
@@ -214,25 +214,33 @@ struct Report<'a> {
     services: Vec<ReportedService<'a>>,
 }
 
+/// What became of a service: of all of them where it was committed in all, and where it ended
+/// differently in some.
 #[derive(Serialize)]
-struct ReportedService<'a> {
-    #[serde(flatten)]
-    done: &'a DoneService,
-    /// How many workers of older generations drain still, if that could be learned.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    draining: Option<usize>,
+#[serde(untagged)]
+enum ReportedService<'a> {
+    Done {
+        #[serde(flatten)]
+        done: &'a DoneService,
+        outcome: &'static str,
+        /// How many workers of older generations drain still, if that could be learned.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        draining: Option<usize>,
+    },
+    Ended(&'a EndedService),
 }
 
 fn report(reloaded: &Result<(Done, Option<Status>), Failure>, took: f64) -> Report<'_> {
     let seconds = (took * 1000.0).round() / 1000.0;
     match reloaded {
         Ok((done, after)) => {
-            let service = |done| ReportedService {
+            let service = |done| ReportedService::Done {
                 done,
+                outcome: COMMITTED,
                 draining: after.as_ref().map(|status| outcome::draining(status, done)),
             };
             Report {
-                outcome: "committed",
+                outcome: COMMITTED,
                 exit_code: exit_code::DONE,
                 seconds,
                 detail: None,
@@ -254,7 +262,11 @@ fn report(reloaded: &Result<(Done, Option<Status>), Failure>, took: f64) -> Repo
                 service: problem.and_then(|problem| problem.service.as_deref()),
                 worker: problem.and_then(|problem| problem.worker),
                 output: problem.map_or(&[], |problem| &problem.output),
-                services: Vec::new(),
+                services: problem
+                    .map_or(&[][..], |problem| &problem.services)
+                    .iter()
+                    .map(ReportedService::Ended)
+                    .collect(),
             }
         }
     }

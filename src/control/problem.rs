@@ -19,6 +19,23 @@ pub fn of(kind: ProblemKind, status: u16, detail: impl Into<String>) -> Problem 
         service: None,
         worker: None,
         output: Vec::new(),
+        services: Vec::new(),
+    }
+}
+
+/// The word for the kind, as it travels.
+#[must_use]
+pub fn name(kind: ProblemKind) -> &'static str {
+    match kind {
+        ProblemKind::BadRequest => "bad-request",
+        ProblemKind::NotFound => "not-found",
+        ProblemKind::InProgress => "in-progress",
+        ProblemKind::Stopping => "stopping",
+        ProblemKind::Configuration => "configuration",
+        ProblemKind::Aborted => "aborted",
+        ProblemKind::TooBusy => "too-busy",
+        ProblemKind::Forbidden => "forbidden",
+        ProblemKind::Failed => "failed",
     }
 }
 

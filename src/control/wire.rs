@@ -274,7 +274,35 @@ pub struct Problem {
     /// The last lines that this worker wrote, where its output is read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<String>,
+    /// What became of each service, where a reload was for several and did not end in the same way
+    /// in all of them; what is said above is of the worst then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<EndedService>,
 }
+
+/// What became of a reload in one of several services.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedService {
+    /// Its name.
+    pub name: String,
+    /// `committed`, or the type of the problem with it; programs decide by this.
+    pub outcome: String,
+    /// The generation that serves, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Why it was not committed, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The worker whose end was the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<u64>,
+    /// The last lines that this worker wrote, where its output is read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+}
+
+/// What [`EndedService::outcome`] says of one that went well.
+pub const COMMITTED: &str = "committed";
 
 /// The kinds of problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -290,7 +318,7 @@ pub enum ProblemKind {
     Stopping,
     /// The configuration, or what it names, has a mistake; nothing has happened (422).
     Configuration,
-    /// A reload was aborted; the old generation serves (500).
+    /// A reload was aborted, in one service at least; the old generation serves there (500).
     Aborted,
     /// Too much is asked for at a time (429, 503).
     TooBusy,

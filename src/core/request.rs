@@ -80,21 +80,50 @@ pub enum Response {
     /// It was done, in these services, in the order of their numbers. There are none where it was
     /// for the daemon.
     Done(Vec<ServiceOutcome>),
-    /// A reload was aborted, and the old generation serves in this service.
-    Aborted {
-        /// Which service.
-        service: String,
-        /// Why, for people.
-        reason: String,
-        /// The worker of the generation that was to serve whose end was the reason, if one was: its
-        /// last lines of output may say more. They are kept until this response is performed.
-        worker: Option<WorkerId>,
-        /// Whether every service serves as before; not where the reload of another one that the
-        /// request was for is committed.
-        put_back: bool,
-    },
+    /// A reload was aborted, and the old generation serves.
+    Aborted(Abort),
     /// It was not begun, or did not come about.
     Refused(Refusal),
+    /// It was for several services, was not done in all of them, and did not end in the same way in
+    /// each: this is how, in the order of their numbers. There are two at least.
+    Divided(Vec<Part>),
+}
+
+/// How a request ended in one of several services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The service's name.
+    pub service: String,
+    /// The generation that serves there, if one does.
+    pub serving: Option<GenerationId>,
+    /// How.
+    pub end: End,
+}
+
+/// How a request ended in one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It was done.
+    Done(ServiceOutcome),
+    /// It was for all services, and this is none of those: it is stopped.
+    LeftOut,
+    /// A reload was aborted, and the old generation serves.
+    Aborted(Abort),
+    /// It was not begun, or did not come about.
+    Refused(Refusal),
+}
+
+/// A reload that was aborted in one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abort {
+    /// Which service.
+    pub service: String,
+    /// Why, for people.
+    pub reason: String,
+    /// The worker of the generation that was to serve whose end was the reason, if one was: its last
+    /// lines of output may say more. They are kept until the response is performed, unless many
+    /// others ended meanwhile.
+    pub worker: Option<WorkerId>,
 }
 
 /// What a request that was done has made of a service.
@@ -109,39 +138,63 @@ pub struct ServiceOutcome {
 }
 
 impl Response {
-    /// How a request that went to several services ended: as the worst of them, and where that is
-    /// the same, as the later of the two.
-    pub(crate) fn and(self, other: Response) -> Response {
-        match (self, other) {
-            (Response::Done(mut services), Response::Done(others)) => {
-                services.extend(others);
-                Response::Done(services)
-            }
-            (Response::Done(services), other) | (other, Response::Done(services)) => {
-                other.beside(&services)
-            }
-            (one, other) if one.gravity() > other.gravity() => one,
-            (_, other) => other,
+    /// How a request ended that was for services in which it ended so.
+    pub(crate) fn of(parts: impl IntoIterator<Item = Part>) -> Response {
+        let mut parts: Vec<Part> =
+            parts.into_iter().filter(|part| part.end != End::LeftOut).collect();
+        let done = parts.iter().map(|part| match &part.end {
+            End::Done(outcome) => Some(outcome.clone()),
+            End::LeftOut | End::Aborted(_) | End::Refused(_) => None,
+        });
+        if let Some(done) = done.collect() {
+            return Response::Done(done);
+        }
+        let mut ends = parts.iter().map(|part| &part.end);
+        let first = ends.next();
+        // Whoever asked for several things is told once that everything is being stopped.
+        if ends.all(|end| Some(end) == first)
+            && let Some(part) = parts.pop()
+        {
+            return part.end.into();
+        }
+        Response::Divided(parts)
+    }
+}
+
+impl From<End> for Response {
+    fn from(end: End) -> Response {
+        match end {
+            End::Done(outcome) => Response::Done(vec![outcome]),
+            End::LeftOut => Response::Done(Vec::new()),
+            End::Aborted(abort) => Response::Aborted(abort),
+            End::Refused(refusal) => Response::Refused(refusal),
         }
     }
+}
 
+/// How a request ended that went to several services: as the worst of them, the first where several
+/// are as bad. `None` where there are none.
+#[must_use]
+pub fn worst(parts: &[Part]) -> Option<&End> {
+    // Of several it gives the last.
+    parts.iter().rev().map(|part| &part.end).max_by_key(|end| end.gravity())
+}
+
+impl Part {
+    /// Whether it was done.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self.end, End::Done(_))
+    }
+}
+
+impl End {
     fn gravity(&self) -> u8 {
         match self {
-            Response::Done(_) => 0,
-            Response::Refused(refusal) if refusal.leaves_all_as_it_was() => 1,
-            Response::Aborted { .. } => 2,
-            Response::Refused(_) => 3,
-        }
-    }
-
-    /// The same, when it was done in these other services.
-    fn beside(self, done: &[ServiceOutcome]) -> Response {
-        match self {
-            Response::Aborted { service, reason, worker, put_back } => {
-                let put_back = put_back && done.is_empty();
-                Response::Aborted { service, reason, worker, put_back }
-            }
-            Response::Done(_) | Response::Refused(_) => self,
+            End::Done(_) | End::LeftOut => 0,
+            End::Refused(refusal) if refusal.leaves_all_as_it_was() => 1,
+            End::Aborted(_) => 2,
+            End::Refused(_) => 3,
         }
     }
 }
@@ -154,33 +207,56 @@ pub const WAITING_MAX: usize = 64;
 mod tests {
     use super::*;
 
-    fn done(name: &str) -> Response {
-        let (name, generation, workers) = (name.to_owned(), GenerationId(2), 1);
-        Response::Done(vec![ServiceOutcome { name, generation, workers }])
+    fn outcome(service: &str) -> ServiceOutcome {
+        ServiceOutcome { name: service.to_owned(), generation: GenerationId(2), workers: 1 }
     }
 
-    fn aborted(service: &str, put_back: bool) -> Response {
-        let (service, reason) = (service.to_owned(), "it died".to_owned());
-        Response::Aborted { service, reason, worker: None, put_back }
+    fn part(service: &str, end: End) -> Part {
+        Part { service: service.to_owned(), serving: Some(GenerationId(1)), end }
+    }
+
+    fn done(service: &str) -> Part {
+        part(service, End::Done(outcome(service)))
+    }
+
+    fn aborted(service: &str) -> Part {
+        let abort =
+            Abort { service: service.to_owned(), reason: "it died".to_owned(), worker: None };
+        part(service, End::Aborted(abort))
+    }
+
+    fn refused(service: &str, refusal: Refusal) -> Part {
+        part(service, End::Refused(refusal))
     }
 
     #[test]
-    fn a_request_for_several_services_ends_as_the_worst_of_them() {
-        let Response::Done(all) = done("a").and(done("b")) else {
-            panic!("both are done");
+    fn services_that_ended_alike_are_answered_in_one_and_others_each() {
+        let both = Response::Done(vec![outcome("a"), outcome("b")]);
+        assert_eq!(Response::of([done("a"), part("x", End::LeftOut), done("b")]), both);
+        let stopping = |service| refused(service, Refusal::Stopping);
+        let told_once = Response::Refused(Refusal::Stopping);
+        assert_eq!(Response::of([stopping("a"), stopping("b")]), told_once);
+        assert_eq!(Response::of([aborted("a")]), aborted("a").end.into());
+        for parts in [[done("a"), aborted("b")], [aborted("a"), aborted("b")]] {
+            assert_eq!(Response::of(parts.clone()), Response::Divided(parts.to_vec()));
+        }
+        assert_eq!(Response::of([]), Response::Done(Vec::new()));
+    }
+
+    #[test]
+    fn of_several_services_the_worst_counts() {
+        let mistake = || refused("a", Refusal::Configuration("no such file".to_owned()));
+        let failed = || {
+            let (service, reason) = ("f".to_owned(), "it died".to_owned());
+            refused("f", Refusal::Failed { service, reason, worker: None })
         };
-        assert_eq!(all.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        let refused = || Response::Refused(Refusal::Configuration("no such file".to_owned()));
-        assert_eq!(refused().and(done("b")), refused());
-        assert_eq!(done("a").and(refused()), refused());
-        assert_eq!(refused().and(aborted("b", true)), aborted("b", true));
-        assert_eq!(aborted("a", true).and(refused()), aborted("a", true));
-    }
-
-    #[test]
-    fn not_all_is_put_back_where_another_service_was_changed() {
-        assert_eq!(aborted("a", true).and(aborted("b", true)), aborted("b", true));
-        assert_eq!(done("a").and(aborted("b", true)), aborted("b", false));
-        assert_eq!(aborted("a", true).and(done("b")), aborted("a", false));
+        for (parts, worst_at) in [
+            ([done("a"), mistake()], 1),
+            ([aborted("a"), mistake()], 0),
+            ([aborted("a"), aborted("b")], 0),
+            ([aborted("a"), failed()], 1),
+        ] {
+            assert_eq!(worst(&parts), Some(&parts[worst_at].end), "{parts:?}");
+        }
     }
 }

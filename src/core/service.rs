@@ -34,7 +34,7 @@ use super::policy::Policy;
 use super::publication::{Publication, WITHDRAW_MAX};
 use super::refusal::Refusal;
 use super::reload::{Reload, ReloadCause, ReloadStage};
-use super::request::Response;
+use super::request::{End, Part};
 use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
 use super::roster::Roster;
 use super::slots::SlotSockets;
@@ -152,7 +152,7 @@ pub struct Outcome {
     /// The service.
     pub service: ServiceId,
     /// How.
-    pub response: Response,
+    pub part: Part,
 }
 
 impl Context<'_> {
@@ -356,7 +356,7 @@ impl Service {
     /// replaced, and so are those whose socket was bound anew.
     pub fn give_up_reloads(&mut self, now: Time, context: &mut Context<'_>) {
         if let Some(requests) = self.queued.take() {
-            self.respond(requests, &Response::Refused(Refusal::Stopping), context);
+            self.respond(requests, &End::Refused(Refusal::Stopping), context);
         }
         self.next = None;
         self.sockets.announce(&[]);
@@ -577,7 +577,7 @@ impl Service {
             self.respond(reload.requests, &self.aborted(reason, None), context);
         }
         let waiting = self.queued.take().unwrap_or_default();
-        self.respond(waiting, &Response::Refused(refusal.clone()), context);
+        self.respond(waiting, &End::Refused(refusal.clone()), context);
         self.give_up_life(refusal, context);
     }
 

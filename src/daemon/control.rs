@@ -22,8 +22,7 @@ use crate::control::wire::{self, Problem, ProblemKind};
 use crate::control::{problem, server};
 use crate::core::ids::{RequestId, WorkerId};
 use crate::core::notice::Notice;
-use crate::core::refusal::Refusal;
-use crate::core::request::Response;
+use crate::core::request::{End, Part, Response, worst};
 use crate::core::time::Time;
 use crate::os::admin_socket::AdminSocket;
 use crate::os::clock;
@@ -270,8 +269,12 @@ impl Daemon {
         if let Some(client) = self.control.waiting.remove(&request) {
             self.control.counters.answered(match response {
                 Response::Done(_) => Outcome::Done,
-                Response::Aborted { .. } => Outcome::Aborted,
+                Response::Aborted(_) => Outcome::Aborted,
                 Response::Refused(_) => Outcome::Refused,
+                Response::Divided(parts) => match requests::kind(parts) {
+                    ProblemKind::Aborted => Outcome::Aborted,
+                    _ => Outcome::Refused,
+                },
             });
             client.answer(self.answer(response));
         }
@@ -280,31 +283,29 @@ impl Daemon {
     fn answer(&self, response: &Response) -> Answer {
         match response {
             Response::Done(services) => Ok(Reply::Done(requests::done(services))),
-            Response::Aborted { service, reason, worker, .. } => {
-                let problem = problem::of(ProblemKind::Aborted, 500, reason.clone());
-                Err(self.blaming(*worker, Problem { service: Some(service.clone()), ..problem }))
-            }
+            Response::Aborted(abort) => Err(self.blaming(requests::aborted(abort), abort.worker)),
             Response::Refused(refusal) => {
-                let worker = match refusal {
-                    Refusal::Failed { worker, .. } => *worker,
-                    Refusal::InProgress { .. }
-                    | Refusal::NoSuchService { .. }
-                    | Refusal::NoSuchWorker { .. }
-                    | Refusal::WorkerNotRunning { .. }
-                    | Refusal::TooMany { .. }
-                    | Refusal::Stopping
-                    | Refusal::ServiceStopping { .. }
-                    | Refusal::ServiceStopped { .. }
-                    | Refusal::CannotScale { .. }
-                    | Refusal::Configuration(_) => None,
-                };
-                Err(self.blaming(worker, requests::refused(refusal)))
+                Err(self.blaming(requests::refused(refusal), requests::blamed(refusal)))
             }
+            Response::Divided(parts) => Err(self.divided(parts)),
         }
     }
 
+    /// The problem of the worst, and what became of each.
+    fn divided(&self, parts: &[Part]) -> Problem {
+        let problem = |end: &End| match end {
+            End::Done(_) | End::LeftOut => None,
+            End::Aborted(abort) => Some(self.blaming(requests::aborted(abort), abort.worker)),
+            End::Refused(refusal) => {
+                Some(self.blaming(requests::refused(refusal), requests::blamed(refusal)))
+            }
+        };
+        let ended = parts.iter().map(|part| requests::ended(part, problem(&part.end)));
+        requests::divided(parts, worst(parts).and_then(problem), ended.collect())
+    }
+
     /// The problem with the worker whose end it comes from, if there is one, and what that wrote.
-    fn blaming(&self, worker: Option<WorkerId>, problem: Problem) -> Problem {
+    fn blaming(&self, problem: Problem, worker: Option<WorkerId>) -> Problem {
         let output = worker.map(|worker| self.output.last_lines(worker)).unwrap_or_default();
         Problem { worker: worker.map(|worker| worker.0), output, ..problem }
     }

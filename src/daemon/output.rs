@@ -8,7 +8,7 @@
 //! The order of what a worker writes to one stream is kept; stdout and stderr are two pipes, and how
 //! their lines follow each other is not known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use crate::os::output::{Heard, READ_MAX, hear};
 use crate::os::reactor::Reactor;
 use crate::os::sink::{Intake, Loss, News, Sink, Source};
 use crate::os::stdio::Stdio;
+use crate::protocol::last_lines::LastLines;
 use crate::protocol::line_styles::{self, Colours, Reader, Stream};
 
 /// How many pipes are read in a turn, [`READ_MAX`] bytes of each: some milliseconds.
@@ -38,6 +39,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// `pipe-max-size`. Whoever still writes to it then belongs to nobody.
 const LAST_WORDS_MAX: usize = 1 << 20;
 
+/// Of how many workers that were blamed for a failure the last lines are kept, some KiB each: more
+/// than fail between the abort in one service of a reload and its end in the others, mostly.
+const LAST_WORDS_KEPT: usize = 16;
+
 /// All that leaves by our stdout and stderr.
 pub(super) struct Output {
     logs: Logs,
@@ -47,6 +52,10 @@ pub(super) struct Output {
     captures: BTreeMap<WorkerId, Capture>,
     /// Whose pipes are closed; their last lines are kept until their end is told.
     closed: Vec<WorkerId>,
+    /// Those of them that were blamed for a failure, and the last lines of the latest of these: a
+    /// reload of several services is answered once it has ended in all of them.
+    blamed: BTreeSet<WorkerId>,
+    last_words: VecDeque<(WorkerId, LastLines)>,
     /// When to look whether a line has stayed without its end.
     pauses: BTreeSet<(Time, WorkerId, Stream)>,
     /// The longest label so far.
@@ -79,6 +88,8 @@ impl Output {
             stderr: Way::new()?,
             captures: BTreeMap::new(),
             closed: Vec::new(),
+            blamed: BTreeSet::new(),
+            last_words: VecDeque::new(),
             pauses: BTreeSet::new(),
             width,
             buffer: vec![0; READ_MAX],
@@ -183,16 +194,24 @@ impl Output {
         self.closed.push(worker);
     }
 
-    /// Everything that happened is told: what was kept for it goes.
+    /// Everything that happened is told: what was kept for it goes, but for the last lines of those
+    /// that were blamed.
     pub(super) fn forget_closed(&mut self) {
         for worker in self.closed.drain(..) {
-            self.captures.remove(&worker);
+            let Some(capture) = self.captures.remove(&worker) else { continue };
+            if self.blamed.remove(&worker) {
+                if self.last_words.len() >= LAST_WORDS_KEPT {
+                    self.last_words.pop_front();
+                }
+                self.last_words.push_back((worker, capture.last));
+            }
         }
     }
 
     /// Tells a notice, with the last lines of the worker it blames for a failure.
-    pub(super) fn tell(&self, notice: &Notice) {
+    pub(super) fn tell(&mut self, notice: &Notice) {
         let quoted = notice.blamed().and_then(|name| self.captures.get(&name.worker));
+        self.blamed.extend(quoted.and(notice.blamed()).map(|name| name.worker));
         let quoted = quoted.filter(|capture| !self.is_in_sight(capture));
         journal::tell(notice);
         if let Some(capture) = quoted {
@@ -209,7 +228,9 @@ impl Output {
     /// The last lines that a worker wrote, where they pass through us, for people elsewhere: what
     /// would move their cursor is written out.
     pub(super) fn last_lines(&self, worker: WorkerId) -> Vec<String> {
-        let lines = self.captures.get(&worker).map(|capture| capture.last.iter());
+        let kept = || self.last_words.iter().find(|(other, _)| *other == worker);
+        let alive = self.captures.get(&worker).map(|capture| &capture.last);
+        let lines = alive.or_else(|| kept().map(|(_, last)| last)).map(LastLines::iter);
         let visible = |line: &[u8]| {
             let mut text = Vec::new();
             line_styles::visible(line, Colours::Dropped, &mut text);

@@ -51,8 +51,9 @@ What --json prints, one object on stdout:
              permission, usage or failed
   exit_code  the exit code
   seconds    how long it took
-  services   those that were reloaded: name, generation, workers, and draining, how many old
-             workers are left
+  services   those that were reloaded: name, outcome, generation, workers, and draining, how many
+             old workers are left; where it ended differently in some of several: name, outcome
+             (committed, aborted, ...), the generation that serves, detail, worker and output
   detail     why it was not committed; beside it service, worker and output, the worker's last
              lines, where they are known
 
@@ -61,7 +62,7 @@ Exit codes:
   1    failed otherwise: there is no such service, the daemon was killed meanwhile, ...
   2    wrong usage
   3    the configuration has a mistake; nothing has happened
-  4    aborted: the old generation serves on
+  4    aborted: the old generation serves on; of several services, in one at least, and each is told
   6    no daemon to talk to
   7    --timeout is over; the reload goes on
   8    the daemon belongs to somebody else

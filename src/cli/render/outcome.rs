@@ -1,6 +1,8 @@
 //! How a request ended, in the words of the verb that asked for it.
 
-use crate::control::wire::{Done, DoneService, Problem, ProblemKind, Status, WorkerState};
+use crate::control::wire::{
+    COMMITTED, Done, DoneService, EndedService, Problem, ProblemKind, Status, WorkerState,
+};
 
 use super::{compact, plain, workers};
 
@@ -57,8 +59,34 @@ pub(in crate::cli) fn stopped(done: &Done) -> String {
     done.services.iter().map(line).collect()
 }
 
+/// What became of a reload in each of several services, a line each, and below it what the worker
+/// wrote last.
+fn divided(problem: &Problem) -> String {
+    let all = problem.services.len();
+    let committed = |service: &&EndedService| service.outcome == COMMITTED;
+    let failed = all - problem.services.iter().filter(committed).count();
+    let what = if problem.kind == ProblemKind::Aborted { "aborted" } else { "failed" };
+    let mut text = format!("reload {what} in {failed} of {all} services:");
+    for service in &problem.services {
+        let EndedService { name, outcome, generation, detail, output, .. } = service;
+        text.extend([format!("\n  {}: {}", plain(name), plain(outcome))]);
+        if let Some(detail) = detail {
+            let mut lines = detail.trim_end().lines().map(plain);
+            text.extend([format!(": {}", lines.next().unwrap_or_default())]);
+            text.extend(lines.map(|line| format!("\n      {line}")));
+        }
+        let goes_on = if outcome == COMMITTED { "" } else { " on" };
+        text.extend(generation.map(|it| format!("; generation {it} serves{goes_on}")));
+        text.extend(output.iter().map(|line| format!("\n      {}", plain(line))));
+    }
+    text
+}
+
 /// Why it was not done: what the daemon says, and below it what the worker wrote last.
 pub(in crate::cli) fn problem(problem: &Problem) -> String {
+    if !problem.services.is_empty() {
+        return divided(problem);
+    }
     let mut text = match problem.kind {
         // Mistakes of a file are shown with their places, on lines of their own.
         ProblemKind::Configuration if problem.detail.contains('\n') => {
@@ -115,6 +143,30 @@ mod tests {
             ]
             .join("---\n")
         );
+    }
+
+    #[test]
+    fn services_that_ended_differently_have_a_line_each() {
+        let ended = |name: &str, outcome: &str, generation, detail: Option<&str>| EndedService {
+            name: name.into(),
+            outcome: outcome.into(),
+            generation,
+            detail: detail.map(Into::into),
+            worker: None,
+            output: Vec::new(),
+        };
+        let why = "worker 5 (api.0) exited with code 3 before it was ready";
+        let output = vec!["no database".to_owned(), "\tboom\x1b[2J".to_owned()];
+        let aborted = EndedService { output, ..ended("api", "aborted", Some(1), Some(why)) };
+        let being_stopped = "`db` is being stopped; start it once it is";
+        let services = vec![
+            ended("web", "committed", Some(2), None),
+            aborted,
+            ended("jobs", "configuration", Some(4), Some("cannot read `env`:\nline 2: no value")),
+            ended("db", "stopping", None, Some(being_stopped)),
+        ];
+        let problem = problem::of(ProblemKind::Aborted, 500, "not shown");
+        assert_snapshot!(super::problem(&Problem { services, ..problem }));
     }
 
     #[test]

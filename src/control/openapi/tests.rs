@@ -150,16 +150,6 @@ fn types_have_the_fields_that_are_described_and_no_others() {
     let done = wire::DoneService { name: "web".into(), generation: 1, workers: 1 };
     holds("DoneService", &done);
     holds("Done", &wire::Done { services: vec![done] });
-    let problem = wire::Problem {
-        kind: wire::ProblemKind::Aborted,
-        title: "t".into(),
-        status: 500,
-        detail: "d".into(),
-        service: Some("web".into()),
-        worker: Some(1),
-        output: vec!["x".into()],
-    };
-    holds("Problem", &problem);
     let event = wire::Event {
         number: 1,
         time: "2026-01-31T12:00:00.000000Z".into(),
@@ -174,6 +164,30 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         dropped: Some(1),
     };
     holds("Event", &event);
+}
+
+#[test]
+fn problems_have_the_fields_that_are_described_and_no_others() {
+    let ended = wire::EndedService {
+        name: "web".into(),
+        outcome: wire::COMMITTED.into(),
+        generation: Some(1),
+        detail: Some("d".into()),
+        worker: Some(1),
+        output: vec!["x".into()],
+    };
+    holds("EndedService", &ended);
+    let problem = wire::Problem {
+        kind: wire::ProblemKind::Aborted,
+        title: "t".into(),
+        status: 500,
+        detail: "d".into(),
+        service: Some("web".into()),
+        worker: Some(1),
+        output: vec!["x".into()],
+        services: vec![ended],
+    };
+    holds("Problem", &problem);
 }
 
 /// Every field of a value whose fields are all set is described, and the other way round; what is
@@ -216,6 +230,7 @@ fn words_are_those_of_the_types() {
         Kind::Failed,
     ];
     assert_eq!(words("ProblemKind"), json!(kinds));
+    assert_eq!(words("ProblemKind"), json!(kinds.map(crate::control::problem::name)));
     let levels = &document()["components"]["schemas"]["Event"]["properties"]["level"]["enum"];
     assert_eq!(*levels, json!([Info, Warning, Error]));
     for body in [json!({"to": 3}), json!({"by": -1})] {

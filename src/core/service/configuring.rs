@@ -7,7 +7,7 @@ use crate::core::notice::{ConfigurationNotice, Notice};
 use crate::core::policy::Policy;
 use crate::core::refusal::Refusal;
 use crate::core::reload::ReloadStage;
-use crate::core::request::Response;
+use crate::core::request::End;
 use crate::core::status::Membership;
 use crate::core::time::Time;
 
@@ -75,7 +75,7 @@ impl Service {
     pub fn give_up_start(&mut self, reason: String, context: &mut Context<'_>) {
         let starters = std::mem::take(&mut self.starters);
         let service = self.policy.name.clone();
-        let failed = Response::Refused(Refusal::Failed { service, reason, worker: None });
+        let failed = End::Refused(Refusal::Failed { service, reason, worker: None });
         self.respond(starters, &failed, context);
     }
 

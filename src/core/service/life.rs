@@ -18,7 +18,7 @@ use crate::core::notice::{AfterAbort, LifeNotice, Notice, Told, WorkerName};
 use crate::core::policy::{BoundMember, Members, Policy, Socket};
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::reload::{Reload, ReloadCause};
-use crate::core::request::{Response, WAITING_MAX};
+use crate::core::request::{End, WAITING_MAX};
 use crate::core::time::Time;
 
 use super::{Context, FirstStart, Past, Service};
@@ -214,7 +214,7 @@ impl Service {
                 self.life = life;
                 self.redefine_for_later(policy, context);
                 // Nothing becomes of it by that.
-                self.respond(vec![request], &Response::Done(Vec::new()), context);
+                self.respond(vec![request], &End::LeftOut, context);
             }
             Life::Stopping { stops, then: Then::Start(mut requests) } => {
                 requests.push(request);
@@ -302,7 +302,7 @@ impl Service {
 
     /// What a restart or a start needs cannot be had.
     pub(super) fn change_failed(&mut self, fault: Fault, context: &mut Context<'_>) {
-        let refusal = Response::Refused(self.refusal(fault.clone()));
+        let refusal = End::Refused(self.refusal(fault.clone()));
         let (Fault::Definition(reason) | Fault::Sockets(reason)) = fault;
         match std::mem::replace(&mut self.life, Life::Up) {
             Life::Rereading(coming) => {
@@ -315,7 +315,7 @@ impl Service {
                 self.respond(coming.requests, &refusal, context);
                 let queued = self.queued.take().unwrap_or_default();
                 let stopped = Refusal::ServiceStopped { service: self.policy.name.clone() };
-                self.respond(queued, &Response::Refused(stopped), context);
+                self.respond(queued, &End::Refused(stopped), context);
             }
             life @ (Life::Up | Life::Stopping { .. } | Life::Stopped) => self.life = life,
         }
@@ -357,7 +357,7 @@ impl Service {
     /// A stop of everything is near: what was to change the service is off, unless it is in the
     /// middle of a restart. That serves again, as long as the others do.
     pub(super) fn give_up_changes(&mut self, refusal: &Refusal, context: &mut Context<'_>) {
-        let stopping = Response::Refused(refusal.clone());
+        let stopping = End::Refused(refusal.clone());
         match std::mem::replace(&mut self.life, Life::Up) {
             Life::Rereading(coming) => {
                 let reason = "everything is being stopped".to_owned();
@@ -380,7 +380,7 @@ impl Service {
     /// Everything stops: nothing comes after that. Who waits for a stop is told when it is over.
     pub(super) fn give_up_life(&mut self, refusal: &Refusal, context: &mut Context<'_>) {
         let starters = std::mem::take(&mut self.starters);
-        let stopping = Response::Refused(refusal.clone());
+        let stopping = End::Refused(refusal.clone());
         self.respond(starters, &stopping, context);
         self.give_up_changes(refusal, context);
         match std::mem::replace(&mut self.life, Life::Stopped) {
@@ -412,7 +412,7 @@ impl Service {
         context: &mut Context<'_>,
     ) {
         let starters = std::mem::take(&mut self.starters);
-        let response = Response::Refused(Refusal::Failed {
+        let response = End::Refused(Refusal::Failed {
             service: self.policy.name.clone(),
             reason: format!("{worker} {end}; shepherd goes on trying"),
             worker: Some(worker.worker),
@@ -530,7 +530,7 @@ impl Service {
 
     fn refuse_as_stopping(&self, requests: Vec<RequestId>, context: &mut Context<'_>) {
         let refusal = Refusal::ServiceStopping { service: self.policy.name.clone() };
-        self.respond(requests, &Response::Refused(refusal), context);
+        self.respond(requests, &End::Refused(refusal), context);
     }
 
     fn may_wait(&self, waiting: &[RequestId], operation: Operation) -> Result<(), Refusal> {

@@ -5,7 +5,7 @@ use crate::core::ids::{RequestId, WorkerId};
 use crate::core::notice::{Notice, WorkerName};
 use crate::core::policy::Signal;
 use crate::core::refusal::{CannotScale, Refusal};
-use crate::core::request::{Response, Scale, ServiceOutcome};
+use crate::core::request::{Abort, End, Part, Scale, ServiceOutcome};
 use crate::core::time::Time;
 use crate::core::worker::WorkerState;
 
@@ -40,7 +40,7 @@ impl Service {
                 _ => CannotScale::TooMany,
             };
             context.notice(Notice::NotScaled { service: service.clone(), why });
-            Response::Refused(Refusal::CannotScale { service, why })
+            End::Refused(Refusal::CannotScale { service, why })
         };
         self.respond(vec![request], &response, context);
     }
@@ -52,9 +52,9 @@ impl Service {
         id: WorkerId,
         signal: Signal,
         context: &mut Context<'_>,
-    ) -> Response {
+    ) -> End {
         let Some(worker) = self.workers.get(id) else {
-            return Response::Refused(Refusal::NoSuchWorker { worker: id });
+            return End::Refused(Refusal::NoSuchWorker { worker: id });
         };
         let kills = signal == Signal::Kill;
         let serves = match worker.state {
@@ -62,11 +62,11 @@ impl Service {
             WorkerState::Withdrawing { .. } | WorkerState::Draining { .. } => false,
             WorkerState::Orphaned { .. } | WorkerState::Killed { .. } if kills => false,
             WorkerState::Orphaned { .. } | WorkerState::Killed { .. } => {
-                return Response::Refused(Refusal::WorkerNotRunning { worker: id });
+                return End::Refused(Refusal::WorkerNotRunning { worker: id });
             }
         };
         if worker.pid.is_none() && !kills {
-            return Response::Refused(Refusal::WorkerNotRunning { worker: id });
+            return End::Refused(Refusal::WorkerNotRunning { worker: id });
         }
         let service = self.policy.name.clone();
         let name = WorkerName { worker: id, service, slot: worker.slot };
@@ -84,29 +84,29 @@ impl Service {
     }
 
     /// What a request that was done has made of it.
-    pub(super) fn done(&self) -> Response {
-        Response::Done(vec![ServiceOutcome {
+    pub(super) fn done(&self) -> End {
+        End::Done(ServiceOutcome {
             name: self.policy.name.clone(),
             generation: self.serving.generation,
             workers: self.wanted,
-        }])
+        })
     }
 
     /// How a reload that was begun and given up is answered.
-    pub(super) fn aborted(&self, reason: String, worker: Option<WorkerId>) -> Response {
+    pub(super) fn aborted(&self, reason: String, worker: Option<WorkerId>) -> End {
         let service = self.policy.name.clone();
-        Response::Aborted { service, reason, worker, put_back: true }
+        End::Aborted(Abort { service, reason, worker })
     }
 
     /// Answers requests, as far as this service is concerned.
-    pub(super) fn respond(
-        &self,
-        requests: Vec<RequestId>,
-        response: &Response,
-        context: &mut Context<'_>,
-    ) {
+    pub(super) fn respond(&self, requests: Vec<RequestId>, end: &End, context: &mut Context<'_>) {
         let service = self.policy.service;
-        let outcome = |request| Outcome { request, service, response: response.clone() };
+        let part = Part {
+            service: self.policy.name.clone(),
+            serving: self.serves().then_some(self.serving.generation),
+            end: end.clone(),
+        };
+        let outcome = |request| Outcome { request, service, part: part.clone() };
         context.outcomes.extend(requests.into_iter().map(outcome));
     }
 }

@@ -10,7 +10,7 @@ use crate::core::notice::{AfterAbort, Notice};
 use crate::core::policy::BoundMember;
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::reload::{self, Reload, ReloadCause, ReloadStage, Step};
-use crate::core::request::{Behind, Response, WAITING_MAX};
+use crate::core::request::{Behind, End, WAITING_MAX};
 use crate::core::time::Time;
 
 use super::life::{Life, Then};
@@ -53,7 +53,7 @@ impl Service {
         } else if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
             let why = self.refusal(fault.clone());
             let (Fault::Definition(reason) | Fault::Sockets(reason)) = fault;
-            self.give_up_reload(now, reason, &Response::Refused(why), context);
+            self.give_up_reload(now, reason, &End::Refused(why), context);
         }
     }
 
@@ -219,14 +219,8 @@ impl Service {
         self.give_up_reload(now, reason, &aborted, context);
     }
 
-    /// The same, answered with `response`.
-    fn give_up_reload(
-        &mut self,
-        now: Time,
-        reason: String,
-        response: &Response,
-        context: &mut Context<'_>,
-    ) {
+    /// The same, answered with `end`.
+    fn give_up_reload(&mut self, now: Time, reason: String, end: &End, context: &mut Context<'_>) {
         let Some(Reload { generation, requests, cause, stage, .. }) = self.reload.take() else {
             return;
         };
@@ -250,7 +244,7 @@ impl Service {
                 self.ask_stop(now, id, context);
             }
         }
-        self.respond(requests, response, context);
+        self.respond(requests, end, context);
     }
 
     /// A number for another definition.

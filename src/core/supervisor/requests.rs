@@ -7,7 +7,7 @@ use crate::core::action::Action;
 use crate::core::ids::{RequestId, ServiceId, WorkerId};
 use crate::core::policy::Signal;
 use crate::core::refusal::{Operation, Refusal};
-use crate::core::request::{Request, Response, Scope, WAITING_MAX};
+use crate::core::request::{Part, Request, Response, Scope, WAITING_MAX};
 use crate::core::service::{Context, Service};
 use crate::core::time::Time;
 
@@ -18,7 +18,7 @@ use super::{Phase, StopStage, Supervisor};
 pub(super) struct Pending {
     pub(super) services_left: usize,
     /// How it ended, where it has.
-    pub(super) ended: BTreeMap<ServiceId, Response>,
+    pub(super) ended: BTreeMap<ServiceId, Part>,
 }
 
 impl Supervisor {
@@ -77,12 +77,11 @@ impl Supervisor {
                 continue;
             };
             pending.services_left = pending.services_left.saturating_sub(1);
-            pending.ended.insert(outcome.service, outcome.response);
+            pending.ended.insert(outcome.service, outcome.part);
             if pending.services_left == 0
                 && let Some(Pending { ended, .. }) = self.pending.remove(&id)
             {
-                let nothing = Response::Done(Vec::new());
-                self.respond(id, ended.into_values().fold(nothing, Response::and));
+                self.respond(id, Response::of(ended.into_values()));
             }
         }
     }
@@ -168,7 +167,7 @@ impl Supervisor {
         let owner = self.services.iter().find(|(_, service)| service.owns(worker));
         if let Some((&service, _)) = owner {
             self.with_service(service, |service, context| {
-                response = service.send_signal(now, worker, signal, context);
+                response = service.send_signal(now, worker, signal, context).into();
             });
         }
         self.respond(id, response);

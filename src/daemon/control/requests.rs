@@ -7,7 +7,9 @@ use crate::control::wire::{self, Problem, ProblemKind};
 use crate::core::ids::WorkerId;
 use crate::core::policy::Signal;
 use crate::core::refusal::Refusal;
-use crate::core::request::{Behind, Request, Scale, Scope, ServiceOutcome};
+use crate::core::request::{
+    Abort, Behind, End, Part, Request, Scale, Scope, ServiceOutcome, worst,
+};
 
 /// The request of the core that an operation is.
 pub(super) fn request(operation: Operation) -> Result<Request, Problem> {
@@ -42,6 +44,88 @@ pub(super) fn done(services: &[ServiceOutcome]) -> wire::Done {
         workers: service.workers,
     });
     wire::Done { services: services.collect() }
+}
+
+/// How a reload ended that was aborted.
+pub(super) fn aborted(abort: &Abort) -> Problem {
+    let problem = problem::of(ProblemKind::Aborted, 500, one_line(&abort.reason));
+    Problem { service: Some(abort.service.clone()), ..problem }
+}
+
+/// What became of a reload in one of several services.
+pub(super) fn ended(part: &Part, problem: Option<Problem>) -> wire::EndedService {
+    let ended = wire::EndedService {
+        name: part.service.clone(),
+        outcome: wire::COMMITTED.to_owned(),
+        generation: part.serving.map(|generation| generation.0),
+        detail: None,
+        worker: None,
+        output: Vec::new(),
+    };
+    match problem {
+        None => ended,
+        Some(problem) => wire::EndedService {
+            outcome: problem::name(problem.kind).to_owned(),
+            detail: Some(problem.detail),
+            worker: problem.worker,
+            output: problem.output,
+            ..ended
+        },
+    }
+}
+
+/// What kind of problem it is that services ended differently.
+pub(super) fn kind(parts: &[Part]) -> ProblemKind {
+    match worst(parts) {
+        Some(End::Refused(Refusal::Configuration(_))) if parts.iter().any(Part::is_done) => {
+            // That says that nothing has happened; and something has.
+            ProblemKind::Aborted
+        }
+        Some(End::Refused(refusal)) => refused(refusal).kind,
+        Some(End::Aborted(_) | End::Done(_) | End::LeftOut) | None => ProblemKind::Aborted,
+    }
+}
+
+/// How a request ended of which `worst` is the worst that came of it in one service.
+pub(super) fn divided(
+    parts: &[Part],
+    worst: Option<Problem>,
+    services: Vec<wire::EndedService>,
+) -> Problem {
+    let kind = kind(parts);
+    let each = services.iter().map(|service| {
+        let wire::EndedService { name, outcome, generation, detail, .. } = service;
+        let why = detail.as_ref().map(|detail| format!(": {}", one_line(detail)));
+        let serves = generation.map(|generation| format!("; generation {generation} serves"));
+        let (why, serves) = (why.unwrap_or_default(), serves.unwrap_or_default());
+        format!("`{name}` {outcome}{why}{serves}")
+    });
+    let detail = each.collect::<Vec<_>>().join("; ");
+    let status = match (kind, &worst) {
+        (ProblemKind::Aborted, _) | (_, None) => 500,
+        (_, Some(worst)) => worst.status,
+    };
+    let problem = problem::of(kind, status, detail);
+    let (service, worker, output) =
+        worst.map_or_else(Default::default, |worst| (worst.service, worst.worker, worst.output));
+    Problem { service, worker, output, services, ..problem }
+}
+
+/// The worker whose end is the reason for a refusal.
+pub(super) fn blamed(refusal: &Refusal) -> Option<WorkerId> {
+    match refusal {
+        Refusal::Failed { worker, .. } => *worker,
+        Refusal::InProgress { .. }
+        | Refusal::NoSuchService { .. }
+        | Refusal::NoSuchWorker { .. }
+        | Refusal::WorkerNotRunning { .. }
+        | Refusal::TooMany { .. }
+        | Refusal::Stopping
+        | Refusal::ServiceStopping { .. }
+        | Refusal::ServiceStopped { .. }
+        | Refusal::CannotScale { .. }
+        | Refusal::Configuration(_) => None,
+    }
 }
 
 /// Why it was not done.
