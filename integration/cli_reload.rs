@@ -1,13 +1,13 @@
 //! `shepherd reload` while a reload is under way: whatever becomes of its client, the reload is the
 //! daemon's.
 
-use std::fs;
+use std::{fs, net::TcpListener};
 
 use nix::sys::signal::Signal;
 
 use crate::{
     cli::{ends, shepherd, site, web},
-    harness::{Client, Daemon, Home, http_rust, odd},
+    harness::{Client, Daemon, Home, free_port, http_rust, odd},
     site::Site,
 };
 
@@ -166,5 +166,40 @@ fn of_several_services_each_is_told_how_it_ended_and_with_4_where_one_was_aborte
     assert!(api["name"] == "api" && is(api, "aborted", 1), "{outcome}");
     assert_eq!(api["output"][0], "no database", "{outcome}");
     assert!(api["detail"].as_str().is_some_and(|it| it.contains("code 3")), "{outcome}");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_port_that_somebody_has_ends_a_reload_and_a_start_with_9_and_nothing_has_happened() {
+    let home = Home::new();
+    let file = home.directory().join("shepherd.yaml");
+    let (kept, taken) = (free_port(), free_port());
+    let write = |more: &str| {
+        let http = http_rust().remove(0);
+        let (http, kept) = (http.display(), kept.v4());
+        let text = format!("services:\n  web: {{command: {http}, listen: ['{kept}'{more}]}}\n");
+        fs::write(&file, text).expect("a file");
+    };
+    write("");
+    let daemon = web(Daemon::run().home(&home).args(["-c".as_ref(), file.as_os_str()]));
+    let other = TcpListener::bind(taken.v4()).expect("a listener");
+    write(&format!(", '{}'", taken.v4()));
+    let told = format!("shepherd: cannot bind `{}`: the address is in use by ", taken.v4());
+    let output = shepherd(&daemon, "reload", 9);
+    assert!(output.stderr.contains(&told), "{output:#?}");
+    let json = shepherd(&daemon, "reload --json", 9);
+    assert!(json.stdout.starts_with(r#"{"outcome":"bind","exit_code":9,"#), "{json:#?}");
+    let status = shepherd(&daemon, "status", 0).stdout;
+    assert!(status.contains("1 of 1 ready, generation 1"), "{status}");
+    drop(other);
+    shepherd(&daemon, "reload", 0);
+
+    shepherd(&daemon, "stop web", 0);
+    let other = TcpListener::bind(taken.v4()).expect("it is free");
+    let told = format!("shepherd: cannot start `web`: cannot bind `{}`: ", taken.v4());
+    let output = shepherd(&daemon, "start web", 9);
+    assert!(output.stderr.starts_with(&told), "{output:#?}");
+    drop(other);
+    shepherd(&daemon, "start web", 0);
     assert!(daemon.stop().success());
 }

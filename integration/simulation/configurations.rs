@@ -825,8 +825,8 @@ impl World<'_> {
     /// Reads a configuration that has changed since, or cannot.
     fn read(&mut self, request: RequestId, only: Option<&[ServiceId]>, free: MemberId) -> Event {
         if self.script.one_in(8) {
-            let reason = "cannot bind `8000`: it is in use".to_owned();
-            return Event::ConfigurationFailed { request, reason };
+            let fault = Fault::Sockets("cannot bind `8000`: it is in use".to_owned());
+            return Event::ConfigurationFailed { request, fault };
         }
         let mut next = free.0;
         let present = self.present();

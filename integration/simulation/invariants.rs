@@ -104,6 +104,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a service started",
     "a service stopped",
     "a service that did not start",
+    "a socket that somebody has",
     "a service that is stopped",
     "a service that stays stopped",
     "a start answered",

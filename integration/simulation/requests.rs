@@ -493,6 +493,9 @@ impl Ledger {
             Refusal::Configuration(_) => {
                 ("a definition with a mistake", (reload || begins) && since(|book| &book.unread))
             }
+            Refusal::Sockets { .. } => {
+                ("a socket that somebody has", begins && since(|book| &book.unbound))
+            }
             Refusal::ServiceStopped { .. } | Refusal::ServiceStopping { .. } => {
                 let down = reload && !open.down.is_empty() || !open.over.is_empty();
                 ("a service that is stopped", (reload || begins) && down)
@@ -500,8 +503,7 @@ impl Ledger {
             Refusal::Failed { service, worker: None, .. } => {
                 let named = self.books.values().find(|book| book.policy.name == *service);
                 let needs = named.is_some_and(|book| book.policy.needs().next().is_some());
-                let reason = since(|book| &book.unbound) || needs;
-                ("a service that did not start", begins && reason)
+                ("a service that did not start", begins && needs)
             }
             Refusal::Failed { worker: Some(worker), .. } => {
                 let blamed = self.workers.get(worker).is_some_and(|record| {

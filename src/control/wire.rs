@@ -318,6 +318,8 @@ pub enum ProblemKind {
     Stopping,
     /// The configuration, or what it names, has a mistake; nothing has happened (422).
     Configuration,
+    /// A socket could not be bound, mostly since somebody has the port; nothing has happened (409).
+    Bind,
     /// A reload was aborted, in one service at least; the old generation serves there (500).
     Aborted,
     /// Too much is asked for at a time (429, 503).

@@ -73,8 +73,8 @@ pub enum Event {
     ConfigurationFailed {
         /// The reload that wanted it.
         request: RequestId,
-        /// What is wrong and what to do about it, for people.
-        reason: String,
+        /// What is wrong.
+        fault: Fault,
     },
     /// An operator asks for something.
     Requested(RequestId, Request),
@@ -87,6 +87,16 @@ pub enum Fault {
     Definition(String),
     /// A socket that cannot be bound.
     Sockets(String),
+}
+
+impl Fault {
+    /// What is wrong and what to do about it.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Fault::Definition(reason) | Fault::Sockets(reason) => reason,
+        }
+    }
 }
 
 /// What can happen to a worker.

@@ -66,6 +66,13 @@ pub enum Refusal {
     /// There is a mistake in what was read: this says where, and what to do about it. Nothing has
     /// happened.
     Configuration(String),
+    /// A socket cannot be bound: somebody has the port, mostly. Nothing has happened.
+    Sockets {
+        /// The service that was to be started; `None` where a reload was to bind it.
+        service: Option<String>,
+        /// Which one, why, and what to do about it.
+        reason: String,
+    },
     /// A service could not be started.
     Failed {
         /// Which service.
@@ -115,7 +122,8 @@ impl Refusal {
             | Refusal::ServiceStopping { .. }
             | Refusal::ServiceStopped { .. }
             | Refusal::CannotScale { .. }
-            | Refusal::Configuration(_) => true,
+            | Refusal::Configuration(_)
+            | Refusal::Sockets { .. } => true,
             Refusal::Failed { .. } => false,
         }
     }
@@ -187,8 +195,11 @@ impl fmt::Display for Refusal {
                     CannotScale::NoPorts => write!(f, "listen from a lower port on"),
                 }
             }
-            Refusal::Configuration(reason) => write!(f, "{reason}"),
-            Refusal::Failed { service, reason, .. } => {
+            Refusal::Configuration(reason) | Refusal::Sockets { service: None, reason } => {
+                write!(f, "{reason}")
+            }
+            Refusal::Sockets { service: Some(service), reason }
+            | Refusal::Failed { service, reason, .. } => {
                 write!(f, "cannot start `{service}`: {reason}")
             }
         }

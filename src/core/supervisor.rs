@@ -175,8 +175,8 @@ impl Supervisor {
             Event::ConfigurationRead { request, configuration } => {
                 self.handle_configuration(request, configuration);
             }
-            Event::ConfigurationFailed { request, reason } => {
-                self.handle_configuration_failed(request, reason);
+            Event::ConfigurationFailed { request, fault } => {
+                self.handle_configuration_failed(request, fault);
             }
             Event::Requested(id, request) => self.handle_request(now, id, request),
         }

@@ -11,12 +11,12 @@ use crate::config::service::ServiceConfig;
 use crate::config::socket::{Slots, SocketSpec};
 use crate::config::text::one_line;
 use crate::core::configuration::Configuration;
-use crate::core::event::Event;
+use crate::core::event::{Event, Fault};
 use crate::core::ids::{GenerationId, MemberId, RequestId, ServiceId};
 use crate::core::policy::{Policy, Socket};
 use crate::os::definition::{self, Definition};
 use crate::os::limits;
-use crate::os::listeners::{self, Bound, Listener};
+use crate::os::listeners::{self, BindError, Bound, Listener};
 
 use super::event_loop::Daemon;
 use super::services::{self, Group};
@@ -50,26 +50,28 @@ impl Daemon {
         let request = order.request;
         match self.try_read(order) {
             Ok(configuration) => Event::ConfigurationRead { request, configuration },
-            Err(reason) => {
+            Err(fault) => {
+                let reason = fault.reason();
                 // A file's mistakes are told with their places, the notice counts them.
                 if reason.lines().count() > 1 {
                     for line in reason.lines().filter(|line| !line.is_empty()) {
                         tracing::error!("{}", one_line(line));
                     }
                 }
-                Event::ConfigurationFailed { request, reason }
+                Event::ConfigurationFailed { request, fault }
             }
         }
     }
 
-    fn try_read(&mut self, order: &Order) -> Result<Configuration, String> {
-        let read = (self.parts.reread)()?;
+    fn try_read(&mut self, order: &Order) -> Result<Configuration, Fault> {
+        let read = (self.parts.reread)().map_err(Fault::Definition)?;
         let config = match &order.only {
             None => read,
             Some(only) => self.part(&read, only),
         };
         config.check().map_err(|errors| {
-            errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+            let errors = errors.iter().map(ToString::to_string);
+            Fault::Definition(errors.collect::<Vec<_>>().join("\n"))
         })?;
         let mut ids = self.parts.services.known();
         let is_meant = |id: &ServiceId| order.only.as_ref().is_none_or(|only| only.contains(id));
@@ -86,7 +88,8 @@ impl Daemon {
                 last
             });
             if known.is_none() || is_meant(&id) {
-                next.push(self.next(&config, id, service, known.is_none())?);
+                let service = self.next(&config, id, service, known.is_none());
+                next.push(service.map_err(Fault::Definition)?);
             }
         }
         let numbered = self.bind(&next, order.free)?;
@@ -94,7 +97,7 @@ impl Daemon {
             policies(&next, &numbered.groups, &self.parts.services.sockets, &ids);
         if let Err(mistake) = self.check_sockets(&config, &policies, &numbered) {
             numbered.listeners.into_values().for_each(Listener::discard);
-            return Err(mistake);
+            return Err(Fault::Definition(mistake));
         }
         // From here on nothing fails.
         self.parts.services.last = last;
@@ -177,20 +180,20 @@ impl Daemon {
     }
 
     /// Binds what is new, all of it or nothing.
-    fn bind(&self, next: &[Next], free: MemberId) -> Result<Numbered, String> {
+    fn bind(&self, next: &[Next], free: MemberId) -> Result<Numbered, Fault> {
         let mut wanted = Vec::new();
         for Next { id, config, sockets, .. } in next {
             for (spec, _) in sockets.iter().filter(|(_, group)| group.is_none()) {
                 if let Some(owner) = self.owner_of(spec) {
                     let (place, owner) = (spec.place(), owner.to_owned());
-                    return Err(format!(
+                    return Err(Fault::Sockets(format!(
                         "cannot bind `{place}` for `{}`: `{owner}` has it, and keeps it until the \
                          last worker that has it is gone; take it away there and reload, and then \
                          reload with it here",
                         config.name
-                    ));
+                    )));
                 }
-                let spec = listeners::looked_up(spec).map_err(|error| error.to_string())?;
+                let spec = listeners::looked_up(spec).map_err(|error| fault(&error))?;
                 wanted.push(Wanted { owner: *id, spec, slots: services::workers(config.workers) });
             }
         }
@@ -198,7 +201,7 @@ impl Daemon {
         if specs.is_empty() {
             return Ok(Numbered::default());
         }
-        let bound = listeners::bind_all(&specs, Vec::new()).map_err(|error| error.to_string())?;
+        let bound = listeners::bind_all(&specs, Vec::new()).map_err(|error| fault(&error))?;
         let Bound { listeners, each, warnings, .. } = bound;
         for warning in warnings {
             tracing::warn!("{}", one_line(&warning.to_string()));
@@ -327,6 +330,12 @@ impl Daemon {
     pub(super) fn remove_service(&mut self, service: ServiceId) {
         self.parts.services.remove(service);
     }
+}
+
+/// A socket that is not there, unless it is for what the file says of its owner.
+pub(super) fn fault(error: &BindError) -> Fault {
+    let reason = error.to_string();
+    if error.is_of_configuration() { Fault::Definition(reason) } else { Fault::Sockets(reason) }
 }
 
 /// What the core has to know of the services.

@@ -126,9 +126,10 @@ fn of(service: Option<&str>) -> String {
 
 impl From<BindError> for StartError {
     fn from(error: BindError) -> StartError {
-        match error {
-            BindError::Access { .. } => StartError::SocketAccess(error),
-            error => StartError::Bind(error),
+        if error.is_of_configuration() {
+            StartError::SocketAccess(error)
+        } else {
+            StartError::Bind(error)
         }
     }
 }

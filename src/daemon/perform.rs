@@ -80,7 +80,7 @@ impl Daemon {
     ) {
         let prepared = self.definition(service, like).map_err(Fault::Definition);
         let prepared = prepared.and_then(|definition| {
-            let bound = self.bind_members(service, bind).map_err(Fault::Sockets)?;
+            let bound = self.bind_members(service, bind)?;
             Ok((definition, bound))
         });
         let event = match prepared {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::config::text::one_line;
 use crate::core::action::NewMember;
-use crate::core::event::Event;
+use crate::core::event::{Event, Fault};
 use crate::core::ids::{MemberId, ServiceId, SlotId, SocketId};
 use crate::core::policy::{BoundMember, Members, Socket};
 use crate::os::listeners::{self, Bound, Listener};
 use crate::os::local_address::LocalAddress;
 
+use super::configuration::fault;
 use super::event_loop::Daemon;
 use super::services::Group;
 
@@ -185,7 +186,7 @@ impl Daemon {
                 let sockets = members.iter().map(|&(socket, _)| socket);
                 Event::SlotBound { service, slot, members: sockets.zip(bound).collect() }
             }
-            Err(reason) => Event::SlotNotBound { service, slot, reason },
+            Err(fault) => Event::SlotNotBound { service, slot, reason: fault.reason().to_owned() },
         };
         self.events.push_back(event);
         self.watch_members(&new);
@@ -196,14 +197,15 @@ impl Daemon {
         &mut self,
         service: ServiceId,
         members: &[NewMember],
-    ) -> Result<Vec<BoundMember>, String> {
+    ) -> Result<Vec<BoundMember>, Fault> {
         // Nothing at all would be taken for what was handed over.
         if members.is_empty() {
             return Ok(Vec::new());
         }
         let wanted = members.iter().map(|member| self.parts.services.spec(service, *member));
-        let wanted: Vec<SocketSpec> = wanted.collect::<Result<_, String>>()?;
-        let bound = listeners::bind_all(&wanted, Vec::new()).map_err(|error| error.to_string())?;
+        let wanted: Vec<SocketSpec> =
+            wanted.collect::<Result<_, String>>().map_err(Fault::Sockets)?;
+        let bound = listeners::bind_all(&wanted, Vec::new()).map_err(|error| fault(&error))?;
         let Bound { listeners, warnings, .. } = bound;
         for warning in warnings {
             tracing::warn!("{}", one_line(&warning.to_string()));

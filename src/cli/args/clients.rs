@@ -47,8 +47,8 @@ Examples:
   shepherd reload --timeout 1m  wait for a minute at most
 
 What --json prints, one object on stdout:
-  outcome    committed, aborted, configuration, in-progress, timed-out, interrupted, no-daemon,
-             permission, usage or failed
+  outcome    committed, aborted, configuration, bind, in-progress, timed-out, interrupted,
+             no-daemon, permission, usage or failed
   exit_code  the exit code
   seconds    how long it took
   services   those that were reloaded: name, outcome, generation, workers, and draining, how many
@@ -66,6 +66,7 @@ Exit codes:
   6    no daemon to talk to
   7    --timeout is over; the reload goes on
   8    the daemon belongs to somebody else
+  9    a socket cannot be bound, mostly since somebody has the port; nothing has happened
   11   another reload is in progress
   130  Ctrl-C; the reload goes on")]
 pub(in crate::cli) struct Reload {

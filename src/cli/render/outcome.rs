@@ -97,6 +97,7 @@ pub(in crate::cli) fn problem(problem: &Problem) -> String {
                 .join("\n")
         }
         ProblemKind::Configuration
+        | ProblemKind::Bind
         | ProblemKind::BadRequest
         | ProblemKind::NotFound
         | ProblemKind::InProgress

@@ -224,6 +224,7 @@ fn words_are_those_of_the_types() {
         Kind::InProgress,
         Kind::Stopping,
         Kind::Configuration,
+        Kind::Bind,
         Kind::Aborted,
         Kind::TooBusy,
         Kind::Forbidden,

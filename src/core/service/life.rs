@@ -326,7 +326,7 @@ impl Service {
         match fault {
             Fault::Definition(reason) => Refusal::Configuration(reason),
             Fault::Sockets(reason) => {
-                Refusal::Failed { service: self.policy.name.clone(), reason, worker: None }
+                Refusal::Sockets { service: Some(self.policy.name.clone()), reason }
             }
         }
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::core::action::Action;
 use crate::core::configuration::Configuration;
 use crate::core::dependencies;
+use crate::core::event::Fault;
 use crate::core::ids::{MemberId, RequestId, ServiceId};
 use crate::core::notice::{ConfigurationNotice, Notice};
 use crate::core::policy::Policy;
@@ -44,12 +45,17 @@ impl Supervisor {
     }
 
     /// The configuration could not be read, or not be bound: nothing has happened.
-    pub(super) fn handle_configuration_failed(&mut self, id: RequestId, reason: String) {
+    pub(super) fn handle_configuration_failed(&mut self, id: RequestId, fault: Fault) {
         if self.reading.remove(&id) {
-            self.notice(Notice::Configuration(ConfigurationNotice::Refused {
-                reason: reason.clone(),
-            }));
-            self.respond(id, Response::Refused(Refusal::Configuration(reason)));
+            let reason = fault.reason().to_owned();
+            self.notice(Notice::Configuration(ConfigurationNotice::Refused { reason }));
+            self.respond(
+                id,
+                Response::Refused(match fault {
+                    Fault::Definition(reason) => Refusal::Configuration(reason),
+                    Fault::Sockets(reason) => Refusal::Sockets { service: None, reason },
+                }),
+            );
         }
     }
 

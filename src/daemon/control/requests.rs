@@ -124,7 +124,8 @@ pub(super) fn blamed(refusal: &Refusal) -> Option<WorkerId> {
         | Refusal::ServiceStopping { .. }
         | Refusal::ServiceStopped { .. }
         | Refusal::CannotScale { .. }
-        | Refusal::Configuration(_) => None,
+        | Refusal::Configuration(_)
+        | Refusal::Sockets { .. } => None,
     }
 }
 
@@ -141,6 +142,7 @@ pub(super) fn refused(refusal: &Refusal) -> Problem {
         }
         Refusal::CannotScale { .. } => (ProblemKind::BadRequest, 400),
         Refusal::Configuration(_) => (ProblemKind::Configuration, 422),
+        Refusal::Sockets { .. } => (ProblemKind::Bind, 409),
         Refusal::WorkerNotRunning { .. } | Refusal::Failed { .. } => (ProblemKind::Failed, 500),
     };
     let service = match refusal {
@@ -149,7 +151,7 @@ pub(super) fn refused(refusal: &Refusal) -> Problem {
         | Refusal::ServiceStopped { service }
         | Refusal::CannotScale { service, .. }
         | Refusal::Failed { service, .. } => Some(service.clone()),
-        Refusal::TooMany { service, .. } => service.clone(),
+        Refusal::TooMany { service, .. } | Refusal::Sockets { service, .. } => service.clone(),
         Refusal::NoSuchService { .. }
         | Refusal::NoSuchWorker { .. }
         | Refusal::WorkerNotRunning { .. }

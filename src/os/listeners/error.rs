@@ -61,3 +61,12 @@ pub enum BindError {
     #[error("cannot bind `{socket}`: {operation} failed: {}", .errno.desc())]
     System { socket: String, operation: &'static str, errno: Errno },
 }
+
+impl BindError {
+    /// Whether what was asked for cannot be on this machine, whoever has the address: there is no
+    /// such user or group.
+    #[must_use]
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(self, BindError::Access { .. })
+    }
+}

@@ -194,11 +194,7 @@ fn a_start_that_cannot_be_leaves_it_stopped_and_says_why() {
         (
             3,
             Fault::Sockets("in use".to_owned()),
-            Refusal::Failed {
-                service: "web".to_owned(),
-                reason: "in use".to_owned(),
-                worker: None,
-            },
+            Refusal::Sockets { service: Some("web".to_owned()), reason: "in use".to_owned() },
         ),
     ] {
         world.ask(start());
