@@ -87,17 +87,18 @@ fn reasons_not_ready(status: &Status) -> Vec<String> {
     if status.daemon.stopping {
         return vec!["shepherd is stopping".to_owned()];
     }
-    let reason = |state| match state {
+    let reason = |state: &ServiceState| match state {
         ServiceState::Up | ServiceState::Reloading => None,
         ServiceState::Waiting => Some("waits for the services that it depends on"),
         ServiceState::Starting => Some("has not come up yet"),
         ServiceState::Failing => Some("is failing"),
         ServiceState::Stopping => Some("is being stopped"),
         ServiceState::Stopped => Some("is stopped"),
+        ServiceState::Other(_) => Some("does not serve"),
     };
     let services = status.services.iter();
     services
-        .filter_map(|service| Some(format!("{} {}", service.name, reason(service.state)?)))
+        .filter_map(|service| Some(format!("{} {}", service.name, reason(&service.state)?)))
         .collect()
 }
 
@@ -163,9 +164,9 @@ mod tests {
             longest_turn: 0.0,
             file: None,
         };
-        let service = |(number, &state): (usize, &ServiceState)| Service {
+        let service = |(number, state): (usize, &ServiceState)| Service {
             name: format!("s{number}"),
-            state,
+            state: state.clone(),
             wanted: 1,
             ready: 1,
             generation: 1,

@@ -141,7 +141,7 @@ impl Page {
         let each = |value: fn(&Service) -> u64| services().map(move |it| (of(it), value(it)));
         writer.integers(
             &family("service_up", "Whether the service has come up and serves"),
-            each(|service| u64::from(serves(service.state))),
+            each(|service| u64::from(serves(&service.state))),
         )?;
         writer.integers(
             &family("service_failing", "Whether the service's workers fail again and again"),
@@ -171,8 +171,8 @@ impl Page {
         writer.integers(
             &family("service_workers", "Workers of all generations by where they stand"),
             services().flat_map(|service| {
-                states.map(|(state, name)| {
-                    let workers = service.workers.iter().filter(|worker| worker.state == state);
+                states.each_ref().map(|(state, name)| {
+                    let workers = service.workers.iter().filter(|worker| worker.state == *state);
                     (with(service, "state", name), workers.count() as u64)
                 })
             }),
@@ -251,14 +251,15 @@ impl Page {
 }
 
 /// Whether a service does what it is there for.
-pub(super) fn serves(state: ServiceState) -> bool {
+pub(super) fn serves(state: &ServiceState) -> bool {
     match state {
         ServiceState::Up | ServiceState::Reloading => true,
         ServiceState::Waiting
         | ServiceState::Starting
         | ServiceState::Failing
         | ServiceState::Stopping
-        | ServiceState::Stopped => false,
+        | ServiceState::Stopped
+        | ServiceState::Other(_) => false,
     }
 }
 

@@ -75,7 +75,7 @@ pub struct Service {
 }
 
 /// Where a service stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServiceState {
     /// It waits for the services that it depends on.
@@ -92,6 +92,9 @@ pub enum ServiceState {
     Stopping,
     /// It was stopped, and stays so until somebody starts it.
     Stopped,
+    /// What only a later version knows: a daemon says no such word, and a client shows it.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// A socket of a service.
@@ -130,7 +133,7 @@ pub struct Worker {
 }
 
 /// Where a worker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WorkerState {
     /// Not yet seen able to serve.
@@ -139,6 +142,9 @@ pub enum WorkerState {
     Ready,
     /// Between the stop signal and the exit.
     Draining,
+    /// What only a later version knows: a daemon says no such word, and a client shows it.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// A slot that waits for its next worker.

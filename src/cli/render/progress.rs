@@ -158,8 +158,9 @@ impl Rolling {
             worker.advance(now, Stage::Gone);
         }
         for worker in &service.workers {
-            let stage = match worker.state {
-                WorkerState::Starting => Stage::Starting,
+            let stage = match &worker.state {
+                // What a later version says of one that is neither ready nor to stop.
+                WorkerState::Starting | WorkerState::Other(_) => Stage::Starting,
                 WorkerState::Ready => Stage::Ready,
                 WorkerState::Draining => Stage::Draining,
             };

@@ -67,7 +67,8 @@ fn headline(service: &Service, look: Look) -> String {
         | ServiceState::Up
         | ServiceState::Reloading
         | ServiceState::Failing
-        | ServiceState::Stopping => {
+        | ServiceState::Stopping
+        | ServiceState::Other(_) => {
             say(&format!("{} of {} ready", service.ready, service.wanted));
         }
     }
@@ -105,7 +106,8 @@ fn headline(service: &Service, look: Look) -> String {
 }
 
 fn state(service: &Service) -> (String, Hue) {
-    let (word, hue) = match service.state {
+    let other;
+    let (word, hue) = match &service.state {
         ServiceState::Waiting => ("waiting", Hue::Moving),
         ServiceState::Starting => ("starting", Hue::Moving),
         ServiceState::Up => ("up", Hue::Good),
@@ -113,6 +115,10 @@ fn state(service: &Service) -> (String, Hue) {
         ServiceState::Failing => ("failing", Hue::Bad),
         ServiceState::Stopping => ("stopping", Hue::Moving),
         ServiceState::Stopped => ("stopped", Hue::Dim),
+        ServiceState::Other(word) => {
+            other = plain(word);
+            (other.as_str(), Hue::Plain)
+        }
     };
     let word = match (service.reloading, &service.waits_for[..]) {
         (Some(next), _) => format!("{word} generation {} to {next}", service.generation),
@@ -176,10 +182,11 @@ fn rows(service: &Service) -> Vec<Row> {
 }
 
 fn worker(service: &str, worker: &Worker) -> Row {
-    let (state, hue) = match worker.state {
-        WorkerState::Starting => ("starting", Hue::Moving),
-        WorkerState::Ready => ("ready", Hue::Good),
-        WorkerState::Draining => ("draining", Hue::Moving),
+    let (state, hue) = match &worker.state {
+        WorkerState::Starting => ("starting".to_owned(), Hue::Moving),
+        WorkerState::Ready => ("ready".to_owned(), Hue::Good),
+        WorkerState::Draining => ("draining".to_owned(), Hue::Moving),
+        WorkerState::Other(word) => (plain(word), Hue::Plain),
     };
     Row {
         cells: [
@@ -187,7 +194,7 @@ fn worker(service: &str, worker: &Worker) -> Row {
             worker.id.to_string(),
             worker.pid.map_or("-".to_owned(), |pid| pid.to_string()),
             worker.generation.to_string(),
-            state.to_owned(),
+            state,
             compact(worker.since),
             worker.memory.map(memory).unwrap_or_default(),
             worker.said.as_deref().map(plain).unwrap_or_default(),
@@ -286,6 +293,7 @@ mod tests {
     use super::super::{columns, samples};
     use super::*;
     use insta::assert_snapshot;
+    use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 
     #[test]
     fn each_state_of_a_service() {
@@ -335,6 +343,44 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// States that are not known here are shown, and fields passed over.
+        #[test]
+        fn what_a_later_version_says_is_shown_in_its_words(
+            states in prop::array::uniform2("[a-z-]{1,12}|.{0,6}"),
+            field in "z[a-z_]{0,8}",
+        ) {
+            let [service, worker] = &states;
+            let mut told = serde_json::to_value(samples::shop()).expect("JSON");
+            add_to_all(&mut told, &field);
+            told["services"][0]["state"] = service.as_str().into();
+            told["services"][0]["workers"][0]["state"] = worker.as_str().into();
+            let read: Status = serde_json::from_value(told.clone()).expect("a status");
+            let shown = super::status(&read, PIPE);
+            prop_assert!(shown.contains(&format!(": {}", plain(service))), "{}", shown);
+            prop_assert!(shown.contains(&plain(worker)), "{}", shown);
+            let again = serde_json::to_value(&read).expect("JSON");
+            prop_assert_eq!(&again["services"][0]["state"], &told["services"][0]["state"]);
+        }
+    }
+
+    fn add_to_all(value: &mut serde_json::Value, field: &str) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for value in fields.values_mut() {
+                    add_to_all(value, field);
+                }
+                fields.insert(field.to_owned(), serde_json::json!({"x": [1]}));
+            }
+            serde_json::Value::Array(values) => {
+                for value in values {
+                    add_to_all(value, field);
+                }
+            }
+            _ => {}
+        }
+    }
+
     #[test]
     fn what_came_from_outside_moves_no_cursor() {
         let mut evil = samples::shop();
@@ -345,8 +391,10 @@ mod tests {
             service.name.clone_from(&text);
             service.last_abort = Some(text.clone());
             service.waits_for = vec![text.clone()];
+            service.state = ServiceState::Other(text.clone());
             for worker in &mut service.workers {
                 worker.said = Some(text.clone());
+                worker.state = WorkerState::Other(text.clone());
             }
             for socket in &mut service.sockets {
                 socket.address.clone_from(&text);

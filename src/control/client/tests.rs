@@ -109,6 +109,14 @@ fn an_event_of_a_level_that_only_a_later_version_knows_is_taken_as_grave() {
 }
 
 #[test]
+fn an_event_of_a_kind_and_with_fields_that_only_a_later_version_knows_is_read() {
+    let line =
+        r#"{"number":7,"time":"t","kind":"worker-frozen","message":"m","level":"odd","x":[]}"#;
+    let event: wire::Event = serde_json::from_str(line).expect("an event");
+    assert_eq!((event.number, event.kind.as_str()), (7, "worker-frozen"));
+}
+
+#[test]
 fn what_is_no_answer_of_ours_is_told_apart() {
     assert!(matches!(answers("SSH-2.0-OpenSSH_9.2\r\n\r\n"), Err(ClientError::NotHttp(_))));
     assert!(matches!(answers(""), Err(ClientError::Cut(_))));
