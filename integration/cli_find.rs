@@ -1,6 +1,13 @@
 //! Which daemon a client finds, and what it says where it is none, several, or somebody else's.
 
-use std::os::unix::fs::PermissionsExt;
+#![expect(clippy::disallowed_methods, reason = "how long a search takes is measured")]
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 
@@ -45,6 +52,46 @@ fn the_only_daemon_needs_no_name_and_of_several_one_is_asked_for() {
     let both = ends(by_variable.client(["status", "--name", "web"]), 0);
     assert!(both.stdout.contains("`web`"), "{both:#?}");
     assert!(daemon.stop().success() && other.stop().success());
+}
+
+#[test]
+fn those_that_do_not_answer_are_asked_at_the_same_time_and_named() {
+    let home = Home::new();
+    let daemon = web(alive().home(&home));
+    let place = home.runtime_directory().join("shepherd");
+    // One after the other they would take a minute.
+    let silent: Vec<UnixListener> = (0..30)
+        .map(|number| {
+            let directory = place.join(format!("silent-{number}"));
+            fs::create_dir(&directory).expect("a directory");
+            UnixListener::bind(directory.join("control.sock")).expect("bound")
+        })
+        .collect();
+    let began = Instant::now();
+    let output = ends(daemon.client(["status"]), 2);
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let line = |name: &str| {
+        let mut lines = output.stderr.lines();
+        lines.find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned()
+    };
+    assert!(line("web ").contains(&format!("pid {}", daemon.pid())), "{output:#?}");
+    assert!(line("silent-29 ").ends_with("  does not answer within 2 s"), "{output:#?}");
+
+    // The only one of its name is asked all the same.
+    drop(silent);
+    let directory = place.join("other");
+    fs::create_dir(&directory).expect("a directory");
+    let listener = UnixListener::bind(directory.join("control.sock")).expect("bound");
+    let gone = thread::spawn(move || {
+        let search = listener.accept().expect("the search");
+        drop((listener.accept().expect("the request"), search));
+    });
+    let output = ends(daemon.client(["restart", "web", "--name", "other"]), 1);
+    gone.join().expect("asked twice");
+    let told = "shepherd: `other`: does not answer within 2 s; asking all the same\n";
+    assert!(output.stderr.starts_with(told), "{output:#?}");
+    assert!(output.stderr.contains("the daemon is gone"), "{output:#?}");
+    assert!(daemon.stop().success());
 }
 
 #[test]

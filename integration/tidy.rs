@@ -75,7 +75,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ("src/control/server.rs", &["std::thread", "std::os::"]),
     ("src/daemon/journal.rs", &["tracing::", "std::process", "SystemTime"]),
     ("src/cli/mod.rs", &["std::env", "std::process"]),
-    ("src/cli/find.rs", &["std::env"]),
+    ("src/cli/find.rs", &["std::env", "std::thread"]),
     ("src/cli/waiting.rs", &["std::thread"]),
     ("src/cli/run.rs", &["std::process"]),
     ("src/cli/check.rs", &["std::process"]),

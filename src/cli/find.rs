@@ -2,12 +2,14 @@
 //! A directory whose daemon is gone is not one.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use crate::config::text::one_line;
 use crate::control::client::{Client, ClientError};
 use crate::control::wire::Status;
 use crate::os::runtime_dir::{self, CONTROL};
+use crate::os::stderr::Stderr;
 
 use super::args::Target;
 use super::exit_code;
@@ -16,8 +18,13 @@ use super::failure::Failure;
 /// The variable that names the control socket.
 const VARIABLE: &str = "SHEPHERD_CONTROL";
 
-/// How long a daemon may take to say who it is. One that takes longer runs all the same.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a daemon may take to say who it is, which an idle one does in a millisecond. One that
+/// takes longer runs all the same.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How many daemons are asked at the same time, so that those that do not answer cost no more time
+/// than one.
+const ASKED_AT_ONCE: usize = 64;
 
 /// The client for the daemon that is meant: by `--control`, `--name`, the variable, or because it is
 /// the only one.
@@ -69,35 +76,57 @@ struct Found {
 
 /// What it is.
 enum Is {
-    Running(Client, Option<Box<Status>>),
+    /// Whatever it says, somebody listens; and what it says, or why nothing is known.
+    Running(Client, Result<Box<Status>, String>),
     Gone,
     WithoutSocket,
     Denied,
 }
 
+/// Asks all of them at the same time.
 fn look_at(directories: impl Iterator<Item = PathBuf>) -> Vec<Found> {
-    let look = |directory: PathBuf| {
-        let is = match Client::new(directory.join(CONTROL)) {
-            Ok(client) => match client.get("/v1/status", Some(ANSWER_WITHIN)) {
-                Ok(status) => Is::Running(client, Some(Box::new(status))),
-                Err(ClientError::NoSocket(_)) => Is::WithoutSocket,
-                Err(ClientError::Stale(_)) => Is::Gone,
-                Err(ClientError::Denied(_)) => Is::Denied,
-                // Whatever it is, somebody listens.
-                Err(
-                    ClientError::TimedOut(..)
-                    | ClientError::Cut(_)
-                    | ClientError::NotHttp(_)
-                    | ClientError::Strange { .. }
-                    | ClientError::Problem(_)
-                    | ClientError::System { .. },
-                ) => Is::Running(client, None),
-            },
-            Err(_) => Is::WithoutSocket,
-        };
-        Found { directory, is }
+    let directories: Vec<PathBuf> = directories.collect();
+    let mut found = Vec::new();
+    for directories in directories.chunks(ASKED_AT_ONCE) {
+        let looked = thread::scope(|scope| {
+            let looks: Vec<_> = directories
+                .iter()
+                .map(|directory| thread::Builder::new().spawn_scoped(scope, || look(directory)))
+                .collect();
+            let looked = looks.into_iter().zip(directories).map(|(thread, directory)| {
+                // Where there is no thread for it, it is looked at by this one.
+                let looked = thread.ok().and_then(|thread| thread.join().ok());
+                looked.unwrap_or_else(|| look(directory))
+            });
+            looked.collect::<Vec<_>>()
+        });
+        found.extend(looked);
+    }
+    found
+}
+
+fn look(directory: &Path) -> Found {
+    let is = match Client::new(directory.join(CONTROL)) {
+        Ok(client) => match client.get("/v1/status", Some(ANSWER_WITHIN)) {
+            Ok(status) => Is::Running(client, Ok(Box::new(status))),
+            Err(ClientError::NoSocket(_)) => Is::WithoutSocket,
+            Err(ClientError::Stale(_)) => Is::Gone,
+            Err(ClientError::Denied(_)) => Is::Denied,
+            Err(ClientError::TimedOut(..)) => {
+                let within = ANSWER_WITHIN.as_secs();
+                Is::Running(client, Err(format!("does not answer within {within} s")))
+            }
+            Err(
+                error @ (ClientError::Cut(_)
+                | ClientError::NotHttp(_)
+                | ClientError::Strange { .. }
+                | ClientError::Problem(_)
+                | ClientError::System { .. }),
+            ) => Is::Running(client, Err(one_line(&error.to_string()))),
+        },
+        Err(_) => Is::WithoutSocket,
     };
-    directories.map(look).collect()
+    Found { directory: directory.to_owned(), is }
 }
 
 /// The only one that runs. `none` says in words that there is none.
@@ -117,10 +146,20 @@ fn one_of(found: Vec<Found>, none: &str, places: &[PathBuf]) -> Result<Client, F
         }
     }
     match (running.len(), denied) {
-        (1, _) => running
-            .pop()
-            .map(|(_, client, _)| client)
-            .ok_or_else(|| none_at_all(none, places, &left)),
+        (1, _) => match running.pop() {
+            Some((directory, client, status)) => {
+                if let Err(why) = status {
+                    // Whatever it is asked may take as long.
+                    let line = row(&directory, Err(&why));
+                    Stderr::say(&format!(
+                        "shepherd: `{}`: {}; asking all the same",
+                        line.name, why
+                    ));
+                }
+                Ok(client)
+            }
+            None => Err(none_at_all(none, places, &left)),
+        },
         (0, Some(directory)) => {
             let text = format!(
                 "cannot reach `{}`: permission denied; ask as the user that shepherd runs as, or as root",
@@ -130,8 +169,9 @@ fn one_of(found: Vec<Found>, none: &str, places: &[PathBuf]) -> Result<Client, F
         }
         (0, None) => Err(none_at_all(none, places, &left)),
         (_, _) => {
-            let rows =
-                running.iter().map(|(directory, _, status)| row(directory, status.as_deref()));
+            let rows = running.iter().map(|(directory, _, status)| {
+                row(directory, status.as_deref().map_err(String::as_str))
+            });
             Err(several(&rows.collect::<Vec<_>>()))
         }
     }
@@ -159,10 +199,10 @@ struct Line {
     about: String,
 }
 
-fn row(directory: &Path, status: Option<&Status>) -> Line {
+fn row(directory: &Path, status: Result<&Status, &str>) -> Line {
     let name = directory.file_name().map(|name| one_line(&name.to_string_lossy()));
     let about = match status {
-        Some(status) => {
+        Ok(status) => {
             let services = status.services.iter().take(SERVICES_MAX);
             let mut names: Vec<String> = services.map(|service| one_line(&service.name)).collect();
             if status.services.len() > SERVICES_MAX {
@@ -170,7 +210,7 @@ fn row(directory: &Path, status: Option<&Status>) -> Line {
             }
             format!("pid {:<8} {}", status.daemon.pid, names.join(", "))
         }
-        None => "does not answer".to_owned(),
+        Err(why) => why.to_owned(),
     };
     Line { name: name.unwrap_or_default(), directory: shown(directory), about }
 }
@@ -204,8 +244,8 @@ mod tests {
     fn several_daemons_are_listed_with_what_tells_them_apart() {
         let shop = samples::shop();
         let rows = [
-            row(Path::new("/run/shepherd/shop"), Some(&shop)),
-            row(Path::new("/run/shepherd/x"), None),
+            row(Path::new("/run/shepherd/shop"), Ok(&shop)),
+            row(Path::new("/run/shepherd/x"), Err("does not answer within 2 s")),
         ];
         let failure = several(&rows);
         assert_eq!(failure.code, exit_code::USAGE);
@@ -213,14 +253,14 @@ mod tests {
             failure.text,
             "several daemons are running; say which one with --name:\n  \
              shop  pid 4200     web, background-jobs\n  \
-             x     does not answer"
+             x     does not answer within 2 s"
         );
     }
 
     #[test]
     fn daemons_of_one_name_are_told_apart_by_their_paths() {
         let rows = ["/run/user/0/shepherd/web", "/run/shepherd/web"]
-            .map(|path| row(Path::new(path), None));
+            .map(|path| row(Path::new(path), Err("does not answer")));
         let text = several(&rows).text;
         assert!(
             text.contains("--control PATH/control.sock") && text.contains("  /run/shepherd/web "),
