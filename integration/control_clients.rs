@@ -3,8 +3,9 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::Write,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -55,7 +56,12 @@ fn slow_clients_hold_up_no_reload_under_load() {
         wait_only_generation(&daemon, u32::try_from(number).expect("few"), 4);
     }
     load.stop().assert_clean();
-    assert_eq!(status(&client).services[0].ready, 4);
+    let status = status(&client);
+    assert_eq!(status.services[0].ready, 4);
+    let turn = status.daemon.longest_turn * 1000.0;
+    println!(
+        "the loop's longest turn, with 32 slow clients and two reloads under load: {turn:.1} ms"
+    );
     // Those with half a request are answered once they finish it, or were given up by then.
     for (number, mut stream) in slow.into_iter().enumerate() {
         if number % 3 == 0 && stream.write_all(b"connection: close\r\n\r\n").is_ok() {
@@ -70,13 +76,8 @@ fn slow_clients_hold_up_no_reload_under_load() {
 fn one_client_too_many_is_told_and_the_next_is_served() {
     let (daemon, client) = web(1, |builder| builder);
     let path = socket(&daemon, "web");
-    let sixty_four: Vec<_> = (0..64)
-        .map(|_| {
-            let mut stream = connect(&path);
-            stream.write_all(HALF).expect("written");
-            stream
-        })
-        .collect();
+    // All of them wait for the daemon, and not the other way round.
+    let sixty_four: Vec<_> = (0..64).map(|_| reader(&path)).collect();
     let (code, head, body) = raw(&path, WHOLE);
     assert_eq!(code, 503, "{head}");
     assert!(head.contains("connection: close"), "{head}");
@@ -91,6 +92,47 @@ fn one_client_too_many_is_told_and_the_next_is_served() {
     let status_code = || raw(&path, WHOLE).0;
     eventually("an answer", || (status_code() == 200).then_some(()));
     assert_eq!(status(&client).daemon.name, "web");
+    assert!(daemon.stop().success());
+}
+
+/// A client that reads events, and has been told that it will.
+fn reader(path: &Path) -> UnixStream {
+    let mut stream = connect(path);
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\n\r\n").expect("written");
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200");
+    stream
+}
+
+#[test]
+fn who_keeps_the_daemon_waiting_makes_room_and_who_waits_for_it_stays() {
+    let (daemon, client) = web(1, |builder| builder);
+    let path = socket(&daemon, "web");
+    let mut reads = reader(&path);
+    let half_a_body = b"POST /v1/reload HTTP/1.1\r\ncontent-type: application/json\r\n\
+                        content-length: 9\r\n\r\n{";
+    let idle: Vec<_> = (0..200)
+        .map(|number| {
+            let mut stream = connect(&path);
+            let half: &[u8] = [b"".as_slice(), HALF, half_a_body][number % 3];
+            stream.write_all(half).expect("written");
+            stream
+        })
+        .collect();
+    for _ in 0..100 {
+        let (code, head, _) = raw(&path, WHOLE);
+        assert_eq!(code, 200, "{head}");
+    }
+    assert_eq!(post(&client, "/v1/reload", &json!({})).services[0].generation, 2);
+    let mut told = String::new();
+    while !told.contains("reload-committed") {
+        let mut bytes = [0; 4096];
+        let count = reads.read(&mut bytes).expect("it is served still");
+        assert_ne!(count, 0, "it had to leave: {told}");
+        told.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+    drop(idle);
     assert!(daemon.stop().success());
 }
 

@@ -2,24 +2,30 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::guest::Guest;
+use crate::os::clock;
+
 /// A stream whose writes fail once nothing could be written for so long.
 #[derive(Debug)]
 pub(super) struct Patient<Stream> {
     stream: Stream,
     patience: Duration,
+    /// Who is told whether it reads.
+    guest: Arc<Guest>,
     /// Since a write could not go on.
     waits: Option<Pin<Box<Sleep>>>,
 }
 
 impl<Stream> Patient<Stream> {
-    pub(super) fn new(stream: Stream, patience: Duration) -> Patient<Stream> {
-        Patient { stream, patience, waits: None }
+    pub(super) fn new(stream: Stream, patience: Duration, guest: Arc<Guest>) -> Patient<Stream> {
+        Patient { stream, patience, guest, waits: None }
     }
 
     /// What a write came to, unless it has been waiting for too long.
@@ -29,8 +35,13 @@ impl<Stream> Patient<Stream> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.waits = None;
+            if self.waits.take().is_some() {
+                self.guest.reads();
+            }
             return written;
+        }
+        if self.waits.is_none() {
+            self.guest.does_not_read(clock::now());
         }
         let patience = self.patience;
         let waits = self.waits.get_or_insert_with(|| Box::pin(sleep(patience)));
@@ -87,6 +98,10 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
 
+    fn patient<Stream>(stream: Stream, patience: Duration) -> Patient<Stream> {
+        Patient::new(stream, patience, Arc::new(Guest::new(clock::now())))
+    }
+
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(test);
@@ -96,7 +111,7 @@ mod tests {
     fn a_client_that_does_not_read_is_given_up() {
         run(async {
             let (ours, _theirs) = UnixStream::pair().expect("a pair");
-            let mut patient = Patient::new(ours, Duration::from_millis(20));
+            let mut patient = patient(ours, Duration::from_millis(20));
             let error = patient.write_all(&vec![0; 64 << 20]).await.expect_err("too much");
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         });
@@ -107,7 +122,7 @@ mod tests {
         run(async {
             let (ours, mut theirs) = UnixStream::pair().expect("a pair");
             // Far more time than each read takes, far less than all of them together.
-            let mut patient = Patient::new(ours, Duration::from_secs(20));
+            let mut patient = patient(ours, Duration::from_secs(20));
             let reads = tokio::spawn(async move {
                 let mut bytes = vec![0; 64 << 10];
                 let mut total = 0;

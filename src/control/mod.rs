@@ -28,6 +28,8 @@ pub mod server;
 
 mod connection;
 
+mod guest;
+
 pub mod door;
 
 pub mod client;

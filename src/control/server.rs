@@ -2,7 +2,8 @@
 //! has lost nothing, and starts another.
 //!
 //! A client costs what the limits below allow and no more: one that stalls, floods or dies takes
-//! nothing from the others, and nothing from the loop.
+//! nothing from the others, and nothing from the loop. Where all places are taken the one leaves who
+//! has kept us waiting for longest ([`guest`]).
 
 use std::future::pending;
 use std::io;
@@ -15,7 +16,6 @@ use std::time::Duration;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -24,9 +24,11 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::Patient;
 use super::door::{Door, Doors};
+use super::guest::{self, Guest, Guests};
 use super::message::Asker;
 use super::wire::ProblemKind;
 use super::{admin, api, problem};
+use crate::os::clock;
 use crate::os::wake::Wake;
 
 /// How many clients are served at a time: people and programs that look on, not traffic.
@@ -45,6 +47,9 @@ const STRANGERS_MAX: usize = 16;
 
 /// How long a client that is one too many waits for another to go, before it is told.
 const TURN_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often it is looked for somebody who could go: soon enough that nobody sees the difference.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How long the head of a request may take, and so how long a connection may be idle.
 pub const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -195,6 +200,8 @@ struct Room {
     router: Router,
     most: usize,
     served: Arc<Semaphore>,
+    /// Who is served.
+    guests: Arc<Guests>,
     /// Who waits to be served, or is told that there are too many.
     hall: Arc<Semaphore>,
 }
@@ -202,7 +209,8 @@ struct Room {
 impl Room {
     fn new(router: Router, most: usize) -> Room {
         let served = Arc::new(Semaphore::new(most));
-        Room { router, most, served, hall: Arc::new(Semaphore::new(HALL_MAX)) }
+        let hall = Arc::new(Semaphore::new(HALL_MAX));
+        Room { router, most, served, guests: Arc::default(), hall }
     }
 
     /// A place in the hall; without one nobody is taken from the socket's queue.
@@ -253,7 +261,8 @@ impl House {
         let Ok(permit) = Arc::clone(&self.strangers).try_acquire_owned() else { return };
         let detail = "the control socket serves the user that shepherd runs as, and root";
         let refusal = refusal(ProblemKind::Forbidden, 403, detail);
-        self.connections.spawn(serve(stream, refusal, permit, self.is_ending.clone()));
+        let guest = Arc::new(Guest::new(clock::now()));
+        self.connections.spawn(serve(stream, refusal, permit, guest, self.is_ending.clone()));
     }
 
     fn admit(&mut self, stream: impl Stream, place: OwnedSemaphorePermit, kind: Kind) {
@@ -264,17 +273,39 @@ impl House {
         };
         let (router, most) = (room.router.clone(), room.most);
         let served = Arc::clone(&room.served);
+        let guests = Arc::clone(&room.guests);
         self.connections.spawn(async move {
-            if let Ok(Ok(permit)) = timeout(TURN_WITHIN, served.acquire_owned()).await {
+            if let Some(permit) = turn(served, &guests).await {
                 drop(place);
-                serve(stream, router, permit, is_ending).await;
+                let guest = guests.enter(clock::now());
+                serve(stream, router, permit, guest, is_ending).await;
             } else {
                 let detail = format!("{most} clients are served; try again in a moment");
                 let refusal = refusal(ProblemKind::TooBusy, 503, &detail);
-                serve(stream, refusal, place, is_ending).await;
+                let guest = Arc::new(Guest::new(clock::now()));
+                serve(stream, refusal, place, guest, is_ending).await;
             }
         });
     }
+}
+
+/// A place among those who are served, if need be that of somebody who keeps us waiting. All may be
+/// waiting for us instead, and for too long.
+async fn turn(served: Arc<Semaphore>, guests: &Guests) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = Arc::clone(&served).try_acquire_owned() {
+        return Some(permit);
+    }
+    let mut acquired = std::pin::pin!(served.acquire_owned());
+    let acquired = async {
+        loop {
+            guests.dismiss_longest();
+            tokio::select! {
+                permit = acquired.as_mut() => return permit.ok(),
+                () = sleep(LOOK_AGAIN) => {}
+            }
+        }
+    };
+    timeout(TURN_WITHIN, acquired).await.ok().flatten()
 }
 
 /// Who has come.
@@ -317,19 +348,21 @@ async fn serve(
     stream: impl Stream,
     router: Router,
     _permit: OwnedSemaphorePermit,
+    guest: Arc<Guest>,
     mut is_ending: watch::Receiver<()>,
 ) {
-    let stream = TokioIo::new(Patient::new(stream, UNREAD_WITHIN));
+    let stream = TokioIo::new(Patient::new(stream, UNREAD_WITHIN, Arc::clone(&guest)));
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
             .max_buf_size(HEAD_MAX)
-            .serve_connection(stream, TowerToHyperService::new(router))
+            .serve_connection(stream, guest::noting(router, Arc::clone(&guest)))
     );
     // How it ends is the client's concern.
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = guest.leaves() => return,
         _ = is_ending.changed() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
