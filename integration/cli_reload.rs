@@ -203,3 +203,30 @@ fn a_port_that_somebody_has_ends_a_reload_and_a_start_with_9_and_nothing_has_hap
     shepherd(&daemon, "start web", 0);
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn a_service_that_is_new_in_the_file_is_started_by_a_reload_without_a_name() {
+    let home = Home::new();
+    let file = home.directory().join("shepherd.yaml");
+    let write = |services: &[&str]| {
+        let odd = odd();
+        let line = |name: &&str| {
+            format!("  {name}: {{command: {} alive, ready: 'alive:1ms'}}\n", odd.display())
+        };
+        let lines: String = services.iter().map(line).collect();
+        fs::write(&file, format!("services:\n{lines}")).expect("a file");
+    };
+    write(&["web"]);
+    let daemon = web(Daemon::run().home(&home).args(["-c".as_ref(), file.as_os_str()]));
+    write(&["web", "api"]);
+    let output = shepherd(&daemon, "reload api", 1);
+    let told = format!(
+        "shepherd: there is no service `api`; there is `web`; if it is new in `{}`, `shepherd \
+         reload` without a name starts it\n",
+        file.display()
+    );
+    assert_eq!(output.stderr, told);
+    shepherd(&daemon, "reload", 0);
+    shepherd(&daemon, "reload api", 0);
+    assert!(daemon.stop().success());
+}

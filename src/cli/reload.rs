@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::config::text::one_line;
 use crate::control::client::{Client, ClientError};
 use crate::control::wire::{self, COMMITTED, Done, DoneService, EndedService, ProblemKind, Status};
 use crate::core::time::Time;
@@ -63,7 +64,8 @@ fn reload(args: &Reload, began: Time) -> Result<(Done, Option<Status>), Failure>
     let mut show = Show::new(args, began, &status);
     let body = wire::Reload { services: args.services.clone(), queue: args.queue };
     waiting.post(&client, "/v1/reload".to_owned(), body)?;
-    let done = wait(&waiting, &mut show, deadline).map_err(|failure| advised(failure, args));
+    let file = status.daemon.file.as_deref();
+    let done = wait(&waiting, &mut show, deadline).map_err(|failure| advised(failure, args, file));
     let after = done.as_ref().ok().and_then(|_| status_after(&client));
     if let Some(after) = &after {
         show.progress.see(show.now(), after);
@@ -127,8 +129,16 @@ fn status_after(client: &Client) -> Option<Status> {
     client.get("/v1/status", Some(ANSWER_WITHIN)).ok()
 }
 
-/// What can be done about a refusal.
-fn advised(failure: Failure, args: &Reload) -> Failure {
+/// What can be done about a refusal by a daemon that was started with this file.
+fn advised(failure: Failure, args: &Reload, file: Option<&str>) -> Failure {
+    let kind = failure.problem.as_ref().map(|problem| problem.kind);
+    if let (Some(ProblemKind::NotFound), Some(file)) = (kind, file) {
+        // Names are of services that run; what is new in a file comes when all of it is read.
+        return failure.with(&format!(
+            "if it is new in `{}`, `shepherd reload` without a name starts it",
+            one_line(file)
+        ));
+    }
     if failure.code != exit_code::IN_PROGRESS || args.queue {
         return failure;
     }
