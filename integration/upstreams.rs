@@ -189,3 +189,42 @@ fn upstreams_need_a_socket_a_slot_and_a_command() {
     let needed = "there is no TCP or unix socket a slot; add `-p 8001+{slot}`";
     refused(run().listen("127.0.0.1:0").args(reload), USAGE, &[needed]);
 }
+
+#[test]
+fn another_file_is_told_once_its_version_serves_and_not_before() {
+    let front = Front::new();
+    let home = &front.home;
+    let file = home.directory().join("shepherd.yaml");
+    let write = |command: &str, upstreams: &str| {
+        let path = front.path(upstreams);
+        let text = format!(
+            "services:\n  web:\n    command: {command}\n    workers: 2\n    \
+             listen: '127.0.0.1:{}+{{slot}}'\n    \
+             upstreams: {{format: nginx, path: {}, reload: 'true'}}\n",
+            front.ports[0],
+            path.display()
+        );
+        fs::write(&file, text).expect("a file");
+    };
+    let http = http_rust().remove(0).to_string_lossy().into_owned();
+    let told = |name: &str| servers(&fs::read_to_string(front.path(name)).unwrap_or_default());
+    write(&http, "web.upstreams");
+    let daemon = Daemon::run().home(home).args(["-c".as_ref(), file.as_os_str()]).start();
+    wait_serving(&daemon, 2);
+    front.wait_file(&daemon, &[0, 1]);
+
+    write("'false'", "other.upstreams");
+    let mark = daemon.mark();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_line_since(mark, |line| line.contains("aborted"), "the abort");
+    // The old version serves on, and so does what it says of the proxy.
+    daemon.signal(Signal::SIGTTIN);
+    front.wait_file(&daemon, &[0, 1, 2]);
+    assert!(!front.path("other.upstreams").exists(), "told of a version that was aborted");
+
+    write(&http, "other.upstreams");
+    reload_well(&daemon);
+    let lines = front.lines(&[0, 1, 2]);
+    daemon.eventually("the other file", || (told("other.upstreams") == lines).then_some(()));
+    stop_well(&daemon);
+}

@@ -989,6 +989,6 @@ fn policy(service: ServiceId, workers: u32) -> Policy {
         launching_max: 2,
         depends_on: BTreeSet::new(),
         bind_to: BTreeSet::new(),
-        published: false,
+        proxy: None,
     }
 }

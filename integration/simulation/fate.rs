@@ -321,7 +321,7 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
         _ => vec![second, third],
     };
     let each_slot = sockets.iter().any(|socket| socket.members != Members::Shared);
-    let published = each_slot && !script.one_in(3);
+    let proxy = (each_slot && !script.one_in(3)).then(|| "nginx".to_owned());
     let starting_max = script.pick(&[1, 2, 3, 5]);
     let launching_max = script.pick(&[8, 1, 2, 3]);
     Policy {
@@ -329,7 +329,7 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
         name: format!("s{service}"),
         workers,
         sockets,
-        published,
+        proxy,
         ready,
         ready_timeout,
         check_pace,

@@ -66,7 +66,7 @@ impl Ledger {
         ensure!(ready.iter().eq(slots), "S25: {slots:?} are told, and {ready:?} are ready");
         let book = self.books.get_mut(&service).ok_or("S7: no such service")?;
         let publication = &mut book.publication;
-        ensure!(book.policy.published, "S25: nobody is to be told");
+        ensure!(book.policy.proxy.is_some(), "S25: nobody is to be told");
         ensure!(publication.under_way.is_none(), "S25: two rounds at a time");
         ensure!(number == publication.last + 1, "S25: round {number} out of turn");
         let news = publication.told.as_ref() != Some(&ready);
@@ -141,7 +141,7 @@ impl Ledger {
             let told = book.publication.told.as_ref();
             let current = told.map_or(ready.is_empty(), |told| *told == ready);
             let waits = book.publication.under_way.is_some();
-            let silent = !book.policy.published || current || waits;
+            let silent = book.policy.proxy.is_none() || current || waits;
             ensure!(silent, "S25: {ready:?} are ready in {service}, {told:?} was told");
             let due = book.publication.under_way.map(|until| until + PUBLISH_MAX);
             ensure!(due.is_none_or(|due| now < due), "S25: a round of {service} goes on");
@@ -151,7 +151,7 @@ impl Ledger {
 
     /// Nothing is to come: the proxy was told what is so.
     pub(crate) fn check_publications_at_rest(&self) -> Result<(), Violation> {
-        for (&service, book) in self.books.iter().filter(|(_, book)| book.policy.published) {
+        for (&service, book) in self.books.iter().filter(|(_, book)| book.policy.proxy.is_some()) {
             let told = book.publication.told.clone().unwrap_or_default();
             let well = book.publication.failed.is_none() && book.publication.under_way.is_none();
             let ready = self.ready_slots(service);
@@ -182,7 +182,7 @@ impl Ledger {
         action: &Action,
     ) -> Result<(), Violation> {
         match action {
-            Action::Publish { service, number, slots } => {
+            Action::Publish { service, number, slots, .. } => {
                 self.check_publish(turn.now, *service, *number, slots)
             }
             Action::EndPublish { service } => self.check_end_publish(turn.now, *service),

@@ -141,7 +141,7 @@ fn policy(workers: u32, starting_max: u32) -> Policy {
             name: "http".to_owned(),
             members: Members::Shared,
         }],
-        published: false,
+        proxy: None,
         ready: ReadyWhen::Notify,
         ready_timeout: ms(500),
         check_pace: CheckPace { interval: ms(100), timeout: ms(100) },

@@ -73,7 +73,7 @@ fn policy(ready: ReadyWhen) -> Policy {
             name: "http".to_owned(),
             members: Members::Shared,
         }],
-        published: false,
+        proxy: None,
         ready,
         ready_timeout: ms(60_000),
         check_pace: CheckPace { interval: ms(1000), timeout: ms(2000) },

@@ -70,6 +70,9 @@ pub enum Action {
     Publish {
         /// Whose slots.
         service: ServiceId,
+        /// The generation that serves, whose definition says how. Where that is forgotten, it is as
+        /// in the round before.
+        generation: GenerationId,
         /// The number of this round, for its answer.
         number: u64,
         /// Which.

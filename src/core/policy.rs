@@ -18,8 +18,9 @@ pub struct Policy {
     pub workers: u32,
     /// The sockets its workers share, in the order in which they get them.
     pub sockets: Vec<Socket>,
-    /// Whether a proxy in front is told which slots have a ready worker.
-    pub published: bool,
+    /// The proxy in front that is told which slots have a ready worker: how, in words that differ
+    /// where anything about it does. The core compares them and reads nothing in them.
+    pub proxy: Option<String>,
     /// What counts as evidence that a worker can serve.
     pub ready: ReadyWhen,
     /// How long a worker may take to become ready.

@@ -122,6 +122,19 @@ impl Publication {
         Failure { pause, count: self.failures }
     }
 
+    /// Another proxy is told from here on, or none: what was told counts for nothing. Where another
+    /// is, the old one may send connections to where it was told until that has happened.
+    pub fn turn(&mut self, to_another: bool) {
+        self.told = None;
+        if !to_another {
+            self.shown.clear();
+        }
+        self.failures = 0;
+        if matches!(self.stage, Stage::Failed { .. }) {
+            self.stage = Stage::Done;
+        }
+    }
+
     /// Whether the proxy may send connections to this slot, by what it was told.
     #[must_use]
     pub fn shows(&self, slot: SlotId) -> bool {
@@ -172,6 +185,20 @@ mod tests {
         assert_eq!(begun(&mut publication, 3, slots([0])), None);
         assert_eq!(begun(&mut publication, 3, slots([])), Some(vec![]));
         assert_eq!(publication.deadline(), Some(at(3) + PUBLISH_MAX));
+    }
+
+    #[test]
+    fn another_proxy_is_told_what_the_one_before_was_and_none_holds_nobody_up() {
+        let mut publication = Publication::default();
+        assert_eq!(begun(&mut publication, 1, slots([0, 1])), Some(vec![0, 1]));
+        publication.turn(true);
+        assert_eq!(begun(&mut publication, 1, slots([0, 1])), None, "one at a time");
+        publication.succeeded();
+        assert_eq!(begun(&mut publication, 2, slots([0, 1])), Some(vec![0, 1]));
+        publication.succeeded();
+        assert_eq!(begun(&mut publication, 3, slots([0, 1])), None);
+        publication.turn(false);
+        assert!(!publication.shows(SlotId(0)));
     }
 
     #[test]

@@ -203,7 +203,7 @@ mod tests {
                 name: "http".to_owned(),
                 members: Members::Shared,
             }],
-            published: false,
+            proxy: None,
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },

@@ -300,7 +300,7 @@ impl Service {
     #[must_use]
     pub fn stop_takes(&self) -> Duration {
         let takes = |policy: &Rc<Policy>| {
-            let withdraw = if policy.published { WITHDRAW_MAX } else { Duration::ZERO };
+            let withdraw = if policy.proxy.is_some() { WITHDRAW_MAX } else { Duration::ZERO };
             policy.stop.total().saturating_add(withdraw)
         };
         self.policies.values().map(takes).max().unwrap_or_default()

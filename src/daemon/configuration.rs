@@ -313,6 +313,8 @@ impl Daemon {
                 let first_generation = (id, GenerationId(1));
                 services.definitions.insert(first_generation, Rc::new(first));
                 services.checks.extend(check.map(|check| (first_generation, check)));
+                let proxy = services::proxy(&config);
+                services.proxies.extend(proxy.map(|proxy| (first_generation, proxy)));
             }
             services.define(id, &config);
         }

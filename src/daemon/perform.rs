@@ -26,6 +26,7 @@ use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
 
 use super::configuration;
 use super::event_loop::{Daemon, Handles, Spawning, Token};
+use super::services;
 use super::slots::{self, PORT};
 
 impl Daemon {
@@ -48,7 +49,9 @@ impl Daemon {
             Action::EndCheck(worker) => self.end_check(worker),
             Action::Renew { from, to } => self.renew(from, to),
             Action::BindSlot { service, slot, members } => self.bind_slot(service, slot, &members),
-            Action::Publish { service, number, slots } => self.publish(service, number, &slots),
+            Action::Publish { service, generation, number, slots } => {
+                self.publish(service, generation, number, &slots);
+            }
             Action::EndPublish { service } => self.end_publish(service),
             Action::FindHolders { member, given, workers } => {
                 self.find_holders(member, given, &workers);
@@ -60,6 +63,7 @@ impl Daemon {
             Action::Forget { service, generation } => {
                 self.parts.services.definitions.remove(&(service, generation));
                 self.parts.services.checks.remove(&(service, generation));
+                self.parts.services.proxies.remove(&(service, generation));
             }
             Action::Respond(request, response) => self.respond(request, &response),
             Action::Announce(announcement) => self.announce(&announcement),
@@ -92,6 +96,11 @@ impl Daemon {
                     None => services.configs.get(&service).and_then(|it| it.ready.check().cloned()),
                 };
                 services.checks.extend(check.map(|check| ((service, generation), check)));
+                let proxy = match like {
+                    Some(like) => services.proxies.get(&(service, like)).cloned(),
+                    None => services.configs.get(&service).and_then(services::proxy),
+                };
+                services.proxies.extend(proxy.map(|proxy| ((service, generation), proxy)));
                 Event::Prepared { service, generation, bound }
             }
             Err(fault) => Event::PrepareFailed { service, generation, fault },

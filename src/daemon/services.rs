@@ -48,7 +48,7 @@ pub(super) struct Services {
     /// The sockets that each slot has one of, and how they are bound.
     pub(super) each_slot: BTreeMap<ServiceId, Vec<(SocketId, SocketSpec)>>,
     /// The proxies in front that are told which slots are ready.
-    pub(super) proxies: BTreeMap<ServiceId, Proxy>,
+    pub(super) proxies: BTreeMap<(ServiceId, GenerationId), Rc<Proxy>>,
 }
 
 /// The sockets of all services.
@@ -110,11 +110,6 @@ impl Group {
 impl Services {
     /// A service is to be this from here on.
     pub(super) fn define(&mut self, id: ServiceId, service: &ServiceConfig) {
-        if let (Some(upstreams), Some(socket)) =
-            (service.upstreams.clone(), upstreams::socket(&service.sockets))
-        {
-            self.proxies.insert(id, Proxy { upstreams, socket: absolute(socket) });
-        }
         self.names.insert(id, service.name.clone());
         self.configs.insert(id, service.clone());
     }
@@ -166,7 +161,7 @@ impl Services {
         self.gone.remove(&service);
         self.sockets.remove(&service);
         self.each_slot.remove(&service);
-        self.proxies.remove(&service);
+        self.proxies.retain(|(of, _), _| *of != service);
         self.checks.retain(|(of, _), _| *of != service);
         self.definitions.retain(|(of, _), _| *of != service);
     }
@@ -183,6 +178,7 @@ impl Services {
             services.last = id;
             let check = service.ready.check();
             services.checks.extend(check.map(|check| ((id, GenerationId(1)), check.clone())));
+            services.proxies.extend(proxy(service).map(|proxy| ((id, GenerationId(1)), proxy)));
         }
         Ok(services)
     }
@@ -210,6 +206,13 @@ impl Services {
     pub(super) fn may_enter(&self, path: &std::path::Path) -> bool {
         self.definitions.values().all(|definition| definition.identity.may_enter(path))
     }
+}
+
+/// The proxy in front of a service, if there is one.
+pub(super) fn proxy(service: &ServiceConfig) -> Option<Rc<Proxy>> {
+    let socket = absolute(upstreams::socket(&service.sockets)?);
+    let upstreams = service.upstreams.clone()?;
+    Some(Rc::new(Proxy { upstreams, socket }))
 }
 
 /// The same socket, as somebody finds it who runs in another directory.
@@ -347,7 +350,7 @@ pub(super) fn policy(id: ServiceId, service: &ServiceConfig, sockets: Vec<Socket
         name: service.name.clone(),
         workers: workers(service.workers),
         sockets,
-        published: service.upstreams.is_some(),
+        proxy: service.upstreams.as_ref().map(|upstreams| format!("{upstreams:?}")),
         ready: service.ready.clone(),
         ready_timeout: service.ready_timeout,
         check_pace: service.check_pace,

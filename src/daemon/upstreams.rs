@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::socket::SocketSpec;
 use crate::config::upstreams::{Upstreams, UpstreamsFile};
 use crate::core::event::{Event, Exit};
-use crate::core::ids::{ServiceId, SlotId};
+use crate::core::ids::{GenerationId, ServiceId, SlotId};
 use crate::os::command::Command;
 use crate::os::definition;
 use crate::os::limits;
@@ -38,6 +39,8 @@ pub(super) struct Publishers(BTreeMap<ServiceId, Publisher>);
 /// How far a round is, and what is left of the one before.
 #[derive(Default)]
 struct Publisher {
+    /// Who is told in this round.
+    proxy: Option<Rc<Proxy>>,
     /// The number of the round whose answer is waited for.
     number: Option<u64>,
     /// A file that is being written, maybe by a round that was given up.
@@ -49,14 +52,23 @@ struct Publisher {
 
 impl Daemon {
     /// Begins to tell a proxy which slots are ready.
-    pub(super) fn publish(&mut self, service: ServiceId, number: u64, slots: &[SlotId]) {
-        let Some(Proxy { upstreams, socket }) = self.parts.services.proxies.get(&service) else {
+    pub(super) fn publish(
+        &mut self,
+        service: ServiceId,
+        generation: GenerationId,
+        number: u64,
+        slots: &[SlotId],
+    ) {
+        let publisher = self.publishers.0.entry(service).or_default();
+        if let Some(proxy) = self.parts.services.proxies.get(&(service, generation)) {
+            publisher.proxy = Some(Rc::clone(proxy));
+        }
+        let Some(Proxy { upstreams, socket }) = publisher.proxy.as_deref() else {
             return;
         };
         let name = self.parts.services.names.get(&service).map(String::as_str).unwrap_or_default();
         let slots = slots.iter().map(|slot| slot.0);
         let text = upstreams.file.format.file(name, socket, slots);
-        let publisher = self.publishers.0.entry(service).or_default();
         publisher.number = Some(number);
         publisher.next = Some(text);
         self.continue_publish(service);
@@ -64,11 +76,8 @@ impl Daemon {
 
     /// The file of a proxy is written, or its command has said something.
     pub(super) fn continue_publish(&mut self, service: ServiceId) {
-        let (Some(publisher), Some(proxy)) =
-            (self.publishers.0.get_mut(&service), self.parts.services.proxies.get(&service))
-        else {
-            return;
-        };
+        let Some(publisher) = self.publishers.0.get_mut(&service) else { return };
+        let Some(proxy) = publisher.proxy.clone() else { return };
         if let Some(output) = publisher.command.as_mut().and_then(Command::read) {
             self.parts.reactor.remove(&output);
         }
@@ -114,9 +123,8 @@ impl Daemon {
 
     fn begin_reload_of_proxy(&mut self, service: ServiceId) {
         let leaf = self.processes.new_command(service);
-        let Some(Proxy { upstreams, .. }) = self.parts.services.proxies.get(&service) else {
-            return;
-        };
+        let proxy = self.publishers.0.get(&service).and_then(|it| it.proxy.clone());
+        let Some(Proxy { upstreams, .. }) = proxy.as_deref() else { return };
         let name = self.parts.services.names.get(&service).map(String::as_str).unwrap_or_default();
         let path = upstreams.file.path.to_string_lossy().into_owned();
         let inherited = definition::inherited();
@@ -189,8 +197,8 @@ impl Daemon {
         }
         let (outcome, said) = (command.outcome(), command.first_line());
         self.drop_command(service);
-        let proxy = self.parts.services.proxies.get(&service);
-        let shown = proxy.map(|proxy| proxy.upstreams.reload.as_str()).unwrap_or_default();
+        let proxy = self.publishers.0.get(&service).and_then(|it| it.proxy.clone());
+        let shown = proxy.as_ref().map(|proxy| proxy.upstreams.reload.as_str()).unwrap_or_default();
         let failure = match (outcome, how) {
             (Outcome::Running, Exit::Code(0)) => None,
             (Outcome::Running, how) => {

@@ -111,8 +111,8 @@ impl Service {
             self.serving = fleet;
         }
         self.wanted = wanted;
-        if let Some(policy) = self.policies.get(&reload.generation) {
-            self.policy = Rc::clone(policy);
+        if let Some(policy) = self.policies.get(&reload.generation).cloned() {
+            self.take_policy(policy);
         }
         let service = self.policy.name.clone();
         let generation = reload.generation;

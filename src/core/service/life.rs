@@ -427,7 +427,7 @@ impl Service {
             if next.workers != self.policy.workers {
                 self.wanted = next.workers;
             }
-            self.policy = next;
+            self.take_policy(next);
         }
         let generation = self.next_generation();
         self.policies.insert(generation, Rc::clone(&self.policy));

@@ -2,9 +2,12 @@
 //! worker of a slot only once the proxy sends it nothing more. When what is told is decided in
 //! [`crate::core::publication`].
 
+use std::rc::Rc;
+
 use crate::core::action::Action;
 use crate::core::ids::WorkerId;
 use crate::core::notice::{Notice, UpstreamsNotice};
+use crate::core::policy::Policy;
 use crate::core::publication::{Failure, WITHDRAW_MAX};
 use crate::core::repair::is_worth_telling;
 use crate::core::time::{Time, Why};
@@ -56,16 +59,16 @@ impl Service {
 
     /// Tells the proxy what has changed, and lets those go that it sends nothing more.
     pub(super) fn publish(&mut self, now: Time, context: &mut Context<'_>) {
-        if !self.policy.published {
+        if self.policy.proxy.is_none() {
             return;
         }
         let ready = self.workers.ready_slots().collect();
         if let Some(round) = self.publication.next(now, ready) {
             let slots = round.slots.clone();
             self.tell_upstreams(UpstreamsNotice::Told { slots }, context);
-            let service = self.policy.service;
             context.actions.push_back(Action::Publish {
-                service,
+                service: self.policy.service,
+                generation: self.serving.generation,
                 number: round.number,
                 slots: round.slots,
             });
@@ -81,6 +84,14 @@ impl Service {
                 self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
             }
         }
+    }
+
+    /// It is this from here on.
+    pub(super) fn take_policy(&mut self, policy: Rc<Policy>) {
+        if policy.proxy != self.policy.proxy {
+            self.publication.turn(policy.proxy.is_some());
+        }
+        self.policy = policy;
     }
 
     /// Asks a worker to stop, once the proxy in front sends it nothing more, where that matters.

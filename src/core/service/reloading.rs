@@ -184,8 +184,8 @@ impl Service {
         };
         let old = std::mem::replace(&mut self.serving, fleet);
         self.wanted = wanted;
-        if let Some(policy) = self.policies.get(&generation) {
-            self.policy = Rc::clone(policy);
+        if let Some(policy) = self.policies.get(&generation).cloned() {
+            self.take_policy(policy);
         }
         self.note_committed(context);
         let old: Vec<WorkerId> = old.workers().collect();

@@ -42,7 +42,7 @@ impl World {
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 2,
             launching_max: 2,
-            published: false,
+            proxy: None,
             depends_on: BTreeSet::new(),
             bind_to: BTreeSet::new(),
         };
