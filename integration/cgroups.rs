@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use nix::{sys::signal::Signal, unistd::geteuid};
+use nix::{errno::Errno, sys::signal::Signal, unistd::geteuid};
 
 use crate::{
     harness::{
@@ -298,11 +298,8 @@ fn when_no_more_cgroups_can_be_made_workers_start_without() {
 #[test]
 fn where_a_filter_refuses_to_make_a_process_in_a_cgroup_it_enters_by_itself() {
     let Some(site) = site() else { return };
-    let filter = site.path("filter.py");
-    fs::write(&filter, WITHOUT_CLONE3).expect("written");
-    let shepherd = env!("CARGO_BIN_EXE_shepherd");
-    let text = format!("exec python3 '{}' '{shepherd}' \"$@\"", filter.display());
-    let daemon = site.run(2).binary(wrapper(&site.home, &text)).command(http_rust()).start();
+    let binary = without_clone3(&site, Errno::ENOSYS);
+    let daemon = site.run(2).binary(binary).command(http_rust()).start();
     let workers = wait_serving(&daemon, 2);
     let status = fs::read_to_string(format!("/proc/{}/status", workers[0])).expect("its status");
     assert!(status.lines().any(|line| line == "Seccomp:\t2"), "there is no filter: {status}");
@@ -316,15 +313,25 @@ fn where_a_filter_refuses_to_make_a_process_in_a_cgroup_it_enters_by_itself() {
     assert!(!directory.exists(), "it is left behind");
 }
 
-/// Becomes a command for which there is no clone3(2), see seccomp(2).
+/// A shepherd that gets this error from clone3(2).
+pub(crate) fn without_clone3(site: &Site, error: Errno) -> PathBuf {
+    let filter = site.path("filter.py");
+    let text = WITHOUT_CLONE3.replace("REFUSAL", &(error as i32).to_string());
+    fs::write(&filter, text).expect("written");
+    let shepherd = env!("CARGO_BIN_EXE_shepherd");
+    let text = format!("exec python3 '{}' '{shepherd}' \"$@\"", filter.display());
+    wrapper(&site.home, &text)
+}
+
+/// Becomes a command that a filter refuses clone3(2), see seccomp(2).
 const WITHOUT_CLONE3: &str = r#"
 import ctypes, os, struct, sys
-CLONE3, ENOSYS = 435, 38
+CLONE3 = 435
 NO_NEW_PRIVS, SET_SECCOMP, FILTER = 38, 22, 2
 code = struct.pack("HBBI" * 4,
     0x20, 0, 0, 0,               # Loads the number of the call.
     0x15, 0, 1, CLONE3,          # Skips one where it is another.
-    0x06, 0, 0, 0x50000 | ENOSYS,
+    0x06, 0, 0, 0x50000 | REFUSAL,
     0x06, 0, 0, 0x7fff0000)      # Allows it.
 room = ctypes.create_string_buffer(code, len(code))
 class Program(ctypes.Structure):

@@ -1,14 +1,17 @@
 //! The thread that serves clients dies or cannot be started, or its socket is of no use any more: the
 //! daemon says so, goes on, and serves its clients again.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
 
 use shepherd::control::{
     client::{Client, ClientError},
     wire,
 };
 
+use nix::errno::Errno;
+
 use crate::{
+    cgroups::without_clone3,
     control::{LONG, client, socket, status},
     harness::{Daemon, eventually, http_rust},
     site::{Site, reload_well, stop_well, wait_serving},
@@ -86,6 +89,27 @@ fn a_thread_that_cannot_be_started_is_started_later() {
 fn a_thread_that_dies_is_told_of_and_started_again() {
     // Enough for the thread, and not for what it waits by.
     starved(1, "the thread that serves clients has ended");
+}
+
+#[test]
+fn where_a_filter_permits_no_thread_it_is_told_once_with_the_next_step_and_workers_serve_on() {
+    let site = Site::new();
+    let binary = without_clone3(&site, Errno::EPERM);
+    let daemon = site.run(2).binary(binary).args(["--name", "web"]).command(http_rust()).start();
+    wait_serving(&daemon, 2);
+    let client = client(&daemon, "web");
+    let refused = |line: &str| line.contains("cannot start a thread for clients");
+    // Long enough for some more tries.
+    let answer = client.get::<wire::Status>("/v1/status", Some(Duration::from_secs(3)));
+    if answer.is_ok() {
+        // A C library that does without that call.
+        return stop_well(&daemon);
+    }
+    let line = daemon.wait_line(refused, "why not");
+    assert!(line.contains("seccomp") && line.contains("use a later runtime"), "{line}");
+    reload_well(&daemon);
+    assert_eq!(daemon.count_lines(refused), 1);
+    stop_well(&daemon);
 }
 
 /// The daemon has so many descriptors left when the first client comes, and more after it has said

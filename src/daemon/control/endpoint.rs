@@ -40,6 +40,8 @@ pub(super) struct Endpoint {
     admin: Option<AdminSocket>,
     asker: Asker,
     thread: Thread,
+    /// Why no thread could be started, as it was told last, while none can.
+    unstarted: Option<String>,
     /// Whether the socket is of no use any more: its file has gone, or it does not listen.
     is_lost: bool,
     pace: Pace,
@@ -73,6 +75,7 @@ impl Endpoint {
             admin: None,
             asker,
             thread: Thread::NotNeeded,
+            unstarted: None,
             is_lost: false,
             pace: Pace::default(),
             mend_at: None,
@@ -133,18 +136,35 @@ impl Endpoint {
         let started =
             self.doors().and_then(|doors| Server::start(doors, self.asker.clone(), our_user()));
         match started {
-            Ok(server) => self.thread = Thread::Serves(server),
+            Ok(server) => {
+                self.thread = Thread::Serves(server);
+                if self.unstarted.take().is_some() {
+                    tracing::info!("clients are served again");
+                }
+            }
             Err(error) => {
-                let pause = self.plan(now);
+                self.plan(now);
                 self.thread = Thread::Ended;
-                tracing::error!(
-                    "cannot start a thread for clients: {error}; trying again in {}",
-                    Human(pause)
-                );
+                self.tell_unstarted(&error);
             }
         }
         // The next client wakes the thread, not us.
         self.watch(reactor, None);
+    }
+
+    /// Says why there is no thread, once: as long as a client waits it is tried again and again.
+    fn tell_unstarted(&mut self, error: &io::Error) {
+        let why = format!("{error}{}", remedy(error));
+        if self.unstarted.as_ref() == Some(&why) {
+            tracing::debug!("cannot start a thread for clients, as before: {why}");
+            return;
+        }
+        tracing::error!(
+            "cannot start a thread for clients: {why}; workers serve on, and it is tried again as \
+             long as a client waits, every {} at least",
+            Human(PAUSE_MOST)
+        );
+        self.unstarted = Some(why);
     }
 
     /// Notices when the thread has ended, says so, and plans another.
@@ -275,6 +295,18 @@ impl Endpoint {
             Thread::Serves(server) => server.has_ended(),
             Thread::NotNeeded | Thread::Ended => true,
         }
+    }
+}
+
+/// What can be done about a thread that was not started. A thread needs no privilege: where the call
+/// is not permitted, a filter says so, and the C library tries the older call only where it says that
+/// there is no such call.
+fn remedy(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        ", since a filter (seccomp) refuses clone3(2), as those of old container runtimes do; use a \
+         later runtime, or run the container without that filter"
+    } else {
+        ""
     }
 }
 
