@@ -58,7 +58,7 @@ fn a_start_whose_address_is_taken_says_by_whom_and_can_be_asked_for_again() {
     let other = std::net::TcpListener::bind(port.v4()).expect("it is free");
     let start = || client.post::<wire::Done>("/v1/services/web/start", &json!({}), LONG);
     let failed = problem(start());
-    assert_eq!((failed.kind, failed.service.as_deref()), (ProblemKind::Failed, Some("web")));
+    assert_eq!((failed.kind, failed.service.as_deref()), (ProblemKind::Bind, Some("web")));
     assert!(failed.detail.contains(&std::process::id().to_string()), "{failed:?}");
     assert_eq!(status(&client).services[0].state, ServiceState::Stopped);
     drop(other);
