@@ -6,6 +6,7 @@ use serde_json::json;
 use shepherd::control::wire::{self, ProblemKind, ServiceState};
 
 use crate::{
+    cli::shepherd,
     control::{LONG, client, post, problem, status},
     harness::{Daemon, Kind, Limits, Load, free_port, get, http_rust},
     site::{Site, copy_program, stop_well, wait_serving},
@@ -121,5 +122,95 @@ fn a_restart_of_what_could_not_start_again_is_refused() {
     assert!(left.len() == 1 && before.contains(&left[0]), "it serves on: {left:?}");
     post(&client, "/v1/services/db/start", &json!({}));
     assert_eq!(post(&client, "/v1/services/web/restart", &json!({})).services[0].generation, 2);
+    stop_well(&daemon);
+}
+
+#[test]
+fn services_that_are_bound_to_another_stop_start_and_restart_with_it() {
+    let site = Site::new();
+    let odd = crate::harness::odd();
+    let port = free_port();
+    let file = site.path("shepherd.yaml");
+    let text = format!(
+        "services:\n  \
+         db: {{command: {0} alive, ready: 'alive:1ms'}}\n  \
+         web: {{command: {1}, listen: '{2}', workers: 2, bind_to: db}}\n",
+        odd.display(),
+        http_rust()[0].display(),
+        port.v4(),
+    );
+    fs::write(&file, text).expect("a file");
+    let builder = Daemon::run().args(["--name", "web", "-c", file.to_str().expect("text")]);
+    let daemon = builder.start();
+    daemon.wait_line(|line| line.contains("web: 2 workers ready"), "all are up");
+    let stdout = |words: &str| shepherd(&daemon, words, 0).stdout;
+
+    assert_eq!(stdout("stop db"), "db: stopped\nweb: stopped together with db\n");
+    assert!(get(port.v4(), "/").is_err() && daemon.worker_processes().is_empty());
+    let lines = daemon.lines();
+    let at = |part: &str| {
+        let at = lines.iter().rposition(|line| line.text.contains(part));
+        at.unwrap_or_else(|| panic!("no `{part}` in {lines:#?}"))
+    };
+    assert!(at("db: stops once those have that need it: `web`") < at("web: stopped, until `db`"));
+    assert!(at("web: stopped, until `db` is started") < at("db: its sockets are closed"));
+    let refused = shepherd(&daemon, "start web", 1).stderr;
+    assert!(refused.contains("`web` is bound to `db`, which is stopped; start `db` first"));
+    assert!(get(port.v4(), "/").is_err(), "{refused}");
+    let started = stdout("start db");
+    assert_eq!(
+        started,
+        "db: started, generation 2 with 1 worker\n\
+         web: started together with db, generation 2 with 2 workers\n"
+    );
+    assert_eq!(get(port.v4(), "/").expect("it serves").status, 200);
+    // By itself it is stopped for itself.
+    assert_eq!(stdout("stop web"), "web: stopped\n");
+    assert_eq!(stdout("restart db"), "db: restarted, generation 3 with 1 worker\n");
+    assert_eq!(status(&client(&daemon, "web")).services[1].state, ServiceState::Stopped);
+    stdout("start web");
+    stop_well(&daemon);
+}
+
+#[test]
+fn a_restart_of_what_others_are_bound_to_lets_their_connections_wait() {
+    let site = Site::new();
+    let odd = crate::harness::odd();
+    let port = free_port();
+    let file = site.path("shepherd.yaml");
+    let text = format!(
+        "services:\n  \
+         db: {{command: {0} alive, ready: 'alive:1ms'}}\n  \
+         web: {{command: {1}, listen: '{2}', workers: 2, bind_to: db}}\n",
+        odd.display(),
+        http_rust()[0].display(),
+        port.v4(),
+    );
+    fs::write(&file, text).expect("a file");
+    let builder = Daemon::run().args(["--name", "web", "-c", file.to_str().expect("text")]);
+    let daemon = builder.start();
+    daemon.wait_line(|line| line.contains("web: 2 workers ready"), "all are up");
+    let client = client(&daemon, "web");
+    let pids = |at: usize| -> Vec<Option<u32>> {
+        status(&client).services[at].workers.iter().map(|worker| worker.pid).collect()
+    };
+    let before = (pids(0), pids(1));
+    let limits = Limits { new_per_second: 150, ..Limits::default() };
+    let load = Load::start_with(limits, &port, [(Kind::New, 3)]);
+    load.wait_ok(100);
+    let done = post(&client, "/v1/services/db/restart", &json!({}));
+    let names: Vec<&str> = done.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["db", "web"]);
+    load.wait_ok(300);
+    let (db, web) = (pids(0), pids(1));
+    assert!(db != before.0 && web.iter().all(|pid| !before.1.contains(pid)));
+    // A reload of the other, and the end of its workers, are nothing to it.
+    post(&client, "/v1/services/db/reload", &json!({}));
+    let worker = status(&client).services[0].workers.last().expect("one").id;
+    post(&client, &format!("/v1/workers/{worker}/signal"), &json!({"signal": "KILL"}));
+    daemon.wait_line(|line| line.contains("db.0) was ended by SIGKILL"), "it ended");
+    load.wait_ok(400);
+    assert_eq!(pids(1), web);
+    load.stop().assert_clean();
     stop_well(&daemon);
 }

@@ -164,8 +164,7 @@ impl Ledger {
     fn check_spawn(&mut self, turn: &mut Turn<'_>, spawn: &Spawn) -> Result<(), Violation> {
         let Spawn { worker, service, slot, generation, members } = spawn;
         ensure!(!self.is_told(*service), "S4: {spawn:?} after a stop");
-        let missing =
-            self.books[service].policy.needs().find(|need| self.books[need].start != Start::Up);
+        let missing = self.books[service].policy.needs().find(|&need| self.is_missing(need));
         // One that has begun goes on, whoever is stopped after that.
         let book = &self.books[service];
         let goes_on = book.start != Start::Waits && book.serving == *generation;
@@ -425,6 +424,7 @@ impl Ledger {
                 ensure!(due <= now, "S8: given up before {due:?}");
                 record.stage = Standing::Gone;
                 self.stop_next(turn);
+                self.bring_down(turn);
                 self.saw("a worker given up");
                 self.take_next_steps();
             }
@@ -488,8 +488,8 @@ impl Ledger {
         let (_, book) = self.book_mut(service)?;
         ensure!(book.start == Start::Waits, "S26: {service} has begun and waits");
         let needs: Vec<_> = book.policy.needs().collect();
-        let missing = needs.iter().map(|need| &self.books[need]);
-        let missing = missing.filter(|book| book.start != Start::Up).map(|book| &book.policy.name);
+        let missing = needs.iter().filter(|&&need| self.is_missing(need));
+        let missing = missing.map(|need| &self.books[need].policy.name);
         ensure!(missing.eq(services), "S26: {service} waits for {services:?}");
         self.saw("a start that waited for another");
         Ok(())

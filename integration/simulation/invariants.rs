@@ -53,6 +53,11 @@
 //!   answered, and stays so until somebody starts it. A start reads the definition and binds all
 //!   sockets; a restart does the first and keeps the sockets, and always leads to a service that
 //!   serves, or to one that was never stopped.
+//! - S29 A service that is bound to others stops, starts and restarts with them, and serves only while
+//!   they are to: unless an operator had stopped it by itself, it starts again with the last of them,
+//!   and it is not started without one. What stops together is told to in the order of S27, whoever
+//!   needs others first, and what is restarted together is read first, all of it. Each of them is in
+//!   the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,6 +105,13 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a definition with a mistake",
     "a restart answered",
     "a restart that was off",
+    "a restart that was off for several",
+    "a service restarted with another",
+    "a service started with another",
+    "a service stopped with another",
+    "a service that followed one that could not start",
+    "a service that lets others stop before it",
+    "a start without another refused",
     "a service restarted",
     "a service started",
     "a service stopped",
@@ -228,6 +240,7 @@ impl Ledger {
         self.check_turn(&turn)?;
         self.check_slots(now)?;
         self.check_lives(&turn)?;
+        self.check_bound()?;
         self.check_publications(now)?;
         self.check_looks(&turn, actions)?;
         self.check_in_progress(&turn, actions)?;
@@ -338,7 +351,7 @@ impl Ledger {
             let last = (*service, rolling, SlotId(book.wanted));
             let lacks = seats.range(first..last).count() < book.open_slots();
             // One that it needs may have to come up again first.
-            let held = book.policy.needs().any(|need| self.books[&need].start != Start::Up);
+            let held = book.policy.needs().any(|need| self.is_missing(need));
             ensure!(
                 !lacks || starting == most || book.told || held,
                 "S10: a reload idles with {starting} of {most}"
@@ -378,17 +391,13 @@ impl Ledger {
         if self.is_stopping() {
             return;
         }
-        let up: BTreeSet<ServiceId> = self
-            .books
-            .iter()
-            .filter(|(_, book)| book.start == Start::Up)
-            .map(|(&id, _)| id)
-            .collect();
+        let up: BTreeSet<ServiceId> =
+            self.books.iter().filter(|&(&id, _)| !self.is_missing(id)).map(|(&id, _)| id).collect();
         for book in self.books.values_mut() {
             // One that is about to take over another definition does so first.
             let takes_over = book.start == Start::Waits && book.rolling.is_some();
             if !takes_over
-                && book.life.serves()
+                && book.life.is_up()
                 && book.policy.needs().all(|need| up.contains(&need))
             {
                 book.start = book.start.max(Start::Begun);
@@ -482,9 +491,8 @@ impl Ledger {
                 let may_begin = rolling.is_none() && started && book.life == Life::Up;
                 ensure!(!(shown.queued && may_begin), "S10: a reload waits for nothing: {shown:?}");
                 let failing = book.in_a_row >= FAILING_AFTER;
-                let missing =
-                    book.policy.needs().filter(|need| self.books[need].start != Start::Up).count();
-                let waits = book.start == Start::Waits && book.life.serves();
+                let missing = book.policy.needs().filter(|&need| self.is_missing(need)).count();
+                let waits = book.start == Start::Waits && book.life.is_up();
                 let waits = if waits { missing } else { 0 };
                 let frozen = self.is_stopping() || book.rolling.is_some();
                 let agrees = shown.waits_for.len() == waits || frozen;
@@ -564,7 +572,7 @@ impl Ledger {
             }
             ensure!(book.life == Life::Up, "S28: at rest: {:?}", book.life);
             if book.start == Start::Waits {
-                let missing = book.policy.needs().any(|need| self.books[&need].start != Start::Up);
+                let missing = book.policy.needs().any(|need| self.is_missing(need));
                 let calm = missing && service.workers.is_empty() && !service.queued;
                 ensure!(calm, "S26: nothing is to come, but: {service:?}");
                 continue;

@@ -16,7 +16,7 @@ use shepherd::core::worker::{KILL_WAIT, ORPHANS_WAIT};
 use shepherd::core::{Action, Event};
 
 use crate::invariants::{Violation, ensure};
-use crate::life_book::{Due, Life};
+use crate::life_book::{Due, Life, Stopped};
 use crate::member_book::MemberBook;
 use crate::publication_book::PublicationBook;
 use crate::requests::Open;
@@ -95,6 +95,7 @@ pub(crate) struct Book {
     /// What operators made of it, and what is to be read for that.
     pub life: Life,
     pub due: Due,
+    pub stopped: Stopped,
     /// The last generation that operators had read for a reload.
     pub last_reload: GenerationId,
     /// How many workers came in the place of one that ended unasked.
@@ -219,6 +220,7 @@ impl Ledger {
             unbound: BTreeSet::new(),
             life: Life::Up,
             due: Due::Nothing,
+            stopped: Stopped::ByItself,
             last_reload: GenerationId(0),
             replaced: 0,
             waits: BTreeMap::new(),
@@ -297,6 +299,13 @@ impl Ledger {
             Input::Event(Event::Requested(id, request)) => self.learn_request(turn, *id, request),
         }
         self.stop_next(turn);
+        self.bring_down(turn);
+    }
+
+    /// Whether those have to wait that need this service.
+    pub(crate) fn is_missing(&self, need: ServiceId) -> bool {
+        let book = &self.books[&need];
+        book.start != Start::Up || book.life.awaits_turn()
     }
 
     /// While everything stops: those that nobody needs any more are asked.

@@ -6,25 +6,45 @@ use shepherd::core::Action;
 use shepherd::core::action::NewMember;
 use shepherd::core::configuration::Configuration;
 use shepherd::core::event::Fault;
-use shepherd::core::ids::{GenerationId, ServiceId, SlotId};
+use shepherd::core::ids::{GenerationId, RequestId, ServiceId, SlotId};
 use shepherd::core::policy::{BoundMember, Members};
 use shepherd::core::request::Request;
 use shepherd::core::status::{ServiceState, ServiceStatus};
 
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Book, Ledger, Standing, Start, Turn};
+use crate::ledger::{Book, Ledger, Standing, Start, Turn as OneTurn};
 use crate::member_book::MemberBook;
 
 /// What operators made of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Life {
     Up,
-    /// A restart was asked for, and this definition is being read.
-    Rereading(GenerationId),
-    Stopping(Then),
+    /// A restart was asked for by this request, and this definition is being read, or is.
+    Rereading {
+        request: RequestId,
+        generation: GenerationId,
+        is_read: bool,
+    },
+    Stopping(Turn, Then),
     Stopped,
     /// A start was asked for, and this definition is being read.
     Reviving(GenerationId, Vec<NewMember>),
+}
+
+/// Whether the workers are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// They serve until those have gone that need them and are to stop too.
+    Later,
+    Come,
+}
+
+/// How a service was stopped last, if it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    ByItself,
+    /// One that it is bound to was.
+    WithOther,
 }
 
 /// What comes when the last process is gone.
@@ -39,7 +59,7 @@ pub(crate) enum Then {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
     Nothing,
-    Reread,
+    Reread(RequestId),
     Revive,
 }
 
@@ -47,35 +67,45 @@ impl Life {
     /// Whether workers are kept up.
     pub(crate) fn serves(&self) -> bool {
         match self {
-            Life::Up | Life::Rereading(_) => true,
-            Life::Stopping(_) | Life::Stopped | Life::Reviving(..) => false,
+            Life::Up | Life::Rereading { .. } | Life::Stopping(Turn::Later, _) => true,
+            Life::Stopping(Turn::Come, _) | Life::Stopped | Life::Reviving(..) => false,
         }
+    }
+
+    /// Whether it serves and is to go on.
+    pub(crate) fn is_up(&self) -> bool {
+        self.serves() && !self.awaits_turn()
+    }
+
+    /// Whether it is to stop, and serves until others have.
+    pub(crate) fn awaits_turn(&self) -> bool {
+        matches!(self, Life::Stopping(Turn::Later, _))
     }
 
     /// Whether nobody has asked that it serve since it was stopped.
     pub(crate) fn is_down(&self) -> bool {
         match self {
-            Life::Stopped | Life::Stopping(Then::Stay) => true,
-            Life::Up | Life::Rereading(_) | Life::Reviving(..) => false,
-            Life::Stopping(Then::Start | Then::Serve(_)) => false,
+            Life::Stopped | Life::Stopping(_, Then::Stay) => true,
+            Life::Up | Life::Rereading { .. } | Life::Reviving(..) => false,
+            Life::Stopping(_, Then::Start | Then::Serve(_)) => false,
         }
     }
 
     /// Whether a start or a restart is under way.
     pub(crate) fn is_changing(&self) -> bool {
         match self {
-            Life::Rereading(_) | Life::Reviving(..) => true,
-            Life::Stopping(Then::Start | Then::Serve(_)) => true,
-            Life::Up | Life::Stopped | Life::Stopping(Then::Stay) => false,
+            Life::Rereading { .. } | Life::Reviving(..) => true,
+            Life::Stopping(_, Then::Start | Then::Serve(_)) => true,
+            Life::Up | Life::Stopped | Life::Stopping(_, Then::Stay) => false,
         }
     }
 
     /// Whether it is stopped and a start is to follow.
     pub(crate) fn is_about_to_start(&self) -> bool {
         match self {
-            Life::Reviving(..) | Life::Stopping(Then::Start) => true,
-            Life::Up | Life::Rereading(_) | Life::Stopped => false,
-            Life::Stopping(Then::Stay | Then::Serve(_)) => false,
+            Life::Reviving(..) | Life::Stopping(_, Then::Start) => true,
+            Life::Up | Life::Rereading { .. } | Life::Stopped => false,
+            Life::Stopping(_, Then::Stay | Then::Serve(_)) => false,
         }
     }
 
@@ -87,10 +117,10 @@ impl Life {
     /// The generation that it keeps for later.
     pub(crate) fn keeps(&self) -> Option<GenerationId> {
         match self {
-            Life::Rereading(generation)
+            Life::Rereading { generation, .. }
             | Life::Reviving(generation, _)
-            | Life::Stopping(Then::Serve(generation)) => Some(*generation),
-            Life::Up | Life::Stopped | Life::Stopping(Then::Stay | Then::Start) => None,
+            | Life::Stopping(_, Then::Serve(generation)) => Some(*generation),
+            Life::Up | Life::Stopped | Life::Stopping(_, Then::Stay | Then::Start) => None,
         }
     }
 }
@@ -99,10 +129,10 @@ impl Book {
     fn end_changes(&mut self) {
         self.due = Due::Nothing;
         self.life = match self.life.clone() {
-            Life::Rereading(_) => Life::Up,
+            Life::Rereading { .. } | Life::Stopping(Turn::Later, Then::Serve(_)) => Life::Up,
             Life::Reviving(..) => Life::Stopped,
-            Life::Stopping(Then::Start) => Life::Stopping(Then::Stay),
-            life @ (Life::Up | Life::Stopping(_) | Life::Stopped) => life,
+            Life::Stopping(turn, Then::Start) => Life::Stopping(turn, Then::Stay),
+            life @ (Life::Up | Life::Stopping(..) | Life::Stopped) => life,
         };
     }
 }
@@ -111,37 +141,35 @@ impl Ledger {
     /// A request that was not refused at once changes these services.
     pub(crate) fn learn_change(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut OneTurn<'_>,
         request: &Request,
+        id: RequestId,
         services: &[ServiceId],
+        along: &BTreeSet<ServiceId>,
     ) {
         for &service in services {
             let Some(book) = self.books.get_mut(&service) else { continue };
             match (request, book.life.clone()) {
-                (Request::StopServices(_), Life::Up | Life::Rereading(_)) => {
-                    self.begin_stop(turn, service, Then::Stay);
+                (Request::StopServices(_), _) => {
+                    book.stopped = if along.contains(&service) {
+                        Stopped::WithOther
+                    } else {
+                        Stopped::ByItself
+                    };
+                    self.go_down(turn, service);
                 }
-                (Request::StopServices(_), Life::Stopping(then)) => {
-                    book.life = Life::Stopping(Then::Stay);
-                    if matches!(then, Then::Serve(_)) {
-                        self.close_all(turn, service);
-                    }
-                    self.end_waiting(service);
-                }
-                (Request::StopServices(_), Life::Reviving(..)) => {
-                    book.life = Life::Stopped;
-                    self.end_waiting(service);
-                }
-                (Request::Restart(_), Life::Up) => book.due = Due::Reread,
+                (Request::Restart(_), Life::Up) => book.due = Due::Reread(id),
                 (Request::Restart(_) | Request::StartServices(_), Life::Stopped) => {
                     book.due = Due::Revive;
                 }
-                (Request::Restart(_) | Request::StartServices(_), Life::Stopping(Then::Stay)) => {
-                    book.life = Life::Stopping(Then::Start);
+                (
+                    Request::Restart(_) | Request::StartServices(_),
+                    Life::Stopping(turn, Then::Stay),
+                ) => {
+                    book.life = Life::Stopping(turn, Then::Start);
                 }
                 (
-                    Request::StopServices(_)
-                    | Request::Restart(_)
+                    Request::Restart(_)
                     | Request::StartServices(_)
                     | Request::Reload { .. }
                     | Request::Scale { .. }
@@ -158,15 +186,15 @@ impl Ledger {
     /// A definition was read and these were bound. Whether that was for a start or a restart.
     pub(crate) fn learn_life_prepared(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut OneTurn<'_>,
         service: ServiceId,
         generation: GenerationId,
         bound: &[BoundMember],
     ) {
         let Some(book) = self.books.get_mut(&service) else { return };
         match book.life.clone() {
-            Life::Rereading(coming) if coming == generation => {
-                self.begin_stop(turn, service, Then::Serve(generation));
+            Life::Rereading { request, generation: coming, .. } if coming == generation => {
+                book.life = Life::Rereading { request, generation, is_read: true };
             }
             Life::Reviving(coming, members) if coming == generation => {
                 for NewMember { socket, slot, member } in members {
@@ -177,8 +205,8 @@ impl Ledger {
                 self.saw("a service started");
             }
             Life::Up
-            | Life::Rereading(_)
-            | Life::Stopping(_)
+            | Life::Rereading { .. }
+            | Life::Stopping(..)
             | Life::Stopped
             | Life::Reviving(..) => {
                 turn.to_close.extend(bound.iter().map(|bound| bound.member));
@@ -201,9 +229,19 @@ impl Ledger {
             Fault::Sockets(_) => book.unbound.insert(generation),
         };
         match book.life {
-            Life::Rereading(coming) if coming == generation => {
-                book.life = Life::Up;
+            Life::Rereading { request, generation: coming, .. } if coming == generation => {
+                let mut others = 0;
+                for book in self.books.values_mut() {
+                    if matches!(book.life, Life::Rereading { request: other, .. } if other == request)
+                    {
+                        book.life = Life::Up;
+                        others += 1;
+                    }
+                }
                 self.saw("a restart that was off");
+                if others > 1 {
+                    self.saw("a restart that was off for several");
+                }
             }
             Life::Reviving(coming, _) if coming == generation => {
                 book.life = Life::Stopped;
@@ -211,8 +249,8 @@ impl Ledger {
                 self.saw("a start that was off");
             }
             Life::Up
-            | Life::Rereading(_)
-            | Life::Stopping(_)
+            | Life::Rereading { .. }
+            | Life::Stopping(..)
             | Life::Stopped
             | Life::Reviving(..) => {}
         }
@@ -229,8 +267,8 @@ impl Ledger {
     pub(crate) fn learn_end_of_life(&mut self, service: ServiceId) {
         if let Some(book) = self.books.get_mut(&service) {
             book.end_changes();
-            if let Life::Stopping(Then::Serve(_)) = book.life {
-                book.life = Life::Stopping(Then::Stay);
+            if let Life::Stopping(..) = book.life {
+                book.life = Life::Stopping(Turn::Come, Then::Stay);
             }
         }
     }
@@ -257,15 +295,19 @@ impl Ledger {
             let Some(book) = self.books.get_mut(&service) else { continue };
             if gone && !book.slots.is_under_way() {
                 match book.life {
-                    Life::Stopping(Then::Stay) => book.life = Life::Stopped,
-                    Life::Stopping(Then::Start) => {
+                    Life::Stopping(Turn::Come, Then::Stay) => book.life = Life::Stopped,
+                    Life::Stopping(Turn::Come, Then::Start) => {
                         (book.life, book.due) = (Life::Stopped, Due::Revive);
                     }
-                    Life::Stopping(Then::Serve(generation)) => {
+                    Life::Stopping(Turn::Come, Then::Serve(generation)) => {
                         self.begin_to_serve(service, generation);
                         self.saw("a service restarted");
                     }
-                    Life::Up | Life::Rereading(_) | Life::Stopped | Life::Reviving(..) => {}
+                    Life::Up
+                    | Life::Rereading { .. }
+                    | Life::Stopping(Turn::Later, _)
+                    | Life::Stopped
+                    | Life::Reviving(..) => {}
                 }
             }
             let Some(book) = self.books.get(&service) else { continue };
@@ -294,9 +336,10 @@ impl Ledger {
                 ensure!(bind.is_empty(), "S28: {action:?}");
                 return Ok(false);
             }
-            Due::Reread => {
+            Due::Reread(request) => {
                 ensure!(bind.is_empty() && like.is_none(), "S28: {action:?}");
-                book.life = Life::Rereading(*generation);
+                let generation = *generation;
+                book.life = Life::Rereading { request, generation, is_read: false };
             }
             Due::Revive => {
                 let wanted = book.wanted;
@@ -320,7 +363,7 @@ impl Ledger {
     }
 
     /// What must hold of services that are down, and of what is shown of all.
-    pub(crate) fn check_lives(&self, turn: &Turn<'_>) -> Result<(), Violation> {
+    pub(crate) fn check_lives(&self, turn: &OneTurn<'_>) -> Result<(), Violation> {
         for (&service, book) in &self.books {
             ensure!(
                 book.due == Due::Nothing || book.told,
@@ -339,12 +382,14 @@ impl Ledger {
                 ensure!(told || !stops, "S28: {service} stops, and worker {id} is not told");
             }
             match book.life {
-                Life::Stopping(Then::Stay | Then::Start) | Life::Stopped | Life::Reviving(..) => {
+                Life::Stopping(_, Then::Stay | Then::Start)
+                | Life::Stopped
+                | Life::Reviving(..) => {
                     let mut members = self.members.values();
                     let none = members.all(|account| account.service != service);
                     ensure!(none || book.told, "S28: {service} is stopped and has sockets");
                 }
-                Life::Up | Life::Rereading(_) | Life::Stopping(Then::Serve(_)) => {}
+                Life::Up | Life::Rereading { .. } | Life::Stopping(_, Then::Serve(_)) => {}
             }
             if book.life == Life::Stopped {
                 let workers = self.alive().filter(|(_, record)| record.service == service).count();
@@ -363,14 +408,16 @@ impl Ledger {
         let book = &self.books[&service];
         let state = match book.life {
             _ if book.told => ServiceState::Stopping,
-            Life::Stopping(_) => ServiceState::Stopping,
+            Life::Stopping(..) => ServiceState::Stopping,
             Life::Stopped => ServiceState::Stopped,
             Life::Reviving(..) => ServiceState::Starting,
-            Life::Up | Life::Rereading(_) if shown.failing => ServiceState::Failing,
-            Life::Up | Life::Rereading(_) if book.rolling.is_some() => ServiceState::Reloading,
-            Life::Up | Life::Rereading(_) if !shown.waits_for.is_empty() => ServiceState::Waiting,
-            Life::Up | Life::Rereading(_) if book.start == Start::Up => ServiceState::Up,
-            Life::Up | Life::Rereading(_) => ServiceState::Starting,
+            Life::Up | Life::Rereading { .. } if shown.failing => ServiceState::Failing,
+            Life::Up | Life::Rereading { .. } if book.rolling.is_some() => ServiceState::Reloading,
+            Life::Up | Life::Rereading { .. } if !shown.waits_for.is_empty() => {
+                ServiceState::Waiting
+            }
+            Life::Up | Life::Rereading { .. } if book.start == Start::Up => ServiceState::Up,
+            Life::Up | Life::Rereading { .. } => ServiceState::Starting,
         };
         ensure!(shown.state == state, "S17: {:?} instead of {state:?}", shown.state);
         ensure!(shown.restarts == book.replaced, "S17: {} replaced: {shown:?}", book.replaced);
@@ -381,9 +428,9 @@ impl Ledger {
         Ok(())
     }
 
-    fn begin_stop(&mut self, turn: &mut Turn<'_>, service: ServiceId, then: Then) {
+    pub(crate) fn begin_stop(&mut self, turn: &mut OneTurn<'_>, service: ServiceId, then: Then) {
         let Some(book) = self.books.get_mut(&service) else { return };
-        book.life = Life::Stopping(then);
+        book.life = Life::Stopping(Turn::Come, then);
         book.start = Start::Waits;
         book.stumbled = false;
         book.in_a_row = 0;
@@ -395,18 +442,18 @@ impl Ledger {
         } else {
             self.come_up.insert(service);
             self.close_all(turn, service);
-            self.end_waiting(service);
         }
     }
 
     fn begin_to_serve(&mut self, service: ServiceId, generation: GenerationId) {
         if let Some(book) = self.books.get_mut(&service) {
             book.life = Life::Up;
+            book.stopped = Stopped::ByItself;
             book.serving = generation;
         }
     }
 
-    fn close_all(&mut self, turn: &mut Turn<'_>, service: ServiceId) {
+    pub(crate) fn close_all(&mut self, turn: &mut OneTurn<'_>, service: ServiceId) {
         let own = self.members.iter().filter(|(_, account)| account.service == service);
         let own: BTreeSet<_> = own.map(|(&member, _)| member).collect();
         self.members.retain(|member, _| !own.contains(member));
@@ -417,7 +464,7 @@ impl Ledger {
     }
 
     /// What waited in a service waits there for nothing.
-    fn end_waiting(&mut self, service: ServiceId) {
+    pub(crate) fn end_waiting(&mut self, service: ServiceId) {
         for open in self.requests.values_mut() {
             if open.generations.contains_key(&service) {
                 open.over.insert(service);

@@ -30,6 +30,8 @@ mod requests;
 
 mod life_book;
 
+mod bound_book;
+
 mod actions;
 
 mod configurations;

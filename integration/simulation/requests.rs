@@ -36,6 +36,8 @@ pub(crate) struct Open {
     pub request: Request,
     /// The services that it is for, and the last generation of each when it was asked.
     pub generations: BTreeMap<ServiceId, GenerationId>,
+    /// The same of all that it was for, where it is looked at for one of them alone.
+    together: BTreeMap<ServiceId, GenerationId>,
     pub during_stop: bool,
     /// How many requests waited for the next reload of a service, where most did.
     waiting: usize,
@@ -57,6 +59,10 @@ pub(crate) struct Open {
     scaled: BTreeMap<ServiceId, Result<u32, CannotScale>>,
     /// Whether the worker that a signal is for can get it.
     reachable: Reachable,
+    /// Services that go along with those that were named.
+    along: BTreeSet<ServiceId>,
+    /// One that was named is bound to another that stays stopped.
+    stays_without: bool,
 }
 
 impl Open {
@@ -142,7 +148,12 @@ fn names(script: &mut Script) -> Vec<String> {
 
 impl Ledger {
     pub(crate) fn learn_request(&mut self, turn: &mut Turn<'_>, id: RequestId, request: &Request) {
-        let services = self.concerned(request);
+        let mut services = self.concerned(request);
+        let along = self.along(request, &services);
+        let begins = matches!(request, Request::Restart(_) | Request::StartServices(_));
+        let stays_without = begins && self.stays_without(&services, &along);
+        services.extend(along.iter().copied());
+        services.sort_unstable();
         let last = |service: &ServiceId| (*service, self.books[service].last_generation);
         let scaled = services.iter().filter_map(|&service| {
             let Request::Scale { to, .. } = request else { return None };
@@ -155,6 +166,7 @@ impl Ledger {
         let open = Open {
             request: request.clone(),
             generations: services.iter().map(last).collect(),
+            together: services.iter().map(last).collect(),
             during_stop: self.is_stopping(),
             waiting: services.iter().map(|&service| self.queued(service)).max().unwrap_or(0),
             busy: services.iter().copied().filter(|&id| self.is_busy(id)).collect(),
@@ -167,6 +179,8 @@ impl Ledger {
             renewed: BTreeSet::new(),
             scaled: scaled.collect(),
             reachable: self.reachable(request),
+            along,
+            stays_without,
         };
         if !open.during_stop {
             for (service, wanted) in &open.scaled {
@@ -179,10 +193,9 @@ impl Ledger {
         }
         // Whether rightly is asked when that is heard. A change that is begun is refused later.
         let restart = matches!(request, Request::Restart(_));
-        let refused = open.during_stop || restart && turn.refused;
-        let services: Vec<ServiceId> = open.generations.keys().copied().collect();
+        let refused = open.during_stop || restart && turn.refused || open.stays_without;
         if !refused {
-            self.learn_change(turn, request, &services);
+            self.learn_change(turn, request, id, &services, &open.along);
         }
         self.requests.insert(id, open);
         self.learn_stop(turn, request);
@@ -322,14 +335,19 @@ impl Ledger {
             matches!(action, Action::Respond(_, Response::Refused(Refusal::InProgress { .. })))
         });
         let restart = matches!(turn.input, Input::Event(Event::Requested(_, Request::Restart(_))));
-        let refused = in_progress || restart && turn.refused;
+        let without = actions.iter().any(|action| {
+            matches!(action, Action::Respond(it, Response::Refused(Refusal::BoundToStopped { .. })) if it == id)
+        });
+        let refused = in_progress || restart && turn.refused || without;
         ensure!(!refused || actions.len() == 1, "S6: refused, and yet: {actions:?}");
         let open = self.requests.get(id);
         let waits = open.is_some_and(|open| {
             let reload = matches!(open.request, Request::Reload { behind: Behind::Refuse, .. });
             let restart = matches!(open.request, Request::Restart(_));
             !open.during_stop
-                && (reload && !open.busy.is_empty() || restart && !open.in_the_way.is_empty())
+                && (open.stays_without
+                    || reload && !open.busy.is_empty()
+                    || restart && !open.in_the_way.is_empty())
         });
         ensure!(!waits, "S6: request {id} was to be refused, and waits");
         Ok(())
@@ -422,14 +440,23 @@ impl Ledger {
             }
             Request::StopServices(_) => {
                 self.saw("a service stopped");
+                if !open.along.is_empty() {
+                    self.saw("a service stopped with another");
+                }
                 all && open.generations.keys().all(|service| open.gone.contains(service))
             }
             Request::StartServices(_) => {
                 self.saw("a start answered");
+                if !open.along.is_empty() {
+                    self.saw("a service started with another");
+                }
                 all && open.generations.keys().all(|service| open.served.contains(service))
             }
             Request::Restart(_) => {
                 self.saw("a restart answered");
+                if !open.along.is_empty() {
+                    self.saw("a service restarted with another");
+                }
                 all && open.generations.keys().all(|service| open.renewed.contains(service))
             }
         }
@@ -491,7 +518,13 @@ impl Ledger {
                 ("a scale refused", open.scaled.values().any(|scaled| scaled == &Err(*why)))
             }
             Refusal::Configuration(_) => {
-                ("a definition with a mistake", (reload || begins) && since(|book| &book.unread))
+                // What is restarted together is read together.
+                let with_others = matches!(open.request, Request::Restart(_))
+                    && open.together.iter().any(|(service, last)| {
+                        self.books[service].unread.iter().any(|generation| generation > last)
+                    });
+                let unread = since(|book| &book.unread) || with_others;
+                ("a definition with a mistake", (reload || begins) && unread)
             }
             Refusal::Sockets { .. } => {
                 ("a socket that somebody has", begins && since(|book| &book.unbound))
@@ -499,6 +532,17 @@ impl Ledger {
             Refusal::ServiceStopped { .. } | Refusal::ServiceStopping { .. } => {
                 let down = reload && !open.down.is_empty() || !open.over.is_empty();
                 ("a service that is stopped", (reload || begins) && down)
+            }
+            Refusal::BoundToStopped { service, other } => {
+                let of = |name: &str| self.books.iter().find(|(_, it)| it.policy.name == *name);
+                let bound =
+                    of(service).zip(of(other)).is_some_and(|((id, book), (other, down))| {
+                        // The other may have been started since.
+                        let over =
+                            open.stays_without && down.life.is_down() || open.over.contains(id);
+                        book.policy.bind_to.contains(other) && over
+                    });
+                ("a start without another refused", bound && (reload || begins))
             }
             Refusal::Failed { service, worker: None, .. } => {
                 let named = self.books.values().find(|book| book.policy.name == *service);

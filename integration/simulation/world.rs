@@ -306,14 +306,14 @@ impl World<'_> {
         for _ in 0..times {
             self.plan(after, Happening::Asked(request.clone()));
         }
-        // Who stops a service mostly wants it back, and some change their minds once more.
+        // Who stops a service mostly wants it back, or then tries another, and some change their minds
+        // once more.
         if let Request::StopServices(names) = request {
             let pauses = [ms(300), ms(0), ms(5), ms(3000)];
             let start = after + self.script.pick(&pauses);
             let names = || names.clone();
-            if !self.script.one_in(3) {
-                self.plan(start, Happening::Asked(Request::StartServices(names())));
-            }
+            let starts = if self.script.one_in(3) { vec!["s2".to_owned()] } else { names() };
+            self.plan(start, Happening::Asked(Request::StartServices(starts)));
             if self.script.one_in(3) {
                 let stop = start + self.script.pick(&[ms(1), ms(20), ms(700)]);
                 self.plan(stop, Happening::Asked(Request::StopServices(names())));

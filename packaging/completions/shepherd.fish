@@ -92,7 +92,7 @@ complete -c shepherd -n "__fish_shepherd_using_subcommand stop" -l name -d 'The 
 complete -c shepherd -n "__fish_shepherd_using_subcommand stop" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shepherd -n "__fish_shepherd_using_subcommand start" -l control -d 'The unix path on which the daemon listens [default: $SHEPHERD_CONTROL, if it is set]' -r -F
 complete -c shepherd -n "__fish_shepherd_using_subcommand start" -l name -d 'The daemon\'s name [default: that of the only one that is running]' -r
-complete -c shepherd -n "__fish_shepherd_using_subcommand start" -s h -l help -d 'Print help'
+complete -c shepherd -n "__fish_shepherd_using_subcommand start" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shepherd -n "__fish_shepherd_using_subcommand kill" -l control -d 'The unix path on which the daemon listens [default: $SHEPHERD_CONTROL, if it is set]' -r -F
 complete -c shepherd -n "__fish_shepherd_using_subcommand kill" -l name -d 'The daemon\'s name [default: that of the only one that is running]' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand kill" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -13,7 +13,7 @@ use super::args::Stop;
 use super::exit_code;
 use super::failure::Failure;
 use super::find::find;
-use super::one_by_one::one_by_one;
+use super::one_by_one::{Again, one_by_one};
 use super::out;
 use super::render::outcome;
 use super::waiting::{self, ANSWER_WITHIN, pause};
@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub(super) fn main(args: &Stop) -> Result<(), Failure> {
     if !args.services.is_empty() {
         let told = outcome::stopped;
-        return one_by_one(&args.target, &args.services, "stop", "the stop", told);
+        return one_by_one(&args.target, &args.services, "stop", "the stop", Again::Ask, told);
     }
     let client = find(&args.target)?;
     let status: wire::Status = client.get("/v1/status", Some(ANSWER_WITHIN))?;

@@ -135,8 +135,12 @@ keys! {
     /// stopped before them.
     depends_on: OneOrMany<Named>,
 
-    /// As `depends_on`: the order of start and stop. A stop of one of them alone leaves this service
-    /// running.
+    /// As `depends_on`, and what an operator does to one of them as a whole is done to this service
+    /// too. When one of them is stopped, this service is stopped before it, and it starts again once
+    /// that is started and ready, unless it had been stopped by itself. When one of them is restarted,
+    /// this service is stopped before it and started after it. It is not started while one of them is
+    /// stopped. A reload of one of them, or a crash of its workers, leaves this service as it is: the
+    /// sockets stay, and the workers are replaced at once.
     bind_to: OneOrMany<Named>,
 }
 

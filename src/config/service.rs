@@ -39,7 +39,7 @@ pub struct ServiceConfig {
     pub source: Source,
     /// The services that must have been ready once before it starts, by name.
     pub depends_on: Vec<String>,
-    /// More of them, from the key `bind_to`; they count for the same order.
+    /// The same, and it is stopped, started and restarted together with them.
     pub bind_to: Vec<String>,
 }
 

@@ -1,13 +1,15 @@
 //! Which service waits for which: one starts once all that it needs have been ready together, and is
-//! asked to stop once all that need it have gone. It decides about nothing else.
+//! asked to stop once all that need it and are to stop too have gone. And which service goes along with
+//! which: one that is bound to another stops, starts and restarts when an operator does that to the
+//! other. It decides about nothing else: a reload, a crash or a repair of the other is nothing to it.
 //!
 //! A configuration has no circles. What serves can have one all the same, when one service took over
 //! a changed configuration and another did not; services in a circle stop together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::ids::ServiceId;
+use super::ids::{RequestId, ServiceId};
 use super::service::Service;
 
 /// All services, by their numbers.
@@ -18,7 +20,8 @@ pub(super) fn missing(services: &Services, id: ServiceId) -> Vec<ServiceId> {
     let Some(service) = services.get(&id) else {
         return Vec::new();
     };
-    let is_missing = |need: &ServiceId| services.get(need).is_some_and(|need| !need.is_committed());
+    let is_missing =
+        |need: &ServiceId| services.get(need).is_some_and(|it| !it.lets_others_start());
     service.needs_next().filter(is_missing).collect()
 }
 
@@ -73,4 +76,112 @@ pub(super) fn stop_takes(services: &Services, slack: Duration) -> Duration {
         takes = later;
     }
     takes.into_values().max().unwrap_or_default()
+}
+
+/// A service that a request is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Concerned {
+    /// Which one.
+    pub service: ServiceId,
+    /// The name of the one that it is bound to, where it is not meant itself and goes along with that.
+    pub with: Option<String>,
+}
+
+/// These, and those of the others that serve and are bound to one of them, at one remove or more.
+pub(super) fn bound_ones(services: &Services, meant: &[ServiceId]) -> Vec<Concerned> {
+    let is_left = |service: &Service| service.is_to_serve() && !service.is_stopping();
+    go_along(services, meant, |service, with| {
+        is_left(service) && !service.bound_to().is_disjoint(with)
+    })
+}
+
+/// These, and those that were stopped with one of them, at one remove or more, and whose others all
+/// serve or start.
+pub(super) fn stopped_ones(services: &Services, meant: &[ServiceId]) -> Vec<Concerned> {
+    let serves =
+        |id: &ServiceId| services.get(id).is_none_or(|it| it.is_to_serve() && !it.is_stopping());
+    let is_bound = |service: &Service, to: &BTreeSet<_>| !service.bound_to().is_disjoint(to);
+    // Those between may serve already.
+    let bound: BTreeSet<ServiceId> =
+        go_along(services, meant, is_bound).iter().map(|concerned| concerned.service).collect();
+    go_along(services, meant, |service, with| {
+        service.starts_with_others()
+            && !service.is_stopping()
+            && is_bound(service, &bound)
+            && service.bound_to().iter().all(|other| with.contains(other) || serves(other))
+    })
+}
+
+fn go_along(
+    services: &Services,
+    meant: &[ServiceId],
+    goes: impl Fn(&Service, &BTreeSet<ServiceId>) -> bool,
+) -> Vec<Concerned> {
+    let mut all: BTreeSet<ServiceId> = meant.iter().copied().collect();
+    let named = |&service| Concerned { service, with: None };
+    let mut concerned: Vec<Concerned> = meant.iter().map(named).collect();
+    // Each turn finds one.
+    while let Some((&id, service)) =
+        services.iter().find(|(id, service)| !all.contains(id) && goes(service, &all))
+    {
+        let mut others = service.bound_to().iter();
+        let first = service.bound_to().first();
+        let other = others.find(|other| all.contains(other)).or(first);
+        let other = other.and_then(|other| services.get(other));
+        let with = other.map(|other| other.name().to_owned());
+        concerned.push(Concerned { service: id, with });
+        all.insert(id);
+    }
+    concerned
+}
+
+/// The name of one that a service is bound to and that is stopped, or is to be.
+pub(super) fn stopped_other(
+    services: &Services,
+    service: &Service,
+    starts: &[Concerned],
+) -> Option<String> {
+    let others = service
+        .bound_to()
+        .iter()
+        .filter(|&other| starts.iter().all(|concerned| concerned.service != *other));
+    let mut others = others.filter_map(|other| services.get(other));
+    others.find(|other| !other.is_to_serve()).map(|other| other.name().to_owned())
+}
+
+/// One that serves, or is to, although one that it is bound to does not, by whose name: that could
+/// not be started, or it is bound to it by a configuration that was read since.
+pub(super) fn next_to_follow(services: &Services) -> Option<(ServiceId, String)> {
+    let left = services.iter().filter(|(_, it)| it.is_to_serve() && !it.is_stopping());
+    let mut followers = left.filter_map(|(&id, it)| Some((id, stopped_other(services, it, &[])?)));
+    followers.next()
+}
+
+/// Those that are to stop for a restart, all of which are read that were asked for with them.
+pub(super) fn next_to_restart(services: &Services) -> Vec<ServiceId> {
+    let all = || services.iter().filter_map(|(&id, service)| Some((id, service.rereads()?)));
+    let unread: BTreeSet<RequestId> =
+        all().filter(|(_, it)| !it.is_over).map(|(_, it)| it.request).collect();
+    all().filter(|(_, it)| !unread.contains(&it.request)).map(|(id, _)| id).collect()
+}
+
+/// Those whose workers are to be asked next of what is to stop. Called again until there is none,
+/// since one without workers has gone as soon as it is asked.
+pub(super) fn next_in_turn(services: &Services) -> Vec<ServiceId> {
+    let left = || services.iter().filter(|(_, service)| service.awaits_turn()).map(|(&id, _)| id);
+    let free: Vec<ServiceId> =
+        left().filter(|&id| those_before(services, id).next().is_none()).collect();
+    let all_asked_have_gone =
+        services.values().filter(|service| !service.awaits_turn()).all(|it| !it.goes_down());
+    if free.is_empty() && all_asked_have_gone {
+        // They need each other.
+        return left().collect();
+    }
+    free
+}
+
+/// Those that go before a service that is to stop: they are to, too, and need it.
+pub(super) fn those_before(services: &Services, id: ServiceId) -> impl Iterator<Item = &Service> {
+    let others = services.iter().filter(move |(other, _)| **other != id);
+    others.map(|(_, other)| other).filter(move |it| it.goes_down() && it.needs().contains(&id))
 }

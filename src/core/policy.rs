@@ -36,7 +36,7 @@ pub struct Policy {
     pub launching_max: u32,
     /// The services that must have been ready once before it starts.
     pub depends_on: BTreeSet<ServiceId>,
-    /// The same, and it stops and starts again with them.
+    /// The same, and it is stopped, started and restarted together with them.
     pub bind_to: BTreeSet<ServiceId>,
 }
 

@@ -56,6 +56,13 @@ pub enum Refusal {
         /// Which service.
         service: String,
     },
+    /// A service is bound to another that is stopped, so that it is, or stays so.
+    BoundToStopped {
+        /// Which service.
+        service: String,
+        /// The other.
+        other: String,
+    },
     /// The number of workers stays as it is.
     CannotScale {
         /// Of which service.
@@ -121,6 +128,7 @@ impl Refusal {
             | Refusal::Stopping
             | Refusal::ServiceStopping { .. }
             | Refusal::ServiceStopped { .. }
+            | Refusal::BoundToStopped { .. }
             | Refusal::CannotScale { .. }
             | Refusal::Configuration(_)
             | Refusal::Sockets { .. } => true,
@@ -186,6 +194,12 @@ impl fmt::Display for Refusal {
             }
             Refusal::ServiceStopped { service } => {
                 write!(f, "cannot reload `{service}`: it is stopped; start it")
+            }
+            Refusal::BoundToStopped { service, other } => {
+                write!(
+                    f,
+                    "`{service}` is bound to `{other}`, which is stopped; start `{other}` first"
+                )
             }
             Refusal::CannotScale { service, why } => {
                 write!(f, "cannot scale `{service}`: {why}; ")?;
@@ -323,6 +337,10 @@ mod tests {
             (
                 Refusal::ServiceStopped { service: web() },
                 "cannot reload `web`: it is stopped; start it",
+            ),
+            (
+                Refusal::BoundToStopped { service: web(), other: "db".to_owned() },
+                "`web` is bound to `db`, which is stopped; start `db` first",
             ),
         ] {
             assert_eq!(refusal.to_string(), text);

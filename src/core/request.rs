@@ -15,13 +15,15 @@ pub enum Request {
         /// What becomes of it when a reload is under way.
         behind: Behind,
     },
-    /// Read the definitions again, and when they are whole stop the services and start them anew;
-    /// their sockets stay open meanwhile. One that is stopped and named is started; among all it is
-    /// left out.
+    /// Read the definitions again, and when all are whole stop the services and start them anew, those
+    /// that are bound to them too; their sockets stay open meanwhile. One that is stopped and named is
+    /// started; among all it is left out.
     Restart(Scope),
-    /// Stop these services: their sockets close, their workers drain. They stay known.
+    /// Stop these services, and before them those that are bound to them: their sockets close, their
+    /// workers drain. They stay known.
     StopServices(Vec<String>),
-    /// Start these services again, from their definitions as they are by then.
+    /// Start these services again, from their definitions as they are by then, and after them those
+    /// that were stopped with them. One that is bound to another that stays stopped is refused.
     StartServices(Vec<String>),
     /// Change how many workers are wanted.
     Scale {
@@ -77,8 +79,8 @@ pub enum Scale {
 /// How a request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
-    /// It was done, in these services, in the order of their numbers. There are none where it was
-    /// for the daemon.
+    /// It was done, in these services, in the order of their numbers, those among them that went along,
+    /// bound to one that it was for. There are none where it was for the daemon.
     Done(Vec<ServiceOutcome>),
     /// A reload was aborted, and the old generation serves.
     Aborted(Abort),
@@ -192,9 +194,13 @@ impl End {
     fn gravity(&self) -> u8 {
         match self {
             End::Done(_) | End::LeftOut => 0,
-            End::Refused(refusal) if refusal.leaves_all_as_it_was() => 1,
-            End::Aborted(_) => 2,
-            End::Refused(_) => 3,
+            // What became of the other says why.
+            End::Refused(Refusal::BoundToStopped { .. }) => 1,
+            End::Refused(refusal) if refusal.leaves_all_as_it_was() => 2,
+            End::Aborted(_) => 3,
+            // It may be for one that waits for the next.
+            End::Refused(Refusal::Failed { worker: None, .. }) => 4,
+            End::Refused(_) => 5,
         }
     }
 }

@@ -7,6 +7,8 @@
 
 mod life;
 
+mod together;
+
 mod operating;
 
 mod viewing;
@@ -45,6 +47,8 @@ use super::worker::{Change, Ending, Scene, Worker};
 
 use life::Life;
 
+pub use together::Reread;
+
 /// The most workers that a service may want.
 pub const WORKERS_MAX: u32 = 4096;
 
@@ -69,6 +73,8 @@ pub struct Service {
     /// The generation that serves, or is to serve first.
     serving: Fleet,
     life: Life,
+    /// The name of the service because of which it was stopped last, if it was bound to one that was.
+    stopped_with: Option<String>,
     first_start: FirstStart,
     /// The names of those that it waits for, for people.
     waits_for: Vec<String>,
@@ -177,6 +183,7 @@ impl Service {
             withdrawing: BTreeSet::new(),
             serving: Fleet::new(first),
             life: Life::Up,
+            stopped_with: None,
             first_start: FirstStart::of(&policy),
             waits_for: Vec::new(),
             past: Past::NeverCameUp,
@@ -229,6 +236,13 @@ impl Service {
         self.first_start == FirstStart::Committed
     }
 
+    /// Whether others may start that need it: all its workers have been ready together since it was
+    /// started, and it is not to stop.
+    #[must_use]
+    pub fn lets_others_start(&self) -> bool {
+        self.is_committed() && !self.awaits_turn()
+    }
+
     /// The services that it needs: whose definitions that serve, are to serve or have workers name.
     #[must_use]
     pub fn needs(&self) -> BTreeSet<ServiceId> {
@@ -244,7 +258,8 @@ impl Service {
     /// Whether it waits for others before its first worker starts.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.first_start == FirstStart::Waiting && self.serves() && self.reload.is_none()
+        let is_up = self.serves() && !self.awaits_turn();
+        self.first_start == FirstStart::Waiting && is_up && self.reload.is_none()
     }
 
     /// It waits for these; for none, it waits no longer.

@@ -2,6 +2,8 @@
 
 mod requests;
 
+mod together;
+
 mod configuring;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -149,13 +151,15 @@ impl Supervisor {
             }
             Event::Prepared { service, generation, bound } => {
                 self.with_service(service, |service, context| {
-                    service.handle_prepared(now, generation, bound, context);
+                    service.handle_prepared(generation, bound, context);
                 });
             }
             Event::PrepareFailed { service, generation, fault } => {
+                let restart = self.restart_of(service, generation, &fault);
                 self.with_service(service, |service, context| {
                     service.handle_prepare_failed(now, generation, fault, context);
                 });
+                self.give_up_restarts(restart);
             }
             Event::SlotBound { service, slot, members } => {
                 self.with_service(service, |service, context| {
@@ -274,10 +278,14 @@ impl Supervisor {
     /// Brings every service closer to what it should be, and says where things stand.
     fn settle(&mut self, now: Time) {
         self.stop_next(now);
+        // The end of one is told before what follows from it.
+        self.with_services(Service::take_next_step);
+        self.bring_down(now);
         self.release(now);
         self.with_services(|service, context| service.settle(now, context));
-        // One that has come up by that may be what others wait for. Each turn releases one at least.
-        while self.release(now) {
+        // One that has come up by that may be what others wait for, and one that has taken a definition
+        // over may be bound to another that is stopped. Each turn changes one at least.
+        while self.bring_down(now) | self.release(now) {
             self.with_services(|service, context| service.settle(now, context));
         }
         // Who has just lost its last worker that needed another frees that one.

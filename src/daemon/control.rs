@@ -34,6 +34,7 @@ use crate::protocol::timestamp;
 use super::StartError;
 use super::event_loop::{Daemon, Token};
 use endpoint::Endpoint;
+use requests::Asked;
 
 /// How many readers of events may wait: each client is one at most, and those that have gone are
 /// forgotten when there is another.
@@ -52,7 +53,7 @@ pub(super) struct Control {
     wake: Wake,
     calls: Receiver<Call>,
     /// Who waits for the core to respond.
-    waiting: BTreeMap<RequestId, Client>,
+    waiting: BTreeMap<RequestId, (Asked, Client)>,
     events: Events,
     /// Who waits for the event after this number.
     readers: Vec<(u64, Client)>,
@@ -251,8 +252,9 @@ impl Daemon {
             Ask::EventsAfter(since) => self.control.read_along(since, client),
             Ask::Do(operation) => match requests::request(operation) {
                 Ok(request) => {
+                    let asked = Asked::of(&request);
                     let id = self.ask(request);
-                    self.control.waiting.insert(id, client);
+                    self.control.waiting.insert(id, (asked, client));
                 }
                 Err(problem) => {
                     self.control.counters.answered(Outcome::Refused);
@@ -266,7 +268,7 @@ impl Daemon {
     /// the notices have said what came of it.
     pub(super) fn respond(&mut self, request: RequestId, response: &Response) {
         tracing::debug!("request {request}: {response:?}");
-        if let Some(client) = self.control.waiting.remove(&request) {
+        if let Some((asked, client)) = self.control.waiting.remove(&request) {
             self.control.counters.answered(match response {
                 Response::Done(_) => Outcome::Done,
                 Response::Aborted(_) => Outcome::Aborted,
@@ -276,23 +278,23 @@ impl Daemon {
                     _ => Outcome::Refused,
                 },
             });
-            client.answer(self.answer(response));
+            client.answer(self.answer(asked, response));
         }
     }
 
-    fn answer(&self, response: &Response) -> Answer {
+    fn answer(&self, asked: Asked, response: &Response) -> Answer {
         match response {
             Response::Done(services) => Ok(Reply::Done(requests::done(services))),
             Response::Aborted(abort) => Err(self.blaming(requests::aborted(abort), abort.worker)),
             Response::Refused(refusal) => {
                 Err(self.blaming(requests::refused(refusal), requests::blamed(refusal)))
             }
-            Response::Divided(parts) => Err(self.divided(parts)),
+            Response::Divided(parts) => Err(self.divided(asked, parts)),
         }
     }
 
     /// The problem of the worst, and what became of each.
-    fn divided(&self, parts: &[Part]) -> Problem {
+    fn divided(&self, asked: Asked, parts: &[Part]) -> Problem {
         let problem = |end: &End| match end {
             End::Done(_) | End::LeftOut => None,
             End::Aborted(abort) => Some(self.blaming(requests::aborted(abort), abort.worker)),
@@ -300,8 +302,17 @@ impl Daemon {
                 Some(self.blaming(requests::refused(refusal), requests::blamed(refusal)))
             }
         };
-        let ended = parts.iter().map(|part| requests::ended(part, problem(&part.end)));
-        requests::divided(parts, worst(parts).and_then(problem), ended.collect())
+        let worst = worst(parts).and_then(problem);
+        match (asked, worst) {
+            (Asked::Reload, worst) => {
+                let ended = parts.iter().map(|part| requests::ended(part, problem(&part.end)));
+                requests::divided(parts, worst, ended.collect())
+            }
+            (Asked::Else, Some(worst)) => requests::partly(parts, worst),
+            (Asked::Else, None) => {
+                problem::of(ProblemKind::Failed, 500, "nobody knows why it was not done")
+            }
+        }
     }
 
     /// The problem with the worker whose end it comes from, if there is one, and what that wrote.

@@ -150,7 +150,9 @@ pub(in crate::cli) struct Scale {
 
 /// Stop services and start them anew; nothing serves in between. You probably want `reload`.
 ///
-/// The sockets stay open: connections that come meanwhile wait in the queue.
+/// The sockets stay open: connections that come meanwhile wait in the queue. Services that are bound
+/// to one of these (`bind_to` in shepherd.yaml) are restarted together with it: they stop before it
+/// and start once it is ready. All definitions are read first, so that a mistake stops nothing.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Restart {
     /// Services, one after the other.
@@ -164,6 +166,7 @@ pub(in crate::cli) struct Restart {
 /// Stop services, or without any the daemon with all of them; workers drain first.
 ///
 /// It ends when the last worker has. A service that was stopped stays so until `shepherd start`.
+/// Services that are bound to it (`bind_to` in shepherd.yaml) stop before it, and start again with it.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Stop {
     /// Services, one after the other [default: the daemon].
@@ -175,6 +178,10 @@ pub(in crate::cli) struct Stop {
 }
 
 /// Start services that were stopped.
+///
+/// Services that were stopped together with one of these, because they are bound to it (`bind_to` in
+/// shepherd.yaml), start again once it is ready. One that is bound to another that is stopped is
+/// refused: start the other first.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Start {
     /// Services, one after the other.

@@ -35,14 +35,20 @@ pub(in crate::cli) fn draining(status: &Status, done: &DoneService) -> usize {
     services.map(|service| service.workers.iter().filter(drains).count()).sum()
 }
 
-/// `web: restarted, generation 2 with 4 workers`.
-pub(in crate::cli) fn done(done: &Done, verb: &str) -> String {
+/// `web: restarted, generation 2 with 4 workers`; where another was `asked` for, to which it is bound,
+/// `web: restarted together with db, generation 2 with 4 workers`.
+pub(in crate::cli) fn done(done: &Done, verb: &str, asked: &str) -> String {
     let line = |service: &DoneService| {
         let DoneService { name, generation, .. } = service;
+        let along = together(name, asked);
         let with = workers(service.workers);
-        format!("{}: {verb}, generation {generation} with {with}\n", plain(name))
+        format!("{}: {verb}{along}, generation {generation} with {with}\n", plain(name))
     };
     done.services.iter().map(line).collect()
+}
+
+fn together(name: &str, asked: &str) -> String {
+    if name == asked { String::new() } else { format!(" together with {}", plain(asked)) }
 }
 
 /// `web: 4 workers wanted`.
@@ -53,9 +59,12 @@ pub(in crate::cli) fn scaled(done: &Done) -> String {
     done.services.iter().map(line).collect()
 }
 
-/// `web: stopped`.
-pub(in crate::cli) fn stopped(done: &Done) -> String {
-    let line = |service: &DoneService| format!("{}: stopped\n", plain(&service.name));
+/// `web: stopped`, or `web: stopped together with db`.
+pub(in crate::cli) fn stopped(done: &Done, asked: &str) -> String {
+    let line = |service: &DoneService| {
+        let along = together(&service.name, asked);
+        format!("{}: stopped{along}\n", plain(&service.name))
+    };
     done.services.iter().map(line).collect()
 }
 
@@ -138,9 +147,9 @@ mod tests {
             [
                 reloaded(&done, 1.234, Some(&after)),
                 reloaded(&done, 61.0, None),
-                super::done(&done, "restarted"),
+                super::done(&done, "restarted", "web"),
                 scaled(&done),
-                stopped(&done),
+                stopped(&done, "web"),
             ]
             .join("---\n")
         );

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Loudness, tell_stop};
 use crate::core::ids::GenerationId;
+use crate::core::refusal::Operation;
 
 /// What becomes of a whole service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,22 @@ pub enum LifeNotice {
         kill_after: Duration,
     },
     /// The last process of it has gone.
-    Stopped,
+    Stopped {
+        /// The service that it was stopped with, where it was bound to it: it starts again with that.
+        with: Option<String>,
+    },
+    /// It does what is asked of another service, as it is bound to that.
+    Along {
+        /// What.
+        what: Operation,
+        /// The other.
+        other: String,
+    },
+    /// It is to stop, and serves until these have.
+    StopsAfter {
+        /// Their names.
+        others: Vec<String>,
+    },
     /// It is to serve again: its definition is being read and its sockets are bound.
     StartBegins {
         /// The definition that is to serve.
@@ -55,7 +71,9 @@ impl LifeNotice {
             LifeNotice::RestartBegins { .. }
             | LifeNotice::Restarting { .. }
             | LifeNotice::Stopping { .. }
-            | LifeNotice::Stopped
+            | LifeNotice::Stopped { .. }
+            | LifeNotice::Along { .. }
+            | LifeNotice::StopsAfter { .. }
             | LifeNotice::StartBegins { .. } => Loudness::Info,
             LifeNotice::RestartAborted { .. } | LifeNotice::StartFailed { .. } => Loudness::Error,
         }
@@ -80,7 +98,16 @@ impl fmt::Display for LifeNotice {
                 write!(f, "its sockets are closed; ")?;
                 tell_stop(*workers, *kill_after, f)
             }
-            LifeNotice::Stopped => write!(f, "stopped, until somebody starts it"),
+            LifeNotice::Stopped { with: None } => write!(f, "stopped, until somebody starts it"),
+            LifeNotice::Stopped { with: Some(other) } => {
+                write!(f, "stopped, until `{other}` is started")
+            }
+            LifeNotice::Along { what, other } => {
+                write!(f, "{what} together with `{other}`, which it is bound to")
+            }
+            LifeNotice::StopsAfter { others } => {
+                write!(f, "stops once those have that need it: `{}`", others.join("`, `"))
+            }
             LifeNotice::StartBegins { generation } => {
                 write!(f, "start begins: reading generation {generation}")
             }

@@ -7,6 +7,9 @@
 //!
 //! Who asked last wins: a stop ends a start, a restart and a reload, and a start that comes during a
 //! stop follows it. Each of them is told.
+//!
+//! One that is to stop serves until those that need it and are to stop too have gone: `together.rs` has
+//! what several services do for one request.
 
 use std::rc::Rc;
 
@@ -17,7 +20,7 @@ use crate::core::ids::{GenerationId, MemberId, RequestId, SlotId, SocketId};
 use crate::core::notice::{AfterAbort, LifeNotice, Notice, Told, WorkerName};
 use crate::core::policy::{BoundMember, Members, Policy, Socket};
 use crate::core::refusal::{Operation, Refusal};
-use crate::core::reload::{Reload, ReloadCause};
+use crate::core::reload::{Reload, ReloadCause, ReloadStage};
 use crate::core::request::{End, WAITING_MAX};
 use crate::core::time::Time;
 
@@ -28,10 +31,13 @@ use super::{Context, FirstStart, Past, Service};
 pub(super) enum Life {
     /// It is to serve.
     Up,
-    /// It serves, and the definition that is to serve after a restart is being read.
-    Rereading(Coming),
-    /// Its workers are asked to stop.
+    /// It serves, and the definition that is to serve after a restart is being read, or those of the
+    /// services that are restarted with it are.
+    Rereading(Coming, Reading),
+    /// It is to stop.
     Stopping {
+        /// Whether its workers are asked to.
+        turn: Turn,
         /// Who waits for the last of them to go.
         stops: Vec<RequestId>,
         /// What comes then.
@@ -41,6 +47,27 @@ pub(super) enum Life {
     Stopped,
     /// It has none yet: its definition is being read and its sockets are being bound.
     Reviving(Coming, Vec<NewMember>),
+}
+
+/// Whether a definition is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// It is not yet.
+    UnderWay,
+    /// It is, without a mistake.
+    Over,
+}
+
+/// Whether the workers of a service that is to stop are asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// They serve until those have gone that need it and are to stop too.
+    Later {
+        /// Whether users have been told of that.
+        told: bool,
+    },
+    /// They are.
+    Come,
 }
 
 /// What comes when the last process of a service that stops has gone.
@@ -57,16 +84,16 @@ pub(super) enum Then {
 /// A generation that is to serve with nobody beside it.
 #[derive(Debug, Clone)]
 pub(super) struct Coming {
-    generation: GenerationId,
+    pub(super) generation: GenerationId,
     /// Who waits for it to serve.
-    requests: Vec<RequestId>,
+    pub(super) requests: Vec<RequestId>,
 }
 
 impl Life {
     /// The generation that is to serve next, except by a reload.
     pub(super) fn generation(&self) -> Option<GenerationId> {
         match self {
-            Life::Rereading(coming)
+            Life::Rereading(coming, _)
             | Life::Stopping { then: Then::Serve(coming), .. }
             | Life::Reviving(coming, _) => Some(coming.generation),
             Life::Up | Life::Stopping { then: Then::Stay | Then::Start(_), .. } | Life::Stopped => {
@@ -79,7 +106,7 @@ impl Life {
     fn operation(&self) -> Option<Operation> {
         match self {
             Life::Up | Life::Stopped => None,
-            Life::Rereading(_) | Life::Stopping { then: Then::Serve(_), .. } => {
+            Life::Rereading(..) | Life::Stopping { then: Then::Serve(_), .. } => {
                 Some(Operation::Restart)
             }
             Life::Stopping { then: Then::Stay, .. } => Some(Operation::Stop),
@@ -97,7 +124,7 @@ impl Service {
         match self.life {
             Life::Stopped | Life::Stopping { then: Then::Stay, .. } => false,
             Life::Up
-            | Life::Rereading(_)
+            | Life::Rereading(..)
             | Life::Stopping { then: Then::Start(_) | Then::Serve(_), .. }
             | Life::Reviving(..) => true,
         }
@@ -106,8 +133,10 @@ impl Service {
     /// Whether its workers are kept up.
     pub(super) fn serves(&self) -> bool {
         match self.life {
-            Life::Up | Life::Rereading(_) => !self.stopping,
-            Life::Stopping { .. } | Life::Stopped | Life::Reviving(..) => false,
+            Life::Up | Life::Rereading(..) | Life::Stopping { turn: Turn::Later { .. }, .. } => {
+                !self.stopping
+            }
+            Life::Stopping { turn: Turn::Come, .. } | Life::Stopped | Life::Reviving(..) => false,
         }
     }
 
@@ -148,7 +177,7 @@ impl Service {
     pub fn may_ask_service_stop(&self) -> Result<(), Refusal> {
         match &self.life {
             Life::Stopping { stops, .. } => self.may_wait(stops, Operation::Stop),
-            Life::Up | Life::Rereading(_) | Life::Stopped | Life::Reviving(..) => Ok(()),
+            Life::Up | Life::Rereading(..) | Life::Stopped | Life::Reviving(..) => Ok(()),
         }
     }
 
@@ -159,7 +188,7 @@ impl Service {
     /// Why not.
     pub fn may_ask_start(&self) -> Result<(), Refusal> {
         let waiting = match &self.life {
-            Life::Up | Life::Rereading(_) => &self.starters,
+            Life::Up | Life::Rereading(..) => &self.starters,
             Life::Stopping { then: Then::Start(requests), .. }
             | Life::Stopping { then: Then::Serve(Coming { requests, .. }), .. }
             | Life::Reviving(Coming { requests, .. }, _) => requests,
@@ -172,7 +201,7 @@ impl Service {
     pub fn ask_restart(&mut self, request: RequestId, context: &mut Context<'_>) {
         match self.life {
             Life::Up => {}
-            Life::Rereading(_) | Life::Stopping { .. } | Life::Stopped | Life::Reviving(..) => {
+            Life::Rereading(..) | Life::Stopping { .. } | Life::Stopped | Life::Reviving(..) => {
                 return self.ask_start(request, context);
             }
         }
@@ -180,17 +209,18 @@ impl Service {
         self.policies.insert(generation, Rc::clone(&self.policy));
         self.sockets.take_up(generation, &self.policy.sockets);
         self.tell_life(LifeNotice::RestartBegins { generation }, context);
-        self.life = Life::Rereading(Coming { generation, requests: vec![request] });
+        let coming = Coming { generation, requests: vec![request] };
+        self.life = Life::Rereading(coming, Reading::UnderWay);
         self.prepare(generation, Vec::new(), context);
     }
 
     /// Asks that it serve, if it does not.
     pub fn ask_start(&mut self, request: RequestId, context: &mut Context<'_>) {
         match &mut self.life {
-            Life::Up | Life::Rereading(_) if self.first_start == FirstStart::Committed => {
+            Life::Up | Life::Rereading(..) if self.first_start == FirstStart::Committed => {
                 self.respond(vec![request], &self.done(), context);
             }
-            Life::Up | Life::Rereading(_) => self.starters.push(request),
+            Life::Up | Life::Rereading(..) => self.starters.push(request),
             Life::Stopping { then: Then::Start(requests), .. }
             | Life::Stopping { then: Then::Serve(Coming { requests, .. }), .. }
             | Life::Reviving(Coming { requests, .. }, _) => requests.push(request),
@@ -204,8 +234,9 @@ impl Service {
     /// that were bound for it meanwhile are closed again.
     pub fn take_news(&mut self, policy: Policy, request: RequestId, context: &mut Context<'_>) {
         match std::mem::replace(&mut self.life, Life::Up) {
-            life
-            @ (Life::Up | Life::Rereading(_) | Life::Stopping { then: Then::Serve(_), .. }) => {
+            life @ (Life::Up
+            | Life::Rereading(..)
+            | Life::Stopping { then: Then::Serve(_), .. }) => {
                 self.life = life;
                 self.redefine(policy);
                 self.ask_reload(request, context);
@@ -216,9 +247,9 @@ impl Service {
                 // Nothing becomes of it by that.
                 self.respond(vec![request], &End::LeftOut, context);
             }
-            Life::Stopping { stops, then: Then::Start(mut requests) } => {
+            Life::Stopping { turn, stops, then: Then::Start(mut requests) } => {
                 requests.push(request);
-                self.life = Life::Stopping { stops, then: Then::Start(requests) };
+                self.life = Life::Stopping { turn, stops, then: Then::Start(requests) };
                 self.redefine_for_later(policy, context);
             }
             // It begins once more, with what was read last.
@@ -236,53 +267,80 @@ impl Service {
             policies.flat_map(|policy| &policy.sockets).any(|socket| socket.id == id)
         };
         for socket in policy.sockets.iter().filter(|socket| !known(socket.id)) {
-            context.actions.extend(socket.members().map(Action::Close));
+            // One that still serves may have it from a reload that is off.
+            let unused = socket.members().filter(|&member| !self.sockets.has(member));
+            context.actions.extend(unused.map(Action::Close));
         }
         self.next = Some(Rc::new(policy));
     }
 
     /// Asks that it be stopped, and stay so.
     pub fn ask_service_stop(&mut self, now: Time, request: RequestId, context: &mut Context<'_>) {
+        self.stopped_with = None;
+        self.go_down(now, vec![request], context);
+    }
+
+    /// It is to stop, and stay so. What was to change it is off.
+    pub(super) fn go_down(
+        &mut self,
+        now: Time,
+        requests: Vec<RequestId>,
+        context: &mut Context<'_>,
+    ) {
         match std::mem::replace(&mut self.life, Life::Stopped) {
-            Life::Up => self.begin_stop(now, vec![request], Then::Stay, context),
-            Life::Rereading(coming) => {
+            Life::Up => self.go_down_in_turn(now, requests, context),
+            Life::Rereading(coming, _) => {
                 self.refuse_as_stopping(coming.requests, context);
-                self.begin_stop(now, vec![request], Then::Stay, context);
+                self.go_down_in_turn(now, requests, context);
             }
-            Life::Stopping { mut stops, then } => {
-                stops.push(request);
-                self.life = Life::Stopping { stops, then: Then::Stay };
-                match then {
-                    Then::Stay => {}
-                    Then::Start(requests) => self.refuse_as_stopping(requests, context),
-                    Then::Serve(coming) => {
+            Life::Stopping { turn, mut stops, then } => {
+                stops.extend(requests);
+                self.life = Life::Stopping { turn, stops, then: Then::Stay };
+                match (then, turn) {
+                    (Then::Stay, _) => {}
+                    (Then::Start(requests), _) => self.refuse_as_stopping(requests, context),
+                    (Then::Serve(coming), Turn::Come) => {
                         self.close_sockets(context);
                         self.refuse_as_stopping(coming.requests, context);
+                    }
+                    (Then::Serve(coming), Turn::Later { .. }) => {
+                        self.refuse_as_stopping(coming.requests, context);
+                        self.end_what_was_asked(now, context);
                     }
                 }
                 self.refuse_reload(context);
             }
-            Life::Stopped => self.respond(vec![request], &self.done(), context),
+            Life::Stopped => self.respond(requests, &self.done(), context),
             Life::Reviving(coming, _) => {
                 self.refuse_as_stopping(coming.requests, context);
                 self.refuse_reload(context);
-                self.tell_life(LifeNotice::Stopped, context);
-                self.respond(vec![request], &self.done(), context);
+                self.tell_stopped(context);
+                self.respond(requests, &self.done(), context);
             }
         }
     }
 
+    /// The same, of one that serves.
+    fn go_down_in_turn(&mut self, now: Time, stops: Vec<RequestId>, context: &mut Context<'_>) {
+        self.life = Life::Stopping { turn: Turn::Later { told: false }, stops, then: Then::Stay };
+        self.end_what_was_asked(now, context);
+        self.refuse_reload(context);
+    }
+
+    /// A reload under way ends with its service, and so does the wait for its workers.
+    fn end_what_was_asked(&mut self, now: Time, context: &mut Context<'_>) {
+        self.waits_for.clear();
+        self.end_reload(now, context);
+        let starters = std::mem::take(&mut self.starters);
+        self.refuse_as_stopping(starters, context);
+    }
+
     /// What a restart or a start needs is there.
-    pub(super) fn change_prepared(
-        &mut self,
-        now: Time,
-        generation: GenerationId,
-        bound: Vec<BoundMember>,
-        context: &mut Context<'_>,
-    ) {
+    pub(super) fn change_prepared(&mut self, generation: GenerationId, bound: Vec<BoundMember>) {
         match std::mem::replace(&mut self.life, Life::Up) {
-            Life::Rereading(coming) if coming.generation == generation => {
-                self.begin_stop(now, Vec::new(), Then::Serve(coming), context);
+            // It is to stop when those that are restarted with it are read too.
+            Life::Rereading(coming, _) if coming.generation == generation => {
+                self.life = Life::Rereading(coming, Reading::Over);
             }
             Life::Reviving(coming, wanted) if coming.generation == generation => {
                 self.sockets.open(&wanted, bound);
@@ -293,7 +351,7 @@ impl Service {
             }
             // It was prepared before: told twice, it changes nothing.
             life @ (Life::Up
-            | Life::Rereading(_)
+            | Life::Rereading(..)
             | Life::Stopping { .. }
             | Life::Stopped
             | Life::Reviving(..)) => self.life = life,
@@ -305,7 +363,7 @@ impl Service {
         let refusal = End::Refused(self.refusal(fault.clone()));
         let (Fault::Definition(reason) | Fault::Sockets(reason)) = fault;
         match std::mem::replace(&mut self.life, Life::Up) {
-            Life::Rereading(coming) => {
+            Life::Rereading(coming, _) => {
                 self.tell_life(LifeNotice::RestartAborted { reason }, context);
                 self.respond(coming.requests, &refusal, context);
             }
@@ -322,7 +380,8 @@ impl Service {
     }
 
     /// How a request is refused whose generation cannot be.
-    pub(super) fn refusal(&self, fault: Fault) -> Refusal {
+    #[must_use]
+    pub fn refusal(&self, fault: Fault) -> Refusal {
         match fault {
             Fault::Definition(reason) => Refusal::Configuration(reason),
             Fault::Sockets(reason) => {
@@ -332,22 +391,26 @@ impl Service {
     }
 
     /// The last process of one that is stopping has gone: what was to come then does.
-    pub(super) fn take_next_step(&mut self, context: &mut Context<'_>) {
+    pub fn take_next_step(&mut self, context: &mut Context<'_>) {
         if !self.workers.is_empty() || self.slots.is_binding() {
             return;
         }
         let (stops, then) = match std::mem::replace(&mut self.life, Life::Stopped) {
-            Life::Stopping { stops, then } => (stops, then),
-            life @ (Life::Up | Life::Rereading(_) | Life::Stopped | Life::Reviving(..)) => {
+            Life::Stopping { turn: Turn::Come, stops, then } => (stops, then),
+            life @ (Life::Up
+            | Life::Rereading(..)
+            | Life::Stopping { turn: Turn::Later { .. }, .. }
+            | Life::Stopped
+            | Life::Reviving(..)) => {
                 self.life = life;
                 return;
             }
         };
         match then {
             Then::Serve(coming) => return self.begin_to_serve(coming),
-            Then::Stay => self.tell_life(LifeNotice::Stopped, context),
+            Then::Stay => self.tell_stopped(context),
             Then::Start(requests) => {
-                self.tell_life(LifeNotice::Stopped, context);
+                self.tell_stopped(context);
                 self.begin_start(requests, context);
             }
         }
@@ -359,18 +422,19 @@ impl Service {
     pub(super) fn give_up_changes(&mut self, refusal: &Refusal, context: &mut Context<'_>) {
         let stopping = End::Refused(refusal.clone());
         match std::mem::replace(&mut self.life, Life::Up) {
-            Life::Rereading(coming) => {
+            Life::Rereading(coming, _)
+            | Life::Stopping { turn: Turn::Later { .. }, then: Then::Serve(coming), .. } => {
                 let reason = "everything is being stopped".to_owned();
                 self.tell_life(LifeNotice::RestartAborted { reason }, context);
                 self.respond(coming.requests, &stopping, context);
             }
-            Life::Stopping { stops, then: Then::Start(requests) } => {
-                self.life = Life::Stopping { stops, then: Then::Stay };
+            Life::Stopping { turn, stops, then: Then::Start(requests) } => {
+                self.life = Life::Stopping { turn, stops, then: Then::Stay };
                 self.respond(requests, &stopping, context);
             }
             Life::Reviving(coming, _) => {
                 self.life = Life::Stopped;
-                self.tell_life(LifeNotice::Stopped, context);
+                self.tell_stopped(context);
                 self.respond(coming.requests, &stopping, context);
             }
             life @ (Life::Up | Life::Stopping { .. } | Life::Stopped) => self.life = life,
@@ -384,15 +448,19 @@ impl Service {
         self.respond(starters, &stopping, context);
         self.give_up_changes(refusal, context);
         match std::mem::replace(&mut self.life, Life::Stopped) {
-            Life::Stopping { stops, then: Then::Serve(coming) } => {
-                self.life = Life::Stopping { stops, then: Then::Stay };
-                self.respond(coming.requests, &stopping, context);
+            // Its workers are asked now, whoever is left.
+            Life::Stopping { turn: Turn::Come | Turn::Later { .. }, stops, then } => {
+                self.life = Life::Stopping { turn: Turn::Come, stops, then: Then::Stay };
+                match then {
+                    Then::Serve(Coming { requests, .. }) | Then::Start(requests) => {
+                        self.respond(requests, &stopping, context);
+                    }
+                    Then::Stay => {}
+                }
             }
-            life @ (Life::Up
-            | Life::Rereading(_)
-            | Life::Stopping { .. }
-            | Life::Stopped
-            | Life::Reviving(..)) => self.life = life,
+            life @ (Life::Up | Life::Rereading(..) | Life::Stopped | Life::Reviving(..)) => {
+                self.life = life;
+            }
         }
     }
 
@@ -452,47 +520,15 @@ impl Service {
     /// A generation serves from here on, with nobody beside it.
     fn begin_to_serve(&mut self, coming: Coming) {
         self.life = Life::Up;
+        self.stopped_with = None;
         self.first_start = FirstStart::of(&self.policy);
         self.serving = Fleet::new(coming.generation);
         self.starters.extend(coming.requests);
     }
 
-    /// Asks all workers to stop, and ends everything that was to come after them.
-    fn begin_stop(
-        &mut self,
-        now: Time,
-        stops: Vec<RequestId>,
-        mut then: Then,
-        context: &mut Context<'_>,
-    ) {
-        self.end_reload(context);
-        let starters = std::mem::take(&mut self.starters);
-        let (workers, kill_after) = (self.workers.len(), self.stop_takes());
-        if let Then::Serve(coming) = &mut then {
-            // Who waits for it to serve waits for what comes.
-            coming.requests.extend(starters);
-            self.sockets.begin_anew();
-            self.tell_life(LifeNotice::Restarting { workers, kill_after }, context);
-        } else {
-            self.refuse_as_stopping(starters, context);
-            self.refuse_reload(context);
-            self.close_sockets(context);
-            self.tell_life(LifeNotice::Stopping { workers, kill_after }, context);
-            self.past = Past::HasComeUp;
-        }
-        self.life = Life::Stopping { stops, then };
-        self.serving = Fleet::new(self.serving.generation);
-        self.first_start = FirstStart::UnderWay;
-        self.waits_for.clear();
-        (self.failures, self.failing) = (0, false);
-        for id in self.workers.ids() {
-            self.ask_stop(now, id, context);
-        }
-    }
-
     /// A reload under way ends with its service.
-    fn end_reload(&mut self, context: &mut Context<'_>) {
-        let Some(Reload { generation, requests, .. }) = self.reload.take() else {
+    pub(super) fn end_reload(&mut self, now: Time, context: &mut Context<'_>) {
+        let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
             return;
         };
         self.sockets.abort();
@@ -505,7 +541,17 @@ impl Service {
             reason,
             next: AfterAbort::Stops,
         });
+        // They serve nobody, however long those of the generation that serves do.
+        if let ReloadStage::Rolling(fleet) = stage {
+            for id in fleet.workers() {
+                self.ask_stop(now, id, context);
+            }
+        }
         self.respond(requests, &response, context);
+    }
+
+    pub(super) fn tell_stopped(&self, context: &mut Context<'_>) {
+        self.tell_life(LifeNotice::Stopped { with: self.stopped_with.clone() }, context);
     }
 
     fn prepare(&self, generation: GenerationId, bind: Vec<NewMember>, context: &mut Context<'_>) {
@@ -513,11 +559,11 @@ impl Service {
         context.actions.push_back(Action::Prepare { service, generation, like, bind });
     }
 
-    fn tell_life(&self, what: LifeNotice, context: &mut Context<'_>) {
+    pub(super) fn tell_life(&self, what: LifeNotice, context: &mut Context<'_>) {
         context.notice(Notice::Life { service: self.policy.name.clone(), what });
     }
 
-    fn close_sockets(&mut self, context: &mut Context<'_>) {
+    pub(super) fn close_sockets(&mut self, context: &mut Context<'_>) {
         self.slots.close_all();
         context.actions.extend(self.sockets.close().into_iter().map(Action::Close));
     }
@@ -529,7 +575,11 @@ impl Service {
     }
 
     fn refuse_as_stopping(&self, requests: Vec<RequestId>, context: &mut Context<'_>) {
-        let refusal = Refusal::ServiceStopping { service: self.policy.name.clone() };
+        let service = self.policy.name.clone();
+        let refusal = match self.stopped_with.clone() {
+            None => Refusal::ServiceStopping { service },
+            Some(other) => Refusal::BoundToStopped { service, other },
+        };
         self.respond(requests, &End::Refused(refusal), context);
     }
 

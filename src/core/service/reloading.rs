@@ -20,13 +20,12 @@ impl Service {
     /// A definition was read, and these sockets were bound for it.
     pub fn handle_prepared(
         &mut self,
-        now: Time,
         generation: GenerationId,
         bound: Vec<BoundMember>,
         context: &mut Context<'_>,
     ) {
         if self.life.generation() == Some(generation) {
-            return self.change_prepared(now, generation, bound, context);
+            return self.change_prepared(generation, bound);
         }
         if let Some(reload) = &mut self.reload
             && reload.generation == generation
@@ -70,7 +69,7 @@ impl Service {
                 return Err(Refusal::ServiceStopping { service: service() });
             }
             Life::Up
-            | Life::Rereading(_)
+            | Life::Rereading(..)
             | Life::Stopping { then: Then::Start(_) | Then::Serve(_), .. }
             | Life::Reviving(..) => {}
         }

@@ -61,11 +61,11 @@ impl Service {
             Life::Stopping { .. } => ServiceState::Stopping,
             Life::Stopped => ServiceState::Stopped,
             Life::Reviving(..) => ServiceState::Starting,
-            Life::Up | Life::Rereading(_) if self.failing => ServiceState::Failing,
-            Life::Up | Life::Rereading(_) if self.reload.is_some() => ServiceState::Reloading,
-            Life::Up | Life::Rereading(_) if !self.waits_for.is_empty() => ServiceState::Waiting,
-            Life::Up | Life::Rereading(_) if self.is_committed() => ServiceState::Up,
-            Life::Up | Life::Rereading(_) => ServiceState::Starting,
+            Life::Up | Life::Rereading(..) if self.failing => ServiceState::Failing,
+            Life::Up | Life::Rereading(..) if self.reload.is_some() => ServiceState::Reloading,
+            Life::Up | Life::Rereading(..) if !self.waits_for.is_empty() => ServiceState::Waiting,
+            Life::Up | Life::Rereading(..) if self.is_committed() => ServiceState::Up,
+            Life::Up | Life::Rereading(..) => ServiceState::Starting,
         }
     }
 }

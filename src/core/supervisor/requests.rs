@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::core::action::Action;
+use crate::core::dependencies::Concerned;
 use crate::core::ids::{RequestId, ServiceId, WorkerId};
 use crate::core::policy::Signal;
 use crate::core::refusal::{Operation, Refusal};
@@ -41,30 +42,38 @@ impl Supervisor {
             }
             Request::Reload { scope, behind } => self.ask_reload(id, &scope, behind),
             Request::Scale { services, to } => {
-                let services = self.named(&services);
+                let services = self.named(&services).map(each_alone);
                 let may = |_: &Service| Ok(());
-                self.ask(id, services, may, |service, context| service.ask_scale(id, to, context));
+                self.ask(id, services, may, |service, _, context| {
+                    service.ask_scale(id, to, context);
+                });
             }
             Request::Restart(scope) => {
-                let services = self.to_serve(&scope).and_then(|it| self.could_start_again(it));
-                let ask = |service: &mut Service, context: &mut Context<'_>| {
+                let services = self.to_serve(&scope).and_then(|it| self.to_restart(it));
+                let services = services.and_then(|it| self.could_start_again(it));
+                self.ask(id, services, Service::may_ask_restart, |service, with, context| {
+                    if let Some(other) = with {
+                        service.go_along(Operation::Restart, other, context);
+                    }
                     service.ask_restart(id, context);
-                };
-                self.ask(id, services, Service::may_ask_restart, ask);
+                });
             }
             Request::StopServices(names) => {
-                let services = self.named(&Scope::Named(names));
-                let ask = |service: &mut Service, context: &mut Context<'_>| {
-                    service.ask_service_stop(now, id, context);
-                };
-                self.ask(id, services, Service::may_ask_service_stop, ask);
+                let services = self.named(&Scope::Named(names)).map(|it| self.to_stop(&it));
+                let may = Service::may_ask_service_stop;
+                self.ask(id, services, may, |service, with, context| match with {
+                    Some(other) => service.stop_with(now, Some(id), other, context),
+                    None => service.ask_service_stop(now, id, context),
+                });
             }
             Request::StartServices(names) => {
-                let services = self.named(&Scope::Named(names));
-                let ask = |service: &mut Service, context: &mut Context<'_>| {
+                let services = self.named(&Scope::Named(names)).and_then(|it| self.to_start(&it));
+                self.ask(id, services, Service::may_ask_start, |service, with, context| {
+                    if let Some(other) = with {
+                        service.go_along(Operation::Start, other, context);
+                    }
                     service.ask_start(id, context);
-                };
-                self.ask(id, services, Service::may_ask_start, ask);
+                });
             }
         }
     }
@@ -90,12 +99,12 @@ impl Supervisor {
     fn ask(
         &mut self,
         id: RequestId,
-        services: Result<Vec<ServiceId>, Refusal>,
+        services: Result<Vec<Concerned>, Refusal>,
         may: impl Fn(&Service) -> Result<(), Refusal>,
-        mut ask: impl FnMut(&mut Service, &mut Context<'_>),
+        mut ask: impl FnMut(&mut Service, Option<&str>, &mut Context<'_>),
     ) {
-        let all_may = |services: Vec<ServiceId>| {
-            let mut asked = services.iter().filter_map(|service| self.services.get(service));
+        let all_may = |services: Vec<Concerned>| {
+            let mut asked = services.iter().filter_map(|it| self.services.get(&it.service));
             asked.try_for_each(may).map(|()| services)
         };
         match services.and_then(all_may) {
@@ -104,8 +113,8 @@ impl Supervisor {
             Ok(services) => {
                 let pending = Pending { services_left: services.len(), ended: BTreeMap::new() };
                 self.pending.insert(id, pending);
-                for service in services {
-                    self.with_service(service, &mut ask);
+                for Concerned { service, with } in services {
+                    self.with_service(service, |it, context| ask(it, with.as_deref(), context));
                 }
             }
         }
@@ -150,10 +159,11 @@ impl Supervisor {
     }
 
     /// The same, unless one of those that serve would wait for ever once it was stopped.
-    fn could_start_again(&self, services: Vec<ServiceId>) -> Result<Vec<ServiceId>, Refusal> {
-        for (id, service) in services.iter().filter_map(|id| Some((*id, self.services.get(id)?))) {
+    fn could_start_again(&self, services: Vec<Concerned>) -> Result<Vec<Concerned>, Refusal> {
+        let ids: Vec<ServiceId> = services.iter().map(|it| it.service).collect();
+        for (id, service) in ids.iter().filter_map(|id| Some((*id, self.services.get(id)?))) {
             if service.is_to_serve()
-                && let Some(reason) = self.waits_for_ever(id, &services)
+                && let Some(reason) = self.waits_for_ever(id, &ids)
             {
                 let service = service.name().to_owned();
                 return Err(Refusal::Failed { service, reason, worker: None });
@@ -222,6 +232,11 @@ impl Supervisor {
     pub(super) fn respond(&mut self, id: RequestId, response: Response) {
         self.actions.push_back(Action::Respond(id, response));
     }
+}
+
+/// Those that are meant, and nobody else.
+fn each_alone(services: Vec<ServiceId>) -> Vec<Concerned> {
+    services.into_iter().map(|service| Concerned { service, with: None }).collect()
 }
 
 /// How a stop of everything treats the workers.

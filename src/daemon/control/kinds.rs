@@ -70,7 +70,9 @@ fn kind(notice: &Notice) -> &'static str {
             LifeNotice::RestartAborted { .. } => "restart-aborted",
             LifeNotice::Restarting { .. } => "service-restarting",
             LifeNotice::Stopping { .. } => "service-stopping",
-            LifeNotice::Stopped => "service-stopped",
+            LifeNotice::Stopped { .. } => "service-stopped",
+            LifeNotice::Along { .. } => "service-along",
+            LifeNotice::StopsAfter { .. } => "service-stops-after",
             LifeNotice::StartBegins { .. } => "start-begins",
             LifeNotice::StartFailed { .. } => "start-failed",
         },
@@ -145,7 +147,9 @@ fn about(notice: &Notice) -> About<'_> {
             LifeNotice::RestartAborted { .. }
             | LifeNotice::Restarting { .. }
             | LifeNotice::Stopping { .. }
-            | LifeNotice::Stopped
+            | LifeNotice::Stopped { .. }
+            | LifeNotice::Along { .. }
+            | LifeNotice::StopsAfter { .. }
             | LifeNotice::StartFailed { .. } => all(service),
         },
         Notice::ReloadBegins { service, generation, .. }

@@ -36,6 +36,32 @@ pub(super) fn request(operation: Operation) -> Result<Request, Problem> {
     })
 }
 
+/// What a client asked for, as far as that makes a difference to how it is told of several services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A reload: each service goes its own way, and each is told of.
+    Reload,
+    /// Something that is for one service, with which others may go along.
+    Else,
+}
+
+impl Asked {
+    pub(super) fn of(request: &Request) -> Asked {
+        if let Request::Reload { .. } = request { Asked::Reload } else { Asked::Else }
+    }
+}
+
+/// How something other than a reload ended, of which this is the worst that came of it.
+pub(super) fn partly(parts: &[Part], worst: Problem) -> Problem {
+    let done = parts.iter().filter(|part| part.is_done()).map(|part| format!("`{}`", part.service));
+    let done = done.collect::<Vec<_>>().join(", ");
+    if done.is_empty() {
+        return worst;
+    }
+    // Unlike that of a file with a mistake, it does not say that nothing has happened.
+    Problem { detail: format!("{}; it was done in {done}", one_line(&worst.detail)), ..worst }
+}
+
 /// What became of the services.
 pub(super) fn done(services: &[ServiceOutcome]) -> wire::Done {
     let services = services.iter().map(|service| wire::DoneService {
@@ -123,6 +149,7 @@ pub(super) fn blamed(refusal: &Refusal) -> Option<WorkerId> {
         | Refusal::Stopping
         | Refusal::ServiceStopping { .. }
         | Refusal::ServiceStopped { .. }
+        | Refusal::BoundToStopped { .. }
         | Refusal::CannotScale { .. }
         | Refusal::Configuration(_)
         | Refusal::Sockets { .. } => None,
@@ -137,9 +164,10 @@ pub(super) fn refused(refusal: &Refusal) -> Problem {
             (ProblemKind::NotFound, 404)
         }
         Refusal::TooMany { .. } => (ProblemKind::TooBusy, 429),
-        Refusal::Stopping | Refusal::ServiceStopping { .. } | Refusal::ServiceStopped { .. } => {
-            (ProblemKind::Stopping, 409)
-        }
+        Refusal::Stopping
+        | Refusal::ServiceStopping { .. }
+        | Refusal::ServiceStopped { .. }
+        | Refusal::BoundToStopped { .. } => (ProblemKind::Stopping, 409),
         Refusal::CannotScale { .. } => (ProblemKind::BadRequest, 400),
         Refusal::Configuration(_) => (ProblemKind::Configuration, 422),
         Refusal::Sockets { .. } => (ProblemKind::Bind, 409),
@@ -149,6 +177,7 @@ pub(super) fn refused(refusal: &Refusal) -> Problem {
         Refusal::InProgress { service, .. }
         | Refusal::ServiceStopping { service }
         | Refusal::ServiceStopped { service }
+        | Refusal::BoundToStopped { service, .. }
         | Refusal::CannotScale { service, .. }
         | Refusal::Failed { service, .. } => Some(service.clone()),
         Refusal::TooMany { service, .. } | Refusal::Sockets { service, .. } => service.clone(),
@@ -183,6 +212,21 @@ fn named(name: &str) -> Result<Signal, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_of_those_that_went_along_is_told_with_the_worst() {
+        let part = |service: &str, end| Part { service: service.to_owned(), serving: None, end };
+        let refused_part = part("web", End::Refused(Refusal::Configuration("no\nno".to_owned())));
+        let done = End::Done(ServiceOutcome {
+            name: "db".to_owned(),
+            generation: crate::core::ids::GenerationId(2),
+            workers: 1,
+        });
+        let worst = || refused(&Refusal::Configuration("no\nno".to_owned()));
+        let told = |parts: &[Part]| partly(parts, worst()).detail;
+        assert_eq!(told(&[part("db", done), refused_part.clone()]), "no\\nno; it was done in `db`");
+        assert_eq!(told(&[refused_part]), "no\nno");
+    }
 
     #[test]
     fn a_signal_has_its_name_with_and_without_its_prefix() {
