@@ -6,6 +6,7 @@
 
 use std::io;
 use std::panic::resume_unwind;
+use std::sync::OnceLock;
 use std::thread;
 
 use nix::errno::Errno;
@@ -64,7 +65,9 @@ pub fn with<T: Send>(rights: Rights<'_>, work: impl FnOnce() -> T + Send) -> io:
 ///
 /// That of `work`, and `EAGAIN` when there may be no further thread.
 pub fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let dumpable = prctl::get_dumpable();
+    // Asked once, before the first change: another such thread may be under way.
+    static DUMPABLE: OnceLock<bool> = OnceLock::new();
+    let was_dumpable = *DUMPABLE.get_or_init(|| prctl::get_dumpable() == Ok(true));
     let done = thread::scope(|scope| {
         let builder = thread::Builder::new().stack_size(STACK_BYTES);
         let thread = builder.spawn_scoped(scope, work)?;
@@ -72,7 +75,7 @@ pub fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::
     });
     // A change of ids makes the whole process one whose memory nobody may look at, see
     // PR_SET_DUMPABLE in prctl(2); ours is as before.
-    if dumpable == Ok(true) {
+    if was_dumpable {
         let _ = prctl::set_dumpable(true);
     }
     done
