@@ -7,24 +7,27 @@
 //! counts once for each: `smaps_rollup` would divide it, but walks every page of a process while it
 //! holds up the process itself, and is closed to others than the owner.
 
+use std::collections::BTreeSet;
+
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::cgroup::Leaf;
 use super::proc;
+use super::tree::Process;
 
 /// How many processes are looked at in one reading, all workers together, at about 20 us each; the
 /// workers after that have no number. A worker is one process mostly.
 pub const PROCESSES_MAX: usize = 4096;
 
-/// Where the memory of one worker can be read.
+/// Where the processes of one worker are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// Its cgroup, where it has one.
     pub(super) leaf: Option<Leaf>,
     /// Its main process, while it lives.
     pub(super) main: Option<Pid>,
-    /// What else is known to be its own.
-    pub(super) left: Vec<Pid>,
+    /// What else was seen to be its own, dead by now or not.
+    pub(super) known: BTreeSet<Process>,
 }
 
 /// Reads of each account how much it is, in bytes, as far as that can be read.
@@ -38,7 +41,7 @@ impl Account {
     /// That of a main process alone, or of nobody.
     #[must_use]
     pub fn of(main: Option<i32>) -> Account {
-        Account { leaf: None, main: main.map(Pid::from_raw), left: Vec::new() }
+        Account { leaf: None, main: main.map(Pid::from_raw), known: BTreeSet::new() }
     }
 
     fn read(&self, processes_left: &mut usize) -> Option<u64> {
@@ -55,15 +58,16 @@ impl Account {
         (!sizes.is_empty()).then(|| sizes.into_iter().fold(0, u64::saturating_add))
     }
 
-    fn processes(&self) -> Vec<Pid> {
+    /// Its processes, each once: those in its cgroup, and those that its tree shows besides.
+    pub(super) fn processes(&self) -> Vec<Pid> {
         let mut processes = self.leaf.as_ref().map(Leaf::members).unwrap_or_default();
-        if processes.is_empty() {
-            processes.extend(self.main);
-            processes.extend(self.main.map(proc::descendants).unwrap_or_default());
-            processes.extend(&self.left);
-            processes.sort_unstable();
-            processes.dedup();
-        }
+        processes.extend(self.main);
+        processes.extend(self.main.map(proc::descendants).unwrap_or_default());
+        // Another may have the number of one that has died.
+        let known = self.known.iter().filter(|process| process.is_live());
+        processes.extend(known.map(|process| process.pid));
+        processes.sort_unstable();
+        processes.dedup();
         processes
     }
 }

@@ -325,14 +325,14 @@ impl Processes {
         self.workers.get(&worker)?.leaf.as_ref()?.usage()
     }
 
-    /// Where the worker's memory can be read.
+    /// Where the worker's processes are found by who has time to look for them.
     #[must_use]
     pub fn account(&self, worker: WorkerId) -> Option<Account> {
         let entry = self.workers.get(&worker)?;
         Some(Account {
             leaf: entry.leaf.clone(),
             main: entry.main.is_some().then_some(entry.root.main),
-            left: entry.left.iter().map(|process| process.pid).collect(),
+            known: entry.root.seen().chain(entry.left.iter().copied()).collect(),
         })
     }
 

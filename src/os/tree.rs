@@ -85,6 +85,11 @@ impl Root {
         Self { worker, main, session, marks, seen: BTreeSet::new() }
     }
 
+    /// What was seen in its tree and not found dead since.
+    pub fn seen(&self) -> impl Iterator<Item = Process> {
+        self.seen.iter().copied()
+    }
+
     /// Remembers what [`members`] gave, and forgets what has died.
     pub fn remember(&mut self, members: &[Process]) {
         let current: BTreeSet<Process> = members.iter().copied().collect();
