@@ -177,16 +177,16 @@ enum IpState {
 
 /// One socket of `/proc/net/unix` that is bound.
 #[derive(Debug, PartialEq, Eq)]
-struct UnixEntry {
+pub(super) struct UnixEntry {
     transport: Transport,
-    role: UnixRole,
-    path: Vec<u8>,
-    inode: u64,
+    pub(super) role: UnixRole,
+    pub(super) path: Vec<u8>,
+    pub(super) inode: u64,
 }
 
 /// What a unix socket does, best holder first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum UnixRole {
+pub(super) enum UnixRole {
     /// It listens, or receives datagrams.
     Serves,
     /// It is bound and nothing else.
@@ -216,7 +216,7 @@ fn ip_entry(line: &[u8]) -> Option<IpEntry> {
 }
 
 /// Reads `0100007F:1F90`: 32-bit words as the machine stores them, then the port.
-fn ip_address(text: &str) -> Option<SocketAddr> {
+pub(super) fn ip_address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let mut bytes = Vec::with_capacity(16);
     for word in ip.as_bytes().chunks(8) {
@@ -232,7 +232,8 @@ fn ip_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-fn unix_entry(line: &[u8]) -> Option<UnixEntry> {
+/// Reads a line of the table.
+pub(super) fn unix_entry(line: &[u8]) -> Option<UnixEntry> {
     const ACCEPTS: &[u8] = b"00010000";
     const UNCONNECTED: &[u8] = b"01";
     // Num RefCount Protocol Flags Type St Inode Path: the inode is padded with spaces, and what
@@ -322,7 +323,7 @@ fn holders(inodes: &[u64]) -> BTreeMap<u64, Vec<i32>> {
 }
 
 /// Reads `socket:[4711]`, where a link in `/proc/PID/fd` points (proc_pid_fd(5)).
-fn socket_inode(target: &[u8]) -> Option<u64> {
+pub(super) fn socket_inode(target: &[u8]) -> Option<u64> {
     let inode = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     core::str::from_utf8(inode).ok()?.parse().ok()
 }

@@ -56,6 +56,12 @@ pub mod path_watch;
 
 pub mod sock_diag;
 
+pub mod socket_table;
+
+pub mod descriptors;
+
+pub mod left;
+
 pub mod holder;
 
 pub mod probe;

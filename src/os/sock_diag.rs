@@ -4,7 +4,9 @@
 //!
 //! And whether what a listener accepts is shut down from birth.
 //!
-//! It never lists sockets: each question names one socket exactly, and one datagram answers.
+//! These questions name one socket exactly, and one datagram answers; [`dump`] lists sockets.
+
+pub(super) mod dump;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -198,13 +200,13 @@ enum Answer {
     Refused(i32),
 }
 
-fn message(sequence: u32, body: &[u8]) -> Vec<u8> {
+fn message(sequence: u32, flags: i32, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
-    let request = u16::try_from(libc::NLM_F_REQUEST).unwrap_or(1);
+    let flags = u16::try_from(libc::NLM_F_REQUEST | flags).unwrap_or(1);
     [
         length.to_ne_bytes().as_slice(),
         &BY_FAMILY.to_ne_bytes(),
-        &request.to_ne_bytes(),
+        &flags.to_ne_bytes(),
         &sequence.to_ne_bytes(),
         &0_u32.to_ne_bytes(),
         body,
@@ -236,7 +238,7 @@ fn inet_question(sequence: u32, local: SocketAddr, remote: SocketAddr) -> Vec<u8
         // No cookie: whichever socket has these addresses.
         vec![0xff; 8],
     ];
-    message(sequence, &body.concat())
+    message(sequence, 0, &body.concat())
 }
 
 /// A `struct unix_diag_req` for the socket with this inode.
@@ -248,7 +250,7 @@ fn unix_question(sequence: u32, inode: u32) -> Vec<u8> {
         SHOW_PEER.to_ne_bytes().to_vec(),
         vec![0xff; 8],
     ];
-    message(sequence, &body.concat())
+    message(sequence, 0, &body.concat())
 }
 
 /// The answer to the question with this number; `None` when the datagram is something else.
@@ -436,7 +438,7 @@ mod tests {
             body in proptest::collection::vec(any::<u8>(), 0..120),
             length in prop_oneof![Just(None), any::<u32>().prop_map(Some)],
         ) {
-            let mut datagram = message(7, &body);
+            let mut datagram = message(7, 0, &body);
             datagram[4..6].copy_from_slice(&kind.to_ne_bytes());
             if let Some(length) = length {
                 datagram[..4].copy_from_slice(&length.to_ne_bytes());

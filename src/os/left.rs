@@ -1,0 +1,241 @@
+//! What is left for workers that are to stop: handshakes that will end in their sockets, connections
+//! and datagrams that wait there, and connections that they have taken and not closed. It waits for
+//! nothing to end, and decides nothing.
+//!
+//! All of it is looked at in this order, since a connection moves only forward through it: what one
+//! look missed is seen by the next, and once each was empty after the one before, all are. One more
+//! place is between a queue and a descriptor: a thread that was interrupted in accept(2), or a message
+//! with the descriptor that one process sends to another. So "no connections" is said only when it
+//! is still so a little later.
+//!
+//! A full look takes 10 to 20 ms for a worker with 10,000 connections, nearly all of it for reading
+//! what its descriptors are. So it is spared while their number (one call for each process) tells
+//! enough.
+//!
+//! Not seen: connections of a worker that lives in another network namespace than ours.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nix::poll::{PollTimeout, poll};
+use nix::unistd::Pid;
+
+use super::descriptors::{self, Held};
+use super::memory::Account;
+use super::socket_table::{self, Connections, Place};
+use crate::core::ids::{MemberId, ServiceId, WorkerId};
+use crate::core::time::Time;
+
+/// How many descriptors of one worker are read: as many as the kernel lets a process have as it comes
+/// (`fs.nr_open`).
+const DESCRIPTORS_MAX: usize = 1 << 20;
+
+/// A worker with so few descriptors is looked at fully each time, at about 1 us each.
+const FEW: u64 = 256;
+
+/// How long a look is not repeated for each descriptor that it read, so that looks take a few percent
+/// of a processor, ...
+const PAUSE_FOR_ONE: Duration = Duration::from_micros(100);
+
+/// ... and at most, so that the end of the last connection is not noticed late.
+const PAUSE_MOST: Duration = Duration::from_secs(1);
+
+/// How much later it is looked once more whether nothing is left: longer than a thread that is ready to
+/// run waits for a processor on a machine that is not overloaded.
+const CONFIRM_AFTER: Duration = Duration::from_millis(3);
+
+/// What is to be looked at.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Comes back with the answer.
+    pub number: u64,
+    /// Whose drain it is.
+    pub service: ServiceId,
+    /// The sockets that are draining.
+    pub members: Vec<Draining>,
+    /// Other sockets that the workers accept from.
+    pub beside: Vec<Place>,
+    /// Whether it matters what handshakes are under way. They cost a walk over the kernel's table.
+    pub handshakes: bool,
+    /// Workers, and where their processes are found.
+    pub workers: Vec<(WorkerId, Account)>,
+}
+
+/// A socket that is draining.
+#[derive(Debug, Clone)]
+pub struct Draining {
+    /// Which one.
+    pub member: MemberId,
+    /// Where the kernel has it.
+    pub place: Place,
+    /// For how long it has got no new handshakes, rounded down. Those that are younger are not counted,
+    /// and without it all of the address are. A listener with `defer_accept` goes without: its
+    /// handshakes look young again and again.
+    pub parted: Option<Duration>,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The number of the request.
+    pub number: u64,
+    /// What is left on the way to each socket.
+    pub members: Vec<(MemberId, Left)>,
+    /// How many connections each worker has open, `None` where that cannot be known. None at all is
+    /// said only after a full look; other numbers may be estimates.
+    pub workers: Vec<(WorkerId, Option<u32>)>,
+}
+
+/// What is left on the way to a socket; `None` where it cannot be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Handshakes that may be its own: the kernel tells of their address and age only.
+    pub handshakes: Option<u32>,
+    /// Connections that wait to be accepted, or bytes of datagrams that wait to be received.
+    pub queued: Option<u32>,
+}
+
+impl Answer {
+    /// That nothing can be known.
+    #[must_use]
+    pub fn unknown(request: &Request) -> Answer {
+        let nothing = Left { handshakes: None, queued: None };
+        Answer {
+            number: request.number,
+            members: request.members.iter().map(|it| (it.member, nothing)).collect(),
+            workers: request.workers.iter().map(|(worker, _)| (*worker, None)).collect(),
+        }
+    }
+}
+
+/// Looks, and remembers what spares it a look.
+#[derive(Debug, Default)]
+pub struct Looker {
+    last: BTreeMap<ServiceId, BTreeMap<WorkerId, Last>>,
+}
+
+impl Looker {
+    /// Looks once.
+    #[must_use]
+    pub fn look(&mut self, now: Time, request: &Request) -> Answer {
+        let places: Vec<&Place> = request.members.iter().map(|member| &member.place).collect();
+        let under_way = if request.handshakes { socket_table::handshakes(&places) } else { None };
+        let queues = socket_table::queues(&places);
+        let members = request.members.iter().zip(queues).map(|(draining, queue)| {
+            let Draining { member, place, parted } = draining;
+            let handshakes = under_way
+                .as_deref()
+                .map(|under_way| socket_table::handshakes_of(place, *parted, under_way));
+            (*member, Left { handshakes, queued: queue.map(|queue| queue.waiting) })
+        });
+        let members = members.collect();
+        Answer { number: request.number, members, workers: self.workers(now, request) }
+    }
+
+    fn workers(&mut self, now: Time, request: &Request) -> Vec<(WorkerId, Option<u32>)> {
+        let mut before = self.last.remove(&request.service).unwrap_or_default();
+        let mut after = BTreeMap::new();
+        let mut full = Vec::new();
+        let mut counts = BTreeMap::new();
+        for (worker, account) in &request.workers {
+            let processes = account.processes();
+            let count = descriptors::count(&processes);
+            let last = before.remove(worker);
+            let estimate = last.map(|mut last| (last.estimate(now, count), last));
+            match estimate {
+                Some((Some(open), last)) => {
+                    counts.insert(*worker, Some(open));
+                    after.insert(*worker, last);
+                }
+                Some((None, _)) | None => full.push((*worker, processes)),
+            }
+        }
+        if !full.is_empty() {
+            let beside = request.beside.iter();
+            let places: Vec<&Place> =
+                request.members.iter().map(|member| &member.place).chain(beside).collect();
+            let mut seen = look_at(&places, &full);
+            let is_nothing = |open: &Option<u32>| *open == Some(0);
+            if counts.is_empty() && seen.iter().all(|(_, open, _)| is_nothing(open)) {
+                wait(CONFIRM_AFTER);
+                seen = look_at(&places, &full);
+            }
+            for (worker, open, descriptors) in seen {
+                counts.insert(worker, open);
+                after.extend(open.map(|open| (worker, Last::new(now, open, descriptors))));
+            }
+        }
+        self.last.insert(request.service, after);
+        self.last.retain(|_, workers| !workers.is_empty());
+        let count = |worker: &WorkerId| counts.get(worker).copied().flatten();
+        request.workers.iter().map(|(worker, _)| (*worker, count(worker))).collect()
+    }
+}
+
+/// Looks fully: how many connections each has open, and how many descriptors.
+fn look_at(
+    places: &[&Place],
+    workers: &[(WorkerId, Vec<Pid>)],
+) -> Vec<(WorkerId, Option<u32>, u64)> {
+    let connections = socket_table::connections(places);
+    let seen = workers.iter().map(|(worker, processes)| {
+        let mut room = DESCRIPTORS_MAX;
+        let held = descriptors::held(processes, &connections.inodes, &mut room);
+        (*worker, open(&held, &connections), held.descriptors)
+    });
+    seen.collect()
+}
+
+/// How many connections are open in a worker, if that is known. Some that are seen count whatever may
+/// be unseen.
+pub(super) fn open(held: &Held, connections: &Connections) -> Option<u32> {
+    let seen = u32::try_from(held.sockets.len()).unwrap_or(u32::MAX);
+    // Somebody has them, maybe a ring of this worker.
+    let in_ring = held.has_ring && !connections.inodes.is_empty();
+    let may_have_others = held.unseen || !connections.are_all || in_ring;
+    (seen > 0 || !may_have_others).then_some(seen)
+}
+
+/// Waits without anything to wake by.
+fn wait(duration: Duration) {
+    let timeout = PollTimeout::try_from(duration).unwrap_or(PollTimeout::ZERO);
+    // A signal may end it early; it is but a pause.
+    let _ = poll(&mut [], timeout);
+}
+
+/// The last full look at a worker, and what its number of descriptors was since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Last {
+    at: Time,
+    open: u32,
+    descriptors: u64,
+    /// At the last look, full or not.
+    newest: u64,
+}
+
+impl Last {
+    fn new(at: Time, open: u32, descriptors: u64) -> Last {
+        Last { at, open, descriptors, newest: descriptors }
+    }
+
+    /// How many connections are open by the number of descriptors alone; `None` when a full look is
+    /// due. It is never 0. Where the kernel does not count descriptors, only time tells.
+    fn estimate(&mut self, now: Time, count: Option<u64>) -> Option<u32> {
+        let count = count.unwrap_or(self.descriptors);
+        let falls = count < self.newest;
+        self.newest = count;
+        if count <= FEW {
+            return None;
+        }
+        let most = (u64::from(self.open) + count).saturating_sub(self.descriptors);
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let read = u32::try_from(self.descriptors).unwrap_or(u32::MAX);
+        let pause = PAUSE_FOR_ONE.saturating_mul(read).min(PAUSE_MOST);
+        let is_enough = now.since(self.at) < pause || falls && u64::from(most) > FEW;
+        (most > 0 && is_enough).then_some(most)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "they start real processes and wait for them")]
+mod tests;

@@ -1,0 +1,227 @@
+//! Real processes with real connections, and a clock of the test's own.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use nix::sys::stat::fstat;
+
+use super::*;
+use crate::config::socket::Transport;
+use crate::os::local_address::LocalAddress;
+
+/// A program that connects to itself as often as it is told, and closes as many. `accept N`, in itself
+/// or in a child, `close N`; each is answered by a line.
+const PROGRAM: &str = "
+import os, resource, socket, sys
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+listener = socket.create_server(('127.0.0.1', 0), backlog=128)
+print(os.fstat(listener.fileno()).st_ino, listener.getsockname()[1], flush=True)
+if 'below' in sys.argv and os.fork() > 0:
+    os.wait()
+    sys.exit()
+clients, taken = [], []
+for line in sys.stdin:
+    verb, count = line.split()
+    for _ in range(int(count)):
+        if verb == 'connect':
+            clients.append(socket.create_connection(listener.getsockname()))
+        elif verb == 'accept':
+            taken.append(listener.accept()[0])
+        elif verb == 'open':
+            clients.append(socket.create_connection(listener.getsockname()))
+            taken.append(listener.accept()[0])
+        elif verb == 'close':
+            taken.pop().close()
+    print('done', flush=True)
+";
+
+struct Program {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    place: Place,
+}
+
+impl Program {
+    fn start(argument: &str) -> Program {
+        let mut command = Command::new("python3");
+        command.args(["-c", PROGRAM, argument]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the tests need python3");
+        let mut output = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("it is text");
+        let (inode, port) = line.trim().split_once(' ').expect("two numbers");
+        let port: u16 = port.parse().expect("a port");
+        let place = Place {
+            inode: inode.parse().expect("an inode"),
+            transport: Transport::Stream,
+            address: LocalAddress::Ip(([127, 0, 0, 1], port).into()),
+        };
+        Program { child, output, place }
+    }
+
+    fn tell(&mut self, line: &str) {
+        let input = self.child.stdin.as_mut().expect("it is piped");
+        writeln!(input, "{line}").expect("it reads");
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).expect("it is text");
+        assert_eq!(answer, "done\n", "{line}");
+    }
+
+    fn account(&self) -> Account {
+        Account::of(i32::try_from(self.child.id()).ok())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn request(places: &[&Place], workers: Vec<(u64, Account)>) -> Request {
+    let draining = |(number, place): (usize, &&Place)| Draining {
+        member: MemberId(u32::try_from(number).expect("small")),
+        place: (*place).clone(),
+        parted: None,
+    };
+    Request {
+        number: 1,
+        service: ServiceId(1),
+        members: places.iter().enumerate().map(draining).collect(),
+        beside: Vec::new(),
+        handshakes: true,
+        workers: workers.into_iter().map(|(id, account)| (WorkerId(id), account)).collect(),
+    }
+}
+
+fn at(millis: u64) -> Time {
+    Time::after_origin(Duration::from_secs(7) + Duration::from_millis(millis))
+}
+
+#[test]
+fn each_worker_has_what_its_processes_took_and_each_socket_what_waits() {
+    let mut one = Program::start("alone");
+    let mut other = Program::start("below");
+    one.tell("connect 4");
+    one.tell("accept 1");
+    other.tell("open 2");
+    let places = [&one.place, &other.place];
+    let nobody = Account::of(None);
+    let workers = vec![(1, one.account()), (2, other.account()), (3, nobody)];
+    let request = request(&places, workers);
+    let left = |queued| Left { handshakes: Some(0), queued: Some(queued) };
+    let queues = [(MemberId(0), left(3)), (MemberId(1), left(0))];
+    // A handshake may end a moment after connect(2) does.
+    let answers = (0..3000).map(|_| {
+        wait(Duration::from_millis(10));
+        Looker::default().look(at(0), &request)
+    });
+    let answer = answers.into_iter().find(|answer| answer.members == queues);
+    let answer = answer.expect("three wait in one and none in the other");
+    let of = |id, open| (WorkerId(id), Some(open));
+    assert_eq!(answer.workers, [of(1, 1), of(2, 2), of(3, 0)], "two are held by a child");
+}
+
+#[test]
+fn connections_on_a_socket_beside_count_as_well() {
+    let mut one = Program::start("alone");
+    one.tell("open 1");
+    let workers = vec![(1, one.account())];
+    let nothing = request(&[], workers.clone());
+    assert_eq!(Looker::default().look(at(0), &nothing).workers, [(WorkerId(1), Some(0))]);
+    let beside = Request { beside: vec![one.place.clone()], ..nothing };
+    assert_eq!(Looker::default().look(at(0), &beside).workers, [(WorkerId(1), Some(1))]);
+}
+
+#[test]
+fn thousands_are_all_counted_and_then_estimated() {
+    let mut crowded = Program::start("alone");
+    // Each is two descriptors of the program.
+    crowded.tell("open 1950");
+    let mut looker = Looker::default();
+    let request = request(&[&crowded.place], vec![(1, crowded.account())]);
+    let mut look = |now| looker.look(now, &request).workers[0].1.expect("it can be known");
+    assert_eq!(look(at(0)), 1950);
+    crowded.tell("close 1000");
+    let is_counted = descriptors::count(&crowded.account().processes()).is_some();
+    if is_counted {
+        assert_eq!(look(at(50)), 950, "by the number of descriptors");
+    }
+    crowded.tell("close 950");
+    assert_eq!(look(at(1100)), 0);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_unknown_unless_something_was_seen() {
+    let connections =
+        |inodes: &[u64], are_all| Connections { inodes: inodes.iter().copied().collect(), are_all };
+    let held = |sockets: &[u64], unseen, has_ring| Held {
+        sockets: sockets.iter().copied().collect(),
+        descriptors: 9,
+        unseen,
+        has_ring,
+    };
+    for (case, held, connections, expected) in [
+        ("nothing", held(&[], false, false), connections(&[], true), Some(0)),
+        ("seen", held(&[1, 2], false, false), connections(&[1, 2, 3], true), Some(2)),
+        ("hidden", held(&[], true, false), connections(&[3], true), None),
+        ("one hidden", held(&[1], true, false), connections(&[1], true), Some(1)),
+        ("no table", held(&[], false, false), connections(&[], false), None),
+        ("in a ring", held(&[], false, true), connections(&[3], true), None),
+        ("in no ring", held(&[], false, true), connections(&[], true), Some(0)),
+    ] {
+        assert_eq!(open(&held, &connections), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_full_look_is_spared_while_the_number_of_descriptors_tells_enough() {
+    let last = |open| Last::new(at(0), open, 10_100);
+    let estimate = |open, steps: &[(u64, u64)]| {
+        let mut last = last(open);
+        let estimates = steps.iter().map(|&(millis, count)| last.estimate(at(millis), Some(count)));
+        estimates.collect::<Vec<_>>()
+    };
+    assert_eq!(estimate(10_000, &[(50, 10_100)]), [Some(10_000)]);
+    assert_eq!(estimate(10_000, &[(999, 9_100), (1000, 9_100)]), [Some(9_000), None]);
+    // As long as it falls time does not matter ...
+    assert_eq!(estimate(10_000, &[(999, 9_100), (5000, 9_000)]), [Some(9_000), Some(8_900)]);
+    // ... until few are left, or none by this count.
+    assert_eq!(estimate(10_000, &[(2000, 300)]), [None]);
+    assert_eq!(estimate(10_000, &[(50, 600)]), [Some(500)]);
+    assert_eq!(estimate(9_000, &[(50, 1_100)]), [None]);
+    assert_eq!(estimate(10_000, &[(50, FEW)]), [None], "few are looked at each time");
+    // Somebody accepted more.
+    assert_eq!(estimate(10_000, &[(50, 10_200)]), [Some(10_100)]);
+    // None is never an estimate.
+    assert_eq!(estimate(0, &[(50, 10_100)]), [None]);
+    assert_eq!(estimate(0, &[(50, 10_101)]), [Some(1)]);
+    // A kernel that does not count leaves time to tell.
+    let mut uncounted = last(10_000);
+    assert_eq!(uncounted.estimate(at(50), None), Some(10_000));
+    assert_eq!(uncounted.estimate(at(1000), None), None);
+    // A hundred microseconds for each that was read.
+    let mut small = Last::new(at(0), 400, 500);
+    assert_eq!(small.estimate(at(49), Some(500)), Some(400));
+    assert_eq!(small.estimate(at(50), Some(500)), None);
+}
+
+#[test]
+fn one_that_was_shut_down_has_no_queue_and_its_connections_count() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let _client = TcpStream::connect(address).expect("connected");
+    let (_taken, _) = listener.accept().expect("one waits");
+    let inode = fstat(listener.as_fd()).expect("an inode").st_ino;
+    let address = LocalAddress::Ip(address);
+    let place = Place { inode, transport: Transport::Stream, address };
+    drop(listener);
+    let ours = Account::of(i32::try_from(std::process::id()).ok());
+    let answer = Looker::default().look(at(0), &request(&[&place], vec![(1, ours)]));
+    assert_eq!(answer.members, [(MemberId(0), Left { handshakes: Some(0), queued: None })]);
+    assert_eq!(answer.workers, [(WorkerId(1), Some(1))]);
+}
