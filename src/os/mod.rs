@@ -62,6 +62,8 @@ pub mod descriptors;
 
 pub mod left;
 
+pub mod looks;
+
 pub mod holder;
 
 pub mod probe;
