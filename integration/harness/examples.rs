@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs, iter,
     path::{Path, PathBuf},
     process::{self, Command},
     sync::OnceLock,
@@ -11,6 +11,12 @@ use std::{
 /// The worker that misbehaves on demand; its modes are at the head of `examples/odd.rs`.
 pub fn odd() -> PathBuf {
     built("odd")
+}
+
+/// The worker whose manners can be chosen, with them: `dies`, `--handler`, `50ms`.
+pub fn manners(arguments: &[&str]) -> Vec<OsString> {
+    let program = built("manners").into();
+    iter::once(program).chain(arguments.iter().map(OsString::from)).collect()
 }
 
 /// The program of the example with this name.
