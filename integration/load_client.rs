@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{fd::AsRawFd, unix::net::UnixListener},
     sync::{
         Arc,
@@ -19,8 +19,8 @@ use nix::{
 };
 
 use crate::harness::{
-    Address, Class, Connection, Exchange, Idle, Kind, KindName, Limits, Load, Report, eventually,
-    free_port, get,
+    Address, Class, Connection, Echoes, Exchange, Idle, Kind, KindName, Limits, Load, Report,
+    eventually, free_port, get,
 };
 
 const RIGHT: &str =
@@ -46,6 +46,30 @@ fn a_right_server_gives_no_failure() {
     assert_eq!(report.pids.keys().collect::<Vec<_>>(), [&77], "{report}");
     assert_eq!(report.generations.keys().collect::<Vec<_>>(), ["1"], "{report}");
     assert_eq!(report.reconnects, 0, "{report}");
+}
+
+#[test]
+fn clients_that_hesitate_visit_or_hear_a_stream_find_a_right_server_right() {
+    let server = Server::start(answer_all);
+    let load = Load::start(
+        server.address,
+        [
+            (Kind::Hesitant { pause: Duration::from_millis(5) }, 2),
+            (Kind::visit(3), 2),
+            (Kind::Stream { length: Duration::from_millis(100) }, 2),
+        ],
+    );
+    load.wait_ok(60);
+    let report = load.stop();
+    report.assert_clean();
+    for kind in [KindName::Hesitant, KindName::Visit, KindName::Stream] {
+        assert!(report.ok.contains_key(&kind), "{report}");
+    }
+    // A visit ends by the client's will.
+    assert_eq!(report.reconnects, 0, "{report}");
+    let visits = report.ok[&KindName::Visit].div_ceil(3);
+    let others = report.ok[&KindName::Hesitant] + report.ok[&KindName::Stream];
+    assert!((visits + others..=visits + others + 1).contains(&report.connections), "{report}");
 }
 
 #[test]
@@ -195,6 +219,17 @@ fn no_answer_in_time_is_seen() {
     assert_only(&report, Class::Timeout);
 }
 
+#[test]
+fn an_end_before_a_hesitant_client_has_sent_all_is_seen() {
+    let server = Server::start(|mut stream, _| {
+        let _ = stream.read(&mut [0; 4]);
+        reset(stream);
+    });
+    let kind = Kind::Hesitant { pause: Duration::from_millis(20) };
+    let report = load_until_failure(server.address, kind);
+    assert_only(&report, Class::ResetBeforeResponse(Exchange::First));
+}
+
 // ---- within the response -------------------------------------------------------------------
 
 #[test]
@@ -208,6 +243,26 @@ fn a_response_that_is_cut_is_seen() {
         let error = get(server.address, "/").expect_err("no whole response");
         assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     }
+}
+
+#[test]
+fn a_stream_that_is_cut_or_not_of_one_worker_is_seen() {
+    let kind = Kind::Stream { length: Duration::from_millis(100) };
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 22\r\nConnection: close\r\n\r\n";
+    let stream = |body| {
+        let response = format!("{head}{body}");
+        Server::start(move |stream, _| answer_with(stream, &response))
+    };
+    for (body, class) in
+        [("v1 77 0 10\nv1 77", Class::Partial), ("v1 77 0 10\nv1 78 0 10\n", Class::BadBody)]
+    {
+        let server = stream(body);
+        assert_only(&load_until_failure(server.address, kind.clone()), class);
+    }
+    let server = stream("v1 77 0 10\nv1 77 0 10\n");
+    let load = Load::start(server.address, [(kind, 1)]);
+    load.wait_ok(1);
+    load.stop().assert_clean();
 }
 
 #[test]
@@ -315,6 +370,64 @@ fn the_kernel_tells_a_crossed_close_from_a_lost_request() {
     connection.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("an open connection");
     assert_eq!(connection.read(&mut [0; 16]).expect("an end of file"), 0);
     assert!(!connection.close_came_first());
+}
+
+#[test]
+fn a_visit_that_the_server_ends_is_a_reconnect() {
+    let server = Server::start(|mut stream, _| answer_once(&mut stream));
+    let load = Load::start(server.address, [(Kind::visit(20), 2)]);
+    load.wait_ok(20);
+    let report = load.stop();
+    report.assert_clean();
+    assert!(report.reconnects >= 18, "{report}");
+}
+
+// ---- datagrams -----------------------------------------------------------------------------
+
+#[test]
+fn each_datagram_that_has_no_echo_is_counted() {
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    let to = server.local_addr().expect("an address");
+    let answering = thread::spawn(move || {
+        let mut dropped = 0;
+        let mut bytes = [0; 100];
+        while let Ok((length, client)) = server.recv_from(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            match text.as_str() {
+                "end" => break,
+                text if text.ends_with('7') => dropped += 1,
+                "8" => {
+                    // Once more.
+                    for _ in 0..2 {
+                        server.send_to(b"v1 77 0 1 8", client).expect("sent");
+                    }
+                }
+                text => {
+                    let echo = format!("v1 77 0 1 {text}");
+                    server.send_to(echo.as_bytes(), client).expect("sent");
+                }
+            }
+        }
+        dropped
+    });
+    let echoes = Echoes::start(to, Duration::from_millis(2));
+    echoes.wait_echoed(50);
+    let report = echoes.stop();
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    client.send_to(b"end", to).expect("sent");
+    let dropped = answering.join().expect("the server ends");
+    assert!(dropped >= 5, "{report}");
+    assert_eq!((report.lost(), report.strange, report.refused), (dropped, 1, 0), "{report}");
+    assert_eq!(report.pids.keys().collect::<Vec<_>>(), [&77], "{report}");
+}
+
+#[test]
+fn datagrams_that_nobody_receives_are_lost_and_refused() {
+    let port = free_port();
+    let echoes = Echoes::start(port.v4(), Duration::from_millis(5));
+    eventually("a refusal", || (echoes.snapshot().refused > 3).then_some(()));
+    let report = echoes.stop();
+    assert_eq!((report.lost(), report.echoed), (report.sent, 0), "{report}");
 }
 
 // ---- the report ----------------------------------------------------------------------------

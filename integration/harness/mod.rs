@@ -46,7 +46,9 @@ pub use examples::{
 };
 pub use home::{Home, Leftover, MARKER};
 pub use http::{Response, get};
-pub use load::{Class, Exchange, Failure, Kind, KindName, Limits, Load, Report};
+pub use load::{
+    Class, EchoReport, Echoes, Exchange, Failure, Kind, KindName, Limits, Load, Report,
+};
 pub use output::{Line, Stream};
 pub use pidfd::Process;
 pub use ports::{Port, free_port, free_ports};

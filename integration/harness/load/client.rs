@@ -20,10 +20,15 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// Bytes of a response that are shown with a failure.
 const CONTEXT_BYTES: usize = 80;
 
+/// The pieces in which a hesitant client sends its request.
+const PIECES: usize = 3;
+
 /// An open connection that has answered.
 struct Kept {
     connection: Connection,
     pid: i32,
+    /// How many requests.
+    answered: u32,
 }
 
 pub fn run(shared: &Shared, kind: &Kind, number: usize, new_clients: usize) {
@@ -42,8 +47,8 @@ pub fn run(shared: &Shared, kind: &Kind, number: usize, new_clients: usize) {
                 let cycle = Duration::from_secs(clients.into()) / shared.limits.new_per_second;
                 cycle.saturating_sub(begin.elapsed())
             }
-            Kind::KeptAlive { think } => random.duration(think),
-            Kind::Slow { .. } => Duration::ZERO,
+            Kind::KeptAlive { think } | Kind::Visit { think, .. } => random.duration(think),
+            Kind::Slow { .. } | Kind::Hesitant { .. } | Kind::Stream { .. } => Duration::ZERO,
         };
         match shared.pause(length, kept.as_ref().map(|kept| kept.connection.as_fd())) {
             Woken::Stopped => return,
@@ -64,7 +69,7 @@ enum Outcome {
 
 /// Looks at an idle connection, and gives it up if its other end is gone.
 fn look(shared: &Shared, kind: KindName, kept: &mut Option<Kept>) {
-    let Some(Kept { connection, pid }) = kept else {
+    let Some(Kept { connection, pid, .. }) = kept else {
         return;
     };
     let failure = match connection.idle() {
@@ -86,10 +91,10 @@ fn exchange(shared: &Shared, kind: &Kind, kept: &mut Option<Kept>) -> Outcome {
     let name = kind.name();
     let begin = Instant::now();
     look(shared, name, kept);
-    let (mut connection, exchange, pid) = match kept.take() {
-        Some(kept) => (kept.connection, Exchange::Reused, Some(kept.pid)),
+    let (mut connection, exchange, pid, answered) = match kept.take() {
+        Some(kept) => (kept.connection, Exchange::Reused, Some(kept.pid), kept.answered),
         None => match connect(shared, name) {
-            Some(connection) => (connection, Exchange::First, None),
+            Some(connection) => (connection, Exchange::First, None, 0),
             None => return Outcome::Failed,
         },
     };
@@ -106,15 +111,17 @@ fn exchange(shared: &Shared, kind: &Kind, kept: &mut Option<Kept>) -> Outcome {
     };
 
     let text = match kind {
-        Kind::New => request("/", After::Close),
-        Kind::KeptAlive { .. } => request("/", After::KeepOpen),
+        Kind::New | Kind::Hesitant { .. } => request("/", After::Close),
+        Kind::KeptAlive { .. } | Kind::Visit { .. } => request("/", After::KeepOpen),
         Kind::Slow { ms } => request(&format!("/slow?ms={ms}"), After::Close),
+        Kind::Stream { length } => {
+            request(&format!("/stream/{}ms", length.as_millis()), After::Close)
+        }
     };
-    let end = Instant::now() + shared.limits.timeout;
-    // The request fits into the socket's buffer, so it is written whole or not at all.
     let written = connection
         .set_timeout(shared.limits.timeout)
-        .and_then(|()| connection.write_all(text.as_bytes()));
+        .and_then(|()| write_request(shared, kind, &mut connection, text.as_bytes()));
+    let end = Instant::now() + shared.limits.timeout + kind.answer_time();
     if let Err(error) = written {
         // EPIPE: the end had come before we wrote a byte. On TCP a server that closes makes the
         // first write succeed, so there it is an end and a reset one after the other.
@@ -156,7 +163,7 @@ fn exchange(shared: &Shared, kind: &Kind, kept: &mut Option<Kept>) -> Outcome {
     if response.status != 200 {
         return failed(Class::BadStatus, format!("{} {}", response.status, response.body.trim()));
     }
-    if !is_as_expected(&response) {
+    if !is_as_expected(kind, &response) {
         return failed(Class::BadBody, format!("{:.80?}", response.body));
     }
 
@@ -164,14 +171,39 @@ fn exchange(shared: &Shared, kind: &Kind, kept: &mut Option<Kept>) -> Outcome {
     let keeps_open = response.keeps_open;
     shared.report().add_ok(name, response, latency);
     match kind {
-        Kind::KeptAlive { .. } if keeps_open => *kept = Some(Kept { connection, pid }),
-        Kind::KeptAlive { .. } => {
+        // The client closes, which is no reconnect.
+        Kind::Visit { requests, .. } if answered + 1 >= *requests => {}
+        Kind::KeptAlive { .. } | Kind::Visit { .. } if keeps_open => {
+            *kept = Some(Kept { connection, pid, answered: answered + 1 });
+        }
+        Kind::KeptAlive { .. } | Kind::Visit { .. } => {
             shared.report().reconnects += 1;
             wait_for_close(shared, name, &connection, pid);
         }
-        Kind::New | Kind::Slow { .. } => wait_for_close(shared, name, &connection, pid),
+        Kind::New | Kind::Slow { .. } | Kind::Hesitant { .. } | Kind::Stream { .. } => {
+            wait_for_close(shared, name, &connection, pid);
+        }
     }
     Outcome::Fine
+}
+
+/// Writes a request in as many pieces as the client does. A piece fits into the socket's buffer, so it
+/// is written whole or not at all.
+fn write_request(
+    shared: &Shared,
+    kind: &Kind,
+    connection: &mut Connection,
+    text: &[u8],
+) -> io::Result<()> {
+    let Kind::Hesitant { pause } = kind else {
+        return connection.write_all(text);
+    };
+    for piece in text.chunks(text.len().div_ceil(PIECES)) {
+        // A load that stops, or a server that hangs up, ends the pause and not the request.
+        let _ = shared.pause(*pause, Some(connection.as_fd()));
+        connection.write_all(piece)?;
+    }
+    Ok(())
 }
 
 fn connect(shared: &Shared, kind: KindName) -> Option<Connection> {
@@ -214,9 +246,24 @@ fn wait_for_close(shared: &Shared, kind: KindName, connection: &Connection, pid:
     }
 }
 
-/// `VERSION PID SLOT GENERATION`.
-fn is_as_expected(response: &Response) -> bool {
-    response.pid > 0 && response.body.split_ascii_whitespace().count() == 4
+/// `VERSION PID SLOT GENERATION`; in a stream, that line again and again.
+fn is_as_expected(kind: &Kind, response: &Response) -> bool {
+    let body = match kind {
+        Kind::Stream { .. } => {
+            let mut lines = response.body.lines();
+            let first = lines.next().unwrap_or_default();
+            if !lines.all(|line| line == first) {
+                return false;
+            }
+            first
+        }
+        Kind::New
+        | Kind::KeptAlive { .. }
+        | Kind::Slow { .. }
+        | Kind::Hesitant { .. }
+        | Kind::Visit { .. } => &response.body,
+    };
+    response.pid > 0 && body.split_ascii_whitespace().count() == 4
 }
 
 fn fail(

@@ -14,6 +14,7 @@
 //! closes first, and all `New` clients together start at most `Limits::new_per_second`.
 
 mod client;
+mod datagrams;
 mod latency;
 mod report;
 
@@ -34,6 +35,7 @@ use nix::{
     },
 };
 
+pub use datagrams::{EchoReport, Echoes};
 pub use report::{Class, Exchange, Failure, KindName, Report};
 
 use super::{Address, DEADLINE, eventually_within};
@@ -48,12 +50,36 @@ pub enum Kind {
     KeptAlive { think: Range<Duration> },
     /// A connection for each request, which takes the worker this long.
     Slow { ms: u64 },
+    /// A connection for each request, which comes in pieces: a pause after connect, and one between
+    /// any two pieces.
+    Hesitant { pause: Duration },
+    /// Kept alive for so many requests, with pauses as above, and then closed by the client.
+    Visit { think: Range<Duration>, requests: u32 },
+    /// A connection for each request, whose answer takes this long and comes all along.
+    Stream { length: Duration },
 }
 
 impl Kind {
-    /// Kept alive, with pauses that let most connections be idle when something happens.
+    /// Kept alive until the server closes, with pauses that let most connections be idle when
+    /// something happens.
     pub fn kept_alive() -> Kind {
-        Kind::KeptAlive { think: Duration::from_millis(2)..Duration::from_millis(30) }
+        Kind::KeptAlive { think: THINK }
+    }
+
+    /// The same for so many requests.
+    pub fn visit(requests: u32) -> Kind {
+        Kind::Visit { think: THINK, requests }
+    }
+
+    /// How long an answer takes that comes in good order; of those that are said to take long.
+    fn answer_time(&self) -> Duration {
+        match self {
+            Kind::Stream { length } => *length,
+            Kind::Slow { ms } => Duration::from_millis(*ms),
+            Kind::New | Kind::KeptAlive { .. } | Kind::Hesitant { .. } | Kind::Visit { .. } => {
+                Duration::ZERO
+            }
+        }
     }
 
     pub fn name(&self) -> KindName {
@@ -61,9 +87,15 @@ impl Kind {
             Kind::New => KindName::New,
             Kind::KeptAlive { .. } => KindName::KeptAlive,
             Kind::Slow { .. } => KindName::Slow,
+            Kind::Hesitant { .. } => KindName::Hesitant,
+            Kind::Visit { .. } => KindName::Visit,
+            Kind::Stream { .. } => KindName::Stream,
         }
     }
 }
+
+/// The pauses of a client that thinks: long enough that most connections are idle at any moment.
+const THINK: Range<Duration> = Duration::from_millis(2)..Duration::from_millis(30);
 
 /// What bounds a load.
 #[derive(Clone, Debug)]

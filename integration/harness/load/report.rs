@@ -16,6 +16,9 @@ pub enum KindName {
     New,
     KeptAlive,
     Slow,
+    Hesitant,
+    Visit,
+    Stream,
 }
 
 /// Which request on its connection it was.
