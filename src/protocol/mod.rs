@@ -17,3 +17,5 @@ pub mod http_probe;
 pub mod listen_fds;
 
 pub mod notify;
+
+pub mod steering_program;
