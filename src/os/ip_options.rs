@@ -113,6 +113,67 @@ pub fn set_any_time(fd: &OwnedFd, options: &SocketOptions) -> Result<(), OptionR
     Ok(())
 }
 
+/// Gives a socket that is not bound yet what another has: of one that was handed over nobody but the
+/// kernel knows how it was made. `SO_REUSEPORT` and `IPV6_V6ONLY` are left to the caller.
+///
+/// # Errors
+///
+/// The first option that cannot be set.
+pub fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<(), OptionRefusal> {
+    for &(name, level, option, capability) in COPIED {
+        let read = |fd| sys::socket_option(fd, level, option).ok();
+        // One that it does not have is one of another family or protocol.
+        let Some(value) = read(from).filter(|value| read(to).is_some_and(|own| own != *value))
+        else {
+            continue;
+        };
+        set_number(to, level, option, value)
+            .map_err(refused(&format!("{name}={value}"), capability))?;
+    }
+    let device = getsockopt(from, sockopt::BindToDevice).unwrap_or_default();
+    if !device.is_empty() {
+        let text = format!("bind_to_device={}", device.display());
+        set(to, sockopt::BindToDevice, &device).map_err(refused(&text, Some("CAP_NET_RAW")))?;
+    }
+    if let Ok(bytes) = buffer_bytes(from, sockopt::RcvBuf)
+        && buffer_bytes(to, sockopt::RcvBuf) != Ok(bytes)
+    {
+        buffer(to, sockopt::RcvBuf, sockopt::RcvBufForce, bytes)
+            .map_err(refused(&format!("receive_buffer={bytes}"), None))?;
+    }
+    if let Ok(bytes) = buffer_bytes(from, sockopt::SndBuf)
+        && buffer_bytes(to, sockopt::SndBuf) != Ok(bytes)
+    {
+        buffer(to, sockopt::SndBuf, sockopt::SndBufForce, bytes)
+            .map_err(refused(&format!("send_buffer={bytes}"), None))?;
+    }
+    Ok(())
+}
+
+/// What [`copy`] copies: what it is called, level and number, and the capability that it may need.
+/// These are the ones that `systemd.socket` sets, and ours.
+const COPIED: &[(&str, i32, i32, Option<&str>)] = &[
+    ("reuse_address", libc::SOL_SOCKET, libc::SO_REUSEADDR, None),
+    ("freebind", libc::IPPROTO_IP, libc::IP_FREEBIND, None),
+    ("transparent", libc::IPPROTO_IP, libc::IP_TRANSPARENT, Some("CAP_NET_ADMIN")),
+    ("mark", libc::SOL_SOCKET, libc::SO_MARK, Some("CAP_NET_ADMIN")),
+    ("priority", libc::SOL_SOCKET, libc::SO_PRIORITY, Some("CAP_NET_ADMIN")),
+    ("broadcast", libc::SOL_SOCKET, libc::SO_BROADCAST, None),
+    ("keep_alive", libc::SOL_SOCKET, libc::SO_KEEPALIVE, None),
+    ("keep_alive_time", libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, None),
+    ("keep_alive_interval", libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, None),
+    ("keep_alive_probes", libc::IPPROTO_TCP, libc::TCP_KEEPCNT, None),
+    ("no_delay", libc::IPPROTO_TCP, libc::TCP_NODELAY, None),
+    ("defer_accept", libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, None),
+    ("fast_open", libc::IPPROTO_TCP, libc::TCP_FASTOPEN, None),
+    ("type_of_service", libc::IPPROTO_IP, libc::IP_TOS, None),
+    ("time_to_live", libc::IPPROTO_IP, libc::IP_TTL, None),
+    ("packet_information", libc::IPPROTO_IP, libc::IP_PKTINFO, None),
+    ("traffic_class", libc::IPPROTO_IPV6, libc::IPV6_TCLASS, None),
+    ("hops", libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, None),
+    ("packet_information", libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, None),
+];
+
 /// How many bytes the buffer has of which so many were asked for. The kernel doubles the number for
 /// itself, and shows it doubled (socket(7)).
 ///

@@ -14,14 +14,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockaddrIn, SockaddrIn6, SockaddrLike, bind as bind_socket,
-    setsockopt, socket, sockopt,
+    getsockopt, setsockopt, socket, sockopt,
 };
 
 use crate::config::socket::{SocketSpec, Transport};
+use crate::config::socket_options::SocketOptions;
 use crate::os::holder;
 use crate::os::ip_options::{self, OptionRefusal};
-use crate::os::listeners::{BindError, Others, listen, socket_type};
+use crate::os::listeners::{BindError, Origin, Others, listen, socket_type};
 use crate::os::local_address::LocalAddress;
+use crate::os::steering;
 
 /// A system call that failed on the way to a socket.
 #[derive(Debug)]
@@ -43,65 +45,156 @@ pub struct Refusal {
 ///
 /// The first system call that failed.
 pub fn bind(address: SocketAddr, spec: &SocketSpec) -> Result<OwnedFd, Refusal> {
-    if !spec.transport.accepts() {
-        return bound(address, spec);
+    let refused = |operation| refused(operation, address, spec.transport);
+    let (accepts, shared) = (spec.transport.accepts(), spec.options.reuse_port);
+    let mut fd = bound(address, spec)?;
+    if accepts && address.port() == 0 {
+        fd = bound_to_its_port(&fd, address, spec)?;
     }
-    let fd = match address.port() {
-        0 => bound_to_a_port_of_its_own(address, spec)?,
-        _ => bound(address, spec)?,
-    };
-    listen(&fd, spec.options.backlog()).map_err(refused("listen", address, spec))?;
+    match (accepts, shared) {
+        // Whoever else has the address has chosen who gets what.
+        (_, true) => {}
+        (true, false) => steering::begin_before_listen(&fd).map_err(refused("setsockopt"))?,
+        (false, false) => {
+            setsockopt(&fd, sockopt::ReusePort, &true).map_err(refused("setsockopt"))?;
+            fd = bound_beside(&fd, address, spec)?;
+            steering::begin_bound(&fd).map_err(refused("setsockopt"))?;
+        }
+    }
+    if accepts {
+        listen(&fd, spec.options.backlog()).map_err(refused("listen"))?;
+    }
     Ok(fd)
 }
 
-/// Binds to a port that the kernel chooses as if it had been asked for. A socket that was bound to
-/// port 0 loses its port when somebody shuts it down, and would get another when it listens again
+/// Binds to a port that the kernel chose for the first socket as if it had been asked for. A socket
+/// that was bound to port 0 loses its port when somebody shuts it down, and would get another when it listens again
 /// (`SOCK_BINDPORT_LOCK` in the kernel's `inet_bind`). While the first socket has the port nobody
 /// else gets it, and by `SO_REUSEADDR` the second does, since neither listens.
-fn bound_to_a_port_of_its_own(address: SocketAddr, spec: &SocketSpec) -> Result<OwnedFd, Refusal> {
-    let first = bound(address, spec)?;
-    let chosen = LocalAddress::of(&first).map_err(refused("getsockname", address, spec))?;
-    let port = chosen.and_then(|chosen| chosen.port()).unwrap_or_default();
-    bound(SocketAddr::new(address.ip(), port), spec)
+fn bound_to_its_port(
+    first: &OwnedFd,
+    address: SocketAddr,
+    spec: &SocketSpec,
+) -> Result<OwnedFd, Refusal> {
+    bound(with_port_of(first, address, spec)?, spec)
 }
 
-fn bound(address: SocketAddr, spec: &SocketSpec) -> Result<OwnedFd, Refusal> {
-    let refused = |operation| refused(operation, address, spec);
+/// Binds another to the address of one that has `SO_REUSEPORT`, of UDP.
+fn bound_beside(
+    first: &OwnedFd,
+    address: SocketAddr,
+    spec: &SocketSpec,
+) -> Result<OwnedFd, Refusal> {
+    let mut sharing = spec.clone();
+    sharing.options.reuse_port = true;
+    bound(with_port_of(first, address, spec)?, &sharing)
+}
+
+fn with_port_of(
+    socket: &OwnedFd,
+    address: SocketAddr,
+    spec: &SocketSpec,
+) -> Result<SocketAddr, Refusal> {
+    let chosen = LocalAddress::of(socket);
+    let chosen = chosen.map_err(refused("getsockname", address, spec.transport))?;
+    let mut address = address;
+    address.set_port(chosen.and_then(|chosen| chosen.port()).unwrap_or_default());
+    Ok(address)
+}
+
+/// Binds another socket of the same address and the same group, as it was asked for; what was not
+/// asked for of one that was handed over is as it is there. It listens where connections are accepted.
+///
+/// # Errors
+///
+/// The first system call that failed.
+pub fn join(
+    first: &OwnedFd,
+    address: SocketAddr,
+    transport: Transport,
+    like: &Like<'_>,
+) -> Result<OwnedFd, Refusal> {
+    let refused = |operation| refused(operation, address, transport);
+    let refused_option = |option: OptionRefusal| {
+        let errno = option.errno;
+        Refusal { option: Some(option), ..refused("setsockopt")(errno) }
+    };
+    let fd = unbound(address, transport)?;
+    if address.is_ipv6() {
+        let own_family_only = getsockopt(first, sockopt::Ipv6V6Only);
+        let own_family_only = own_family_only.map_err(refused("getsockopt"))?;
+        setsockopt(&fd, sockopt::Ipv6V6Only, &own_family_only).map_err(refused("setsockopt"))?;
+    }
+    setsockopt(&fd, sockopt::ReusePort, &true).map_err(refused("setsockopt"))?;
+    match like.origin {
+        Origin::Bound => ip_options::set_before_bind(&fd, address, like.options),
+        Origin::Inherited => ip_options::copy(first, &fd),
+    }
+    .map_err(refused_option)?;
+    ip_options::set_any_time(&fd, like.options).map_err(refused_option)?;
+    bind_to(&fd, address).map_err(refused("bind"))?;
+    if transport.accepts() {
+        listen(&fd, like.backlog).map_err(refused("listen"))?;
+    }
+    Ok(fd)
+}
+
+/// What a socket that joins others is to be like.
+#[derive(Debug)]
+pub struct Like<'a> {
+    /// Where the first of them comes from.
+    pub origin: Origin,
+    /// What was asked for.
+    pub options: &'a SocketOptions,
+    /// How many connections may wait.
+    pub backlog: u32,
+}
+
+fn unbound(address: SocketAddr, transport: Transport) -> Result<OwnedFd, Refusal> {
+    let refused = |operation| refused(operation, address, transport);
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
     };
-    let fd = socket(family, socket_type(spec.transport), SockFlag::SOCK_CLOEXEC, None)
+    let fd = socket(family, socket_type(transport), SockFlag::SOCK_CLOEXEC, None)
         .map_err(refused("socket"))?;
-    if spec.transport.accepts() {
+    if transport.accepts() {
         setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(refused("setsockopt"))?;
     }
+    Ok(fd)
+}
+
+fn bind_to(fd: &OwnedFd, address: SocketAddr) -> Result<(), Errno> {
     let sockaddr: Box<dyn SockaddrLike> = match address {
         SocketAddr::V4(address) => Box::new(SockaddrIn::from(address)),
-        SocketAddr::V6(address) => {
-            // The default is a sysctl, net.ipv6.bindv6only.
-            let own_family_only = !address.ip().is_unspecified() || spec.options.v6only;
-            setsockopt(&fd, sockopt::Ipv6V6Only, &own_family_only)
-                .map_err(refused("setsockopt"))?;
-            Box::new(SockaddrIn6::from(address))
-        }
+        SocketAddr::V6(address) => Box::new(SockaddrIn6::from(address)),
     };
+    bind_socket(fd.as_fd().as_raw_fd(), sockaddr.as_ref())
+}
+
+fn bound(address: SocketAddr, spec: &SocketSpec) -> Result<OwnedFd, Refusal> {
+    let refused = |operation| refused(operation, address, spec.transport);
+    let fd = unbound(address, spec.transport)?;
+    if let SocketAddr::V6(address) = address {
+        // The default is a sysctl, net.ipv6.bindv6only.
+        let own_family_only = !address.ip().is_unspecified() || spec.options.v6only;
+        setsockopt(&fd, sockopt::Ipv6V6Only, &own_family_only).map_err(refused("setsockopt"))?;
+    }
     let refused_option = |option: OptionRefusal| {
         let errno = option.errno;
         Refusal { option: Some(option), ..refused("setsockopt")(errno) }
     };
     ip_options::set_before_bind(&fd, address, &spec.options).map_err(refused_option)?;
     ip_options::set_any_time(&fd, &spec.options).map_err(refused_option)?;
-    bind_socket(fd.as_fd().as_raw_fd(), sockaddr.as_ref()).map_err(refused("bind"))?;
+    bind_to(&fd, address).map_err(refused("bind"))?;
     Ok(fd)
 }
 
 fn refused(
     operation: &'static str,
     address: SocketAddr,
-    spec: &SocketSpec,
+    transport: Transport,
 ) -> impl FnOnce(Errno) -> Refusal + use<> {
-    let transport = spec.transport;
     move |errno| Refusal { operation, errno, option: None, transport, address }
 }
 

@@ -10,6 +10,7 @@
 //! are one file because all or none has to be read in one place.
 
 mod error;
+mod group;
 mod listener;
 mod warning;
 
@@ -20,6 +21,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockType;
 
 pub use self::error::BindError;
+pub use self::group::Ungroupable;
 pub use self::listener::{Listener, Origin, RenewError};
 use self::warning::Limits;
 pub use self::warning::Warning;
@@ -280,11 +282,7 @@ fn sharers(
 ) -> Result<Option<Warning>, BindError> {
     let ours = |listener: &&Listener| listener.origin == Origin::Bound;
     for listener in listeners[first..].iter().filter(ours) {
-        let address = match listener.address {
-            LocalAddress::DualStack(port) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-            LocalAddress::Ip(address) => address,
-            LocalAddress::Unix(_) | LocalAddress::Abstract(_) => continue,
-        };
+        let Some(address) = listener.ip() else { continue };
         let socket = LocalAddress::Ip(address).place(spec.transport);
         match holder::beside(spec.transport, address, listener.inode) {
             Some(holder) if Others::of(&listeners[..first]).has_it(&holder) => {

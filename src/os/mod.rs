@@ -44,6 +44,8 @@ pub mod ip_socket;
 
 pub mod ip_options;
 
+pub mod steering;
+
 pub mod shared_socket;
 
 pub mod admin_socket;

@@ -156,6 +156,43 @@ pub fn set_socket_option(socket: impl AsFd, level: i32, option: i32, value: i32)
     Ok(())
 }
 
+/// Has a program of classic BPF say which socket of a group gets what comes, see socket(7) on
+/// `SO_ATTACH_REUSEPORT_CBPF`.
+///
+/// # Errors
+///
+/// `EINVAL` for a socket that is in no group, or a program that the kernel refuses; `ENOMEM` where
+/// it is longer than `net.core.optmem_max` allows; `ENOPROTOOPT` where the kernel has no such thing.
+pub fn attach_to_group(socket: impl AsFd, program: &mut [libc::sock_filter]) -> io::Result<()> {
+    let raw = socket.as_fd().as_raw_fd();
+    let len = libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?;
+    let whole = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    let length = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).unwrap_or(0);
+    let place = (&raw const whole).cast();
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
+    // SAFETY: the descriptor is open while it is borrowed; `whole` has `length` bytes and leads to as
+    // many instructions as it says, which the kernel copies.
+    let result = unsafe { libc::setsockopt(raw, level, option, place, length) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// An option of a socket that is a number, see getsockopt(2). For those that nix has no name for.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` or `EOPNOTSUPP` for a socket that has no such option.
+pub fn socket_option(socket: impl AsFd, level: i32, option: i32) -> io::Result<i32> {
+    let raw = socket.as_fd().as_raw_fd();
+    let mut value = 0_i32;
+    let mut length = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0);
+    let place = (&raw mut value).cast();
+    // SAFETY: the descriptor is open while it is borrowed, and `value` has room for `length` bytes.
+    let result = unsafe { libc::getsockopt(raw, level, option, place, &raw mut length) };
+    Errno::result(result)?;
+    Ok(value)
+}
+
 /// Makes a TCP socket what it was before it was connected or listened, see connect(2) on `AF_UNSPEC`:
 /// its queue is reset, and it forgets that it was shut down, which listen(2) alone does not. One
 /// that was bound to port 0 loses its port.

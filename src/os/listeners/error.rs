@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::LOCALHOST_TRIES_MAX;
+use super::{LOCALHOST_TRIES_MAX, Ungroupable};
 use crate::config::text::one_line;
 use crate::os::abstract_name::AbstractNameError;
 use crate::os::holder::Holder;
@@ -58,6 +58,8 @@ pub enum BindError {
     InheritedKind { name: String, what: OtherEndpoint },
     #[error("cannot listen on the handed-over socket `{socket}`: {}", .errno.desc())]
     InheritedListen { socket: String, errno: Errno },
+    #[error("cannot bind another socket to `{socket}`: {cause}")]
+    Alone { socket: String, cause: Ungroupable },
     #[error("cannot bind `{socket}`: {operation} failed: {}", .errno.desc())]
     System { socket: String, operation: &'static str, errno: Errno },
 }

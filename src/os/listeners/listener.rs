@@ -40,9 +40,8 @@ pub struct Listener {
     /// The same as the kernel cut it, where it shows that.
     pub(in crate::os) backlog_cut: Option<u32>,
     path: Option<UnixPath>,
-    at_the_stop: AtTheStop,
-    /// Whether it was asked for as one on which calls do not wait.
-    non_blocking: bool,
+    /// As they were asked for, if they were.
+    pub(super) options: SocketOptions,
 }
 
 /// Where a listener comes from.
@@ -88,7 +87,7 @@ impl Listener {
     /// Closes our copy of the socket at the end of its life. The file of a unix socket that we bound
     /// is removed first, if it is still ours and not to be kept.
     pub fn close(self) {
-        match self.at_the_stop {
+        match self.options.at_the_stop {
             AtTheStop::Removed => self.discard(),
             AtTheStop::Kept => {}
         }
@@ -162,13 +161,12 @@ impl Listener {
         };
         let backlog = self.backlog.unwrap_or(BACKLOG);
         let (fd, path) = path.bind_again(self.transport, backlog, self.inode)?;
-        begin_mode(&fd, self.non_blocking);
+        begin_mode(&fd, self.options.non_blocking);
         let name = self.name.clone();
         match Listener::new(fd, self.transport, name, Origin::Bound, Some(backlog)) {
             Ok(listener) => {
-                let Listener { slots, at_the_stop, non_blocking, .. } = *self;
-                let path = Some(path);
-                Ok(Some(Listener { slots, path, at_the_stop, non_blocking, ..listener }))
+                let (slots, options) = (self.slots, self.options.clone());
+                Ok(Some(Listener { slots, path: Some(path), options, ..listener }))
             }
             Err(errno) => {
                 path.remove();
@@ -185,12 +183,11 @@ impl Listener {
     ) -> Result<Listener, BindError> {
         let name = spec.name.as_ref().map(ToString::to_string);
         let backlog = Some(spec.options.backlog());
-        let SocketOptions { at_the_stop, non_blocking, .. } = spec.options;
-        begin_mode(&fd, non_blocking);
+        begin_mode(&fd, spec.options.non_blocking);
         match Listener::new(fd, spec.transport, name, Origin::Bound, backlog) {
             Ok(listener) => {
-                let slots = spec.slots;
-                Ok(Listener { slots, path, at_the_stop, non_blocking, ..listener })
+                let (slots, options) = (spec.slots, spec.options.clone());
+                Ok(Listener { slots, path, options, ..listener })
             }
             Err(errno) => {
                 if let Some(path) = path {
@@ -231,8 +228,19 @@ impl Listener {
         }
         let listener = Listener::new(socket.fd, transport, name, Origin::Inherited, backlog);
         let slots = spec.map_or(Slots::Shared, |spec| spec.slots);
-        Ok(Listener { slots, ..listener.map_err(failed)? })
+        let options = spec.map(|spec| spec.options.clone()).unwrap_or_default();
+        Ok(Listener { slots, options, ..listener.map_err(failed)? })
     }
+
+    /// Takes a socket that has joined another's group.
+    pub(super) fn joined(&self, fd: OwnedFd) -> Result<Listener, Errno> {
+        begin_mode(&fd, self.options.non_blocking);
+        let name = self.name.clone();
+        let listener = Listener::new(fd, self.transport, name, Origin::Bound, self.backlog)?;
+        let (slots, options) = (self.slots, self.options.clone());
+        Ok(Listener { slots, options, ..listener })
+    }
+
     fn new(
         fd: OwnedFd,
         transport: Transport,
@@ -254,8 +262,7 @@ impl Listener {
             slots: Slots::Shared,
             backlog_cut,
             path: None,
-            at_the_stop: AtTheStop::Removed,
-            non_blocking: false,
+            options: SocketOptions::default(),
         })
     }
 }

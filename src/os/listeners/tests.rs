@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockaddrStorage, bind, getsockopt, setsockopt, shutdown,
     socket, sockopt,
@@ -37,7 +38,7 @@ fn a_listener_is_set_up_for_handing_on() {
             assert!(flags.contains(FdFlag::FD_CLOEXEC));
             assert!(getsockopt(&listener.fd, sockopt::AcceptConn).unwrap());
             assert!(getsockopt(&listener.fd, sockopt::ReuseAddr).unwrap());
-            assert!(!getsockopt(&listener.fd, sockopt::ReusePort).unwrap());
+            assert!(getsockopt(&listener.fd, sockopt::ReusePort).unwrap());
             let link = format!("/proc/self/fd/{}", listener.fd.as_raw_fd());
             let link = std::fs::read_link(link).unwrap();
             assert_eq!(link.to_str(), Some(&*format!("socket:[{}]", listener.inode)));
@@ -206,6 +207,117 @@ fn a_shared_port_is_told_of_and_our_own_is_not_taken_twice() {
         let spec = format!("{transport}{shared}");
         let error = bind_all(&specs(&[&spec, &spec]), Vec::new()).unwrap_err();
         assert!(matches!(error, BindError::Twice { .. }), "{error}");
+    }
+}
+
+#[test]
+fn another_socket_of_a_group_is_like_the_first() {
+    for text in [
+        "127.0.0.1:0,backlog=7,no_delay,keep_alive,freebind,bind_to_device=lo,receive_buffer=100000",
+        "udp:127.0.0.1:0,freebind,bind_to_device=lo,receive_buffer=100000",
+        "web=0,non_blocking",
+        "[::]:0,v6only,backlog=7",
+        "udp:0",
+    ] {
+        if !text.contains("127.") && !has_ipv6() {
+            continue;
+        }
+        let [first] = listeners(&[text]);
+        assert_eq!(first.can_group(), Ok(()), "{text}");
+        let second = first.join().unwrap();
+        alike(&first, &second, text);
+        // The group stays when its first member goes.
+        drop(first);
+        alike(&second, &second.join().unwrap(), text);
+    }
+}
+
+fn alike(first: &Listener, second: &Listener, text: &str) {
+    assert_ne!(first.inode, second.inode);
+    let shown = |listener: &Listener| {
+        let Listener { fd, name, address, backlog, backlog_cut, .. } = listener;
+        let options = [
+            (libc::SOL_SOCKET, libc::SO_REUSEPORT),
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF),
+            (libc::SOL_SOCKET, libc::SO_ACCEPTCONN),
+            (libc::SOL_SOCKET, libc::SO_MARK),
+            (libc::SOL_SOCKET, libc::SO_PRIORITY),
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+            (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+            (libc::IPPROTO_IP, libc::IP_FREEBIND),
+            (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+        ];
+        let options =
+            options.map(|(level, option)| sys::socket_option(fd, level, option).unwrap_or(-1));
+        let device = getsockopt(fd, sockopt::BindToDevice).unwrap();
+        let mode = listener.state().unwrap().mode;
+        format!("{name:?} {address} {backlog:?} {backlog_cut:?} {options:?} {device:?} {mode}")
+    };
+    assert_eq!(shown(first), shown(second), "{text}");
+}
+
+#[test]
+fn what_was_handed_over_has_others_beside_it_where_the_kernel_lets_it() {
+    let plain = tcp_listener();
+    let shared = |reuse_port| {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+        let socket = socket.unwrap();
+        setsockopt(&socket, sockopt::ReusePort, &reuse_port).unwrap();
+        setsockopt(&socket, sockopt::IpFreebind, &true).unwrap();
+        setsockopt(&socket, sockopt::KeepAlive, &true).unwrap();
+        sys::set_socket_option(&socket, libc::SOL_SOCKET, libc::SO_PRIORITY, 5).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(any)).unwrap();
+        TcpListener::from(socket)
+    };
+    let inherited = vec![from(plain, Some("a")), from(shared(true), Some("b"))];
+    let bound = bind_all(&[], inherited).unwrap();
+    let [alone, first] = <[Listener; 2]>::try_from(bound.listeners).unwrap();
+    assert_eq!(alone.can_group(), Err(Ungroupable::HandedOverAlone));
+    let error = alone.join().unwrap_err().to_string();
+    let end =
+        "it was handed over without SO_REUSEPORT; `ReusePort=yes` of its socket unit sets that";
+    assert_eq!(error, format!("cannot bind another socket to `{}`: {end}", alone.place()));
+    assert_eq!(first.can_group(), Ok(()));
+    alike(&first, &first.join().unwrap(), "handed over");
+}
+
+#[test]
+fn what_another_user_handed_over_stays_alone() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let [made] = listeners(&["127.0.0.1:0"]);
+    nix::unistd::fchown(&made.fd, Some(65534.into()), None).unwrap();
+    let theirs = TcpListener::from(made.fd);
+    let bound = bind_all(&[], vec![from(theirs, None)]).unwrap();
+    let cause = bound.listeners[0].can_group();
+    assert_eq!(cause, Err(Ungroupable::OtherUser { uid: 65534 }));
+}
+
+#[test]
+fn unix_sockets_and_shared_ports_stay_alone() {
+    let name = format!("unix:@shepherd-test-alone-{}", std::process::id());
+    let [unix, shared] = listeners(&[&name, "127.0.0.1:0,reuse_port"]);
+    assert_eq!(unix.can_group(), Err(Ungroupable::Unix));
+    assert_eq!(shared.can_group(), Err(Ungroupable::Shared));
+}
+
+#[test]
+fn a_group_takes_the_address_from_nobody() {
+    for transport in ["", "udp:"] {
+        // Of ours, which would let others join, and of others who would.
+        let [ours] = listeners(&[&*format!("{transport}127.0.0.1:0")]);
+        let [theirs] = listeners(&[&*format!("{transport}127.0.0.1:0,reuse_port")]);
+        for taken in [&ours, &theirs] {
+            let port = taken.address.port().unwrap();
+            for address in ["127.0.0.1:", ""] {
+                let spec = format!("{transport}{address}{port}");
+                bind_all(&specs(&[&spec]), Vec::new()).unwrap_err();
+            }
+        }
     }
 }
 
