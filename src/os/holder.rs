@@ -288,6 +288,17 @@ fn of_first(inodes: &[u64]) -> Option<Holder> {
     named(pid)
 }
 
+/// Finds who has each of these sockets, in one walk over `/proc`; what is not there has no holder that
+/// is shown to us.
+#[must_use]
+pub fn of_each(inodes: &[u64]) -> BTreeMap<u64, Holder> {
+    if inodes.is_empty() {
+        return BTreeMap::new();
+    }
+    let named = |(inode, pids): (u64, Vec<i32>)| Some((inode, named(eldest(&pids, parent)?)?));
+    holders(inodes).into_iter().filter_map(named).collect()
+}
+
 /// Every visible process that has one of these sockets open, in one walk over `/proc`.
 fn holders(inodes: &[u64]) -> BTreeMap<u64, Vec<i32>> {
     let mut found: BTreeMap<u64, Vec<i32>> = BTreeMap::new();

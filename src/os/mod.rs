@@ -46,6 +46,8 @@ pub mod ip_options;
 
 pub mod steering;
 
+pub mod strangers;
+
 pub mod shared_socket;
 
 pub mod admin_socket;

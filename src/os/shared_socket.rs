@@ -91,12 +91,8 @@ impl Listener {
     }
 
     fn is_poisoned(&self) -> io::Result<Option<bool>> {
-        let address = match self.address {
-            LocalAddress::DualStack(port) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-            LocalAddress::Ip(address) => address,
-            LocalAddress::Unix(_) | LocalAddress::Abstract(_) => return Ok(None),
-        };
-        SockDiag::open()?.is_poisoned(address, self.inode)
+        let Some(port) = self.address.port() else { return Ok(None) };
+        SockDiag::open()?.is_poisoned(port, self.inode)
     }
 
     /// Has calls on it wait or not, for all who share it.

@@ -7,9 +7,10 @@
 //! These questions name one socket exactly, and one datagram answers; [`dump`] lists sockets.
 
 pub(super) mod dump;
+pub(super) mod servers;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -18,6 +19,8 @@ use nix::sys::socket::{
     SockaddrIn6, SockaddrLike, SockaddrStorage, getpeername, getsockname, recv, sendto, socket,
 };
 use nix::sys::stat::fstat;
+
+use self::dump::Protocol;
 
 /// Longer than any answer to what is asked here: about 200 bytes.
 const ANSWER_MAX: usize = 4096;
@@ -100,7 +103,7 @@ impl SockDiag {
         };
         match self.ask(&inet_question(self.sequence, theirs, ours))? {
             Answer::Inet { state: SYN_RECV | NEW_SYN_RECV, .. } => Ok(OtherEnd::KeptBack),
-            Answer::Inet { state: ESTABLISHED, inode: 0, .. } => Ok(OtherEnd::Queued),
+            Answer::Inet { state: ESTABLISHED, inode: 0 } => Ok(OtherEnd::Queued),
             // It was closed, by its taker or before it was taken, and has no process any more.
             Answer::Inet { inode: 0, .. } => Ok(OtherEnd::Closed),
             Answer::Inet { inode, .. } => Ok(OtherEnd::Taken(inode.into())),
@@ -110,26 +113,17 @@ impl SockDiag {
         }
     }
 
-    /// Whether what the TCP listener with this address and inode accepts is shut down from birth, as
-    /// it is after it was shut down twice; `None` where another one has the address.
+    /// Whether what the TCP listener with this port and inode accepts is shut down from birth, as it is
+    /// after it was shut down twice; `None` where none listens. They are listed, since of several
+    /// at one address the kernel gives any to who asks for one.
     ///
     /// # Errors
     ///
-    /// `ENOENT` when nobody listens there, and what the kernel says to a question that it does not
-    /// know.
-    pub fn is_poisoned(&mut self, address: SocketAddr, inode: u64) -> io::Result<Option<bool>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let nowhere = match address {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        };
-        match self.ask(&inet_question(self.sequence, address, nowhere))? {
-            Answer::Inet { inode: found, shut, .. } => {
-                Ok((u64::from(found) == inode & u64::from(u32::MAX)).then_some(shut))
-            }
-            Answer::Refused(errno) => Err(io::Error::from_raw_os_error(errno)),
-            Answer::Unix { .. } => Err(io::ErrorKind::InvalidData.into()),
-        }
+    /// What the kernel says to a question that it does not know.
+    pub fn is_poisoned(&mut self, port: u16, inode: u64) -> io::Result<Option<bool>> {
+        let servers = self.servers(Protocol::Tcp, port)?;
+        let found = servers.iter().find(|server| server.inode == inode & u64::from(u32::MAX));
+        Ok(found.map(|server| server.shut))
     }
 
     fn ask(&self, question: &[u8]) -> io::Result<Answer> {
@@ -190,12 +184,13 @@ enum Answer {
     Inet {
         state: u8,
         inode: u32,
-        /// Whether it is shut down, in a direction at least.
-        shut: bool,
     },
     /// The peer's inode: 0 when no process has it, none when there is no peer. And whether one of
     /// the two has shut something down, as closing does.
-    Unix { peer: Option<u32>, shut: bool },
+    Unix {
+        peer: Option<u32>,
+        shut: bool,
+    },
     /// An error number.
     Refused(i32),
 }
@@ -274,8 +269,7 @@ fn read_answer(datagram: &[u8], sequence: u32) -> Option<Answer> {
         AF_INET | AF_INET6 => {
             let state = *body.get(1)?;
             let inode = u32_at(body, INODE_AT)?;
-            let attributes = body.get(INET_BYTES..).unwrap_or_default();
-            Some(Answer::Inet { state, inode, shut: is_shut(attributes, INET_SHUTDOWN) })
+            Some(Answer::Inet { state, inode })
         }
         AF_UNIX => {
             let attributes = body.get(UNIX_BYTES..)?;
@@ -352,16 +346,16 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let local = LocalAddress::of(&listener).unwrap().unwrap();
-            let address = listener.local_addr().unwrap();
+            let port = listener.local_addr().unwrap().port();
             let inode = fstat(&listener).unwrap().st_ino;
             let mut diagnosis = SockDiag::open().unwrap();
-            assert_eq!(diagnosis.is_poisoned(address, inode).unwrap(), Some(false), "{address}");
-            assert_eq!(diagnosis.is_poisoned(address, inode + 1).unwrap(), None);
+            assert_eq!(diagnosis.is_poisoned(port, inode).unwrap(), Some(false), "{address}");
+            assert_eq!(diagnosis.is_poisoned(port, inode + 1).unwrap(), None);
             shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
             shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap_err();
             restore_port(&listener, &local).unwrap();
             sys::listen(&listener, 16).unwrap();
-            assert_eq!(diagnosis.is_poisoned(address, inode).unwrap(), Some(true), "{address}");
+            assert_eq!(diagnosis.is_poisoned(port, inode).unwrap(), Some(true), "{address}");
         }
     }
 
@@ -369,7 +363,7 @@ mod tests {
     #[cfg(target_endian = "little")]
     fn answers_are_read_as_the_kernel_writes_them() {
         let cases = [
-            (TAKEN, 7, Answer::Inet { state: ESTABLISHED, inode: 76876, shut: false }),
+            (TAKEN, 7, Answer::Inet { state: ESTABLISHED, inode: 76876 }),
             (NO_SUCH, 7, Answer::Refused(libc::ENOENT)),
             (UNIX_QUEUED, 8, Answer::Unix { peer: Some(0), shut: false }),
             (UNIX_TAKEN, 8, Answer::Unix { peer: Some(76883), shut: false }),

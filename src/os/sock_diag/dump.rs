@@ -89,21 +89,31 @@ impl SockDiag {
         ports: &[u16],
     ) -> io::Result<Vec<InetEntry>> {
         let mut entries = Vec::new();
-        let mut take = |body: &[u8]| {
+        self.inet_list(protocol, family, states, ports, &mut |body| {
             let entry = inet_entry(body, protocol);
             entries.extend(entry.filter(|entry| ports.contains(&entry.local.port())));
-        };
+        })?;
+        Ok(entries)
+    }
+
+    /// The same as bytes, and perhaps others.
+    pub(super) fn inet_list(
+        &mut self,
+        protocol: Protocol,
+        family: Family,
+        states: u32,
+        ports: &[u16],
+        take: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<()> {
         let program = (ports.len() <= PORTS_MAX).then(|| any_of(ports));
         let question = inet_question(protocol, family, states, program.as_deref());
-        match self.dump(&question, &mut take) {
+        match self.dump(&question, take) {
             // It is too old to compare ports, which came with Linux 4.16.
             Err(error) if program.is_some() && error.raw_os_error() == Some(libc::EINVAL) => {
-                let question = inet_question(protocol, family, states, None);
-                self.dump(&question, &mut take)?;
+                self.dump(&inet_question(protocol, family, states, None), take)
             }
-            result => result?,
+            result => result,
         }
-        Ok(entries)
     }
 
     /// The unix sockets that are in one of the states, a bit for each.
@@ -258,7 +268,8 @@ fn unix_question(states: u32) -> Vec<u8> {
     body
 }
 
-fn inet_entry(body: &[u8], protocol: Protocol) -> Option<InetEntry> {
+/// The address at which a socket is bound or was reached.
+pub(super) fn local_address(body: &[u8]) -> Option<SocketAddr> {
     let octets = body.get(ADDRESS_AT..)?;
     let ip = match *body.first()? {
         AF_INET => IpAddr::V4(Ipv4Addr::from(*octets.first_chunk::<4>()?)),
@@ -266,6 +277,11 @@ fn inet_entry(body: &[u8], protocol: Protocol) -> Option<InetEntry> {
         _ => return None,
     };
     let port = u16::from_be_bytes(*body.get(PORT_AT..)?.first_chunk::<2>()?);
+    Some(SocketAddr::new(ip, port))
+}
+
+fn inet_entry(body: &[u8], protocol: Protocol) -> Option<InetEntry> {
+    let local = local_address(body)?;
     let state = *body.get(1)?;
     let most = match protocol {
         Protocol::Tcp if state == LISTEN => u32_at(body, SEND_QUEUE_AT),
@@ -275,7 +291,7 @@ fn inet_entry(body: &[u8], protocol: Protocol) -> Option<InetEntry> {
     };
     Some(InetEntry {
         state,
-        local: SocketAddr::new(ip, port),
+        local,
         inode: u32_at(body, INODE_AT)?.into(),
         waiting: u32_at(body, RECEIVE_QUEUE_AT)?,
         most,

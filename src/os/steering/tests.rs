@@ -12,6 +12,7 @@ use nix::sys::socket::{Shutdown, bind, shutdown};
 
 use super::*;
 use crate::os::listeners::{Listener, bind_all};
+use crate::os::sock_diag::SockDiag;
 use crate::protocol::steering_program::{Admitted, Family};
 
 /// So many members of one group.
@@ -203,6 +204,18 @@ fn the_last_takes_the_place_of_one_that_leaves_and_healing_is_joining() {
     let closed = group.remove(0);
     closed.close();
     assert_eq!(order(&group, &group[0]), [0, 1]);
+}
+
+#[test]
+fn a_member_that_was_shut_down_twice_is_told_from_the_others() {
+    let group = group("127.0.0.1:0", 2);
+    let port = group[0].address.port().unwrap();
+    shutdown(group[1].fd.as_raw_fd(), Shutdown::Both).unwrap();
+    shutdown(group[1].fd.as_raw_fd(), Shutdown::Both).unwrap_err();
+    sys::listen(&group[1].fd, 5).unwrap();
+    let mut diagnosis = SockDiag::open().unwrap();
+    let poisoned = group.iter().map(|member| diagnosis.is_poisoned(port, member.inode).unwrap());
+    assert_eq!(poisoned.collect::<Vec<_>>(), [Some(false), Some(true)]);
 }
 
 #[test]
