@@ -96,9 +96,16 @@ pub fn connect(socket: &Path) -> UnixStream {
 pub fn read_answer(mut stream: UnixStream) -> (u16, String, String) {
     let mut answer = Vec::new();
     let mut bytes = [0; 4096];
-    // A connection that is reset has given all that it will.
-    while let Ok(count @ 1..) = stream.read(&mut bytes) {
-        answer.extend_from_slice(&bytes[..count]);
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&bytes[..count]),
+            // With a timeout that happens to whoever is stopped and continued, see signal(7).
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // A connection that is reset has given all that it will.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("no answer: {error}"),
+        }
     }
     let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

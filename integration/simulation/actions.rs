@@ -51,7 +51,8 @@ impl Ledger {
             | Action::SetMode(..)
             | Action::Renew { .. }
             | Action::FindHolders { .. } => self.check_socket_action(turn, action),
-            Action::BindSlot { service, slot, members } => {
+            Action::Steer { .. } | Action::LookAtDrain { .. } => Ok(()),
+            Action::BindSlot { service, slot, members, .. } => {
                 self.check_bind_slot(turn, *service, *slot, members)
             }
             Action::Publish { .. } | Action::EndPublish { .. } => {

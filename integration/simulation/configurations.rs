@@ -28,7 +28,7 @@ use shepherd::core::event::{Exit, Fault, SpawnFailure, WorkerEvent};
 use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use shepherd::core::notice::{ConfigurationNotice, Notice};
 use shepherd::core::policy::{
-    CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
 };
 use shepherd::core::refusal::Refusal;
 use shepherd::core::request::{Behind, End, Part, Request, Response, Scale, Scope};
@@ -537,6 +537,8 @@ impl World<'_> {
             | Action::SetMode(..)
             | Action::Check(_)
             | Action::EndCheck(_)
+            | Action::Steer { .. }
+            | Action::LookAtDrain { .. }
             | Action::Publish { .. }
             | Action::EndPublish { .. }
             | Action::SignalTree(..)
@@ -960,7 +962,8 @@ fn reload(scope: Scope) -> Request {
 }
 
 fn socket(id: u32) -> Socket {
-    Socket { id: SocketId(id), name: format!("socket {id}"), members: Members::Shared }
+    let (name, members) = (format!("socket {id}"), Members::Shared);
+    Socket { id: SocketId(id), name, members, steered: false }
 }
 
 /// Needs some of those of a lower rank.
@@ -984,6 +987,9 @@ fn policy(service: ServiceId, workers: u32) -> Policy {
         ready: ReadyWhen::Notify,
         ready_timeout: ms(400),
         check_pace: CheckPace { interval: ms(100), timeout: ms(100) },
+        canary: None,
+        probation: Duration::ZERO,
+        before_stop: BeforeStop::Auto,
         stop: StopLadder::new(StopStep { signal: Signal::Term, wait: ms(200) }, vec![]),
         starting_max: 2,
         launching_max: 2,

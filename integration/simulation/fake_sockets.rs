@@ -49,8 +49,10 @@ impl FakeSockets {
         let mut sockets = FakeSockets { sockets: BTreeMap::new() };
         for socket in policies.iter().flat_map(|policy| &policy.sockets) {
             match &socket.members {
-                Members::Shared => sockets.bind(socket.id, MemberId(socket.id.0)),
-                Members::EachSlot { bound, .. } => {
+                Members::Shared | Members::EachGeneration => {
+                    sockets.bind(socket.id, MemberId(socket.id.0));
+                }
+                Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {
                     for bound in bound {
                         sockets.bind(socket.id, bound.member);
                     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use shepherd::core::event::{Mode, Taker, WorkerEvent};
 use shepherd::core::ids::{MemberId, Pid, ServiceId, SocketId};
 use shepherd::core::policy::{
-    BoundMember, Check, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, BoundMember, Check, CheckPace, Members, Policy, ReadyWhen, Signal, Socket,
+    StopLadder, StopStep,
 };
 
 use crate::script::Script;
@@ -279,7 +280,8 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
             } else {
                 Members::Shared
             };
-            Socket { id: SocketId(last.socket), name: format!("socket {}", last.socket), members }
+            let (id, name) = (SocketId(last.socket), format!("socket {}", last.socket));
+            Socket { id, name, members, steered: false }
         })
         .collect::<Vec<_>>();
     let mut ready = match script.below(6) {
@@ -333,6 +335,9 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
         ready,
         ready_timeout,
         check_pace,
+        canary: None,
+        probation: Duration::ZERO,
+        before_stop: BeforeStop::Auto,
         stop: StopLadder::new(first, then),
         starting_max,
         launching_max,

@@ -283,12 +283,13 @@ impl Ledger {
                 }
                 self.learn_life_unprepared(*service, *generation, fault);
             }
-            Input::Event(Event::SlotBound { service, slot, members }) => {
+            Input::Event(Event::SlotBound { service, slot, members, .. }) => {
                 self.learn_slot_bound(turn, *service, *slot, members);
             }
             Input::Event(Event::SlotNotBound { service, slot, .. }) => {
                 self.learn_slot_not_bound(turn.now, *service, *slot);
             }
+            Input::Event(Event::DrainSeen { .. }) => {}
             Input::Event(Event::Published { service, number, failure }) => {
                 self.learn_published(turn.now, *service, *number, failure.is_some());
             }

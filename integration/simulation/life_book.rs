@@ -172,6 +172,7 @@ impl Ledger {
                     Request::Restart(_)
                     | Request::StartServices(_)
                     | Request::Reload { .. }
+                    | Request::RollBack(_)
                     | Request::Scale { .. }
                     | Request::Signal { .. }
                     | Request::Stop
@@ -345,13 +346,18 @@ impl Ledger {
                 let wanted = book.wanted;
                 let places = book.policy.sockets.iter().flat_map(|socket| {
                     let slots: Vec<Option<SlotId>> = match socket.members {
-                        Members::Shared => vec![None],
-                        Members::EachSlot { .. } => (0..wanted).map(SlotId).map(Some).collect(),
+                        Members::Shared | Members::EachGeneration => vec![None],
+                        Members::EachWorker { .. } | Members::EachSlot { .. } => {
+                            (0..wanted).map(SlotId).map(Some).collect()
+                        }
                     };
                     slots.into_iter().map(move |slot| (socket.id, slot))
                 });
-                let told = bind.iter().map(|new| (new.socket, new.slot));
-                ensure!(places.eq(told) && like.is_none(), "S28: {action:?}");
+                // Which socket comes first is all the same; of one the slots come in order.
+                let places: BTreeSet<_> = places.collect();
+                let mut told: Vec<_> = bind.iter().map(|new| (new.socket, new.slot)).collect();
+                told.sort_by_key(|(socket, _)| *socket);
+                ensure!(told.into_iter().eq(places) && like.is_none(), "S28: {action:?}");
                 book.life = Life::Reviving(*generation, bind.clone());
                 for NewMember { member, .. } in bind {
                     ensure!(*member > self.last_member, "S7: a number is used twice: {member}");

@@ -53,10 +53,10 @@ impl MemberBook {
             for socket in &policy.sockets {
                 let fresh = |slot| MemberBook::fresh(policy.service, socket.id, slot);
                 match &socket.members {
-                    Members::Shared => {
+                    Members::Shared | Members::EachGeneration => {
                         books.insert(MemberId(socket.id.0), fresh(None));
                     }
-                    Members::EachSlot { bound, .. } => {
+                    Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {
                         for (slot, bound) in (0..).map(SlotId).zip(bound) {
                             books.insert(bound.member, fresh(Some(slot)));
                         }
@@ -258,9 +258,9 @@ impl Ledger {
         cause: ReloadCause,
     ) -> Result<(), Violation> {
         let (service, book) = self.book_mut(service)?;
-        book.asked = cause == ReloadCause::Asked;
+        book.asked = cause.is_wanted();
         match cause {
-            ReloadCause::Asked => {
+            ReloadCause::Asked | ReloadCause::RollBack(_) | ReloadCause::Failed(_) => {
                 turn.begins.insert(service);
                 self.saw("a reload");
             }

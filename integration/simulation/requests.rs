@@ -206,6 +206,7 @@ impl Ledger {
         match request {
             Request::Stop | Request::Interrupt | Request::StopNow => {}
             Request::Reload { .. }
+            | Request::RollBack(_)
             | Request::Restart(_)
             | Request::StopServices(_)
             | Request::StartServices(_)
@@ -254,7 +255,7 @@ impl Ledger {
             | Request::Scale { services: Scope::All, .. } => {
                 return self.books.keys().copied().collect();
             }
-            Request::Restart(Scope::All) => {
+            Request::RollBack(Scope::All) | Request::Restart(Scope::All) => {
                 let all = || self.books.keys().copied();
                 let up = all().filter(|service| !self.books[service].life.is_down());
                 let up: Vec<ServiceId> = up.collect();
@@ -262,6 +263,7 @@ impl Ledger {
             }
             Request::Reload { scope: Scope::Named(names), .. }
             | Request::Scale { services: Scope::Named(names), .. }
+            | Request::RollBack(Scope::Named(names))
             | Request::Restart(Scope::Named(names))
             | Request::StopServices(names)
             | Request::StartServices(names) => names,
@@ -412,7 +414,7 @@ impl Ledger {
         let all = names.eq(told.iter().copied());
         let books = concerned().zip(services);
         match &open.request {
-            Request::Reload { .. } => {
+            Request::Reload { .. } | Request::RollBack(_) => {
                 // It is carried out after it was asked for: an older reload is no answer.
                 let rightly = books.clone().all(|((service, last), outcome)| {
                     let committed = &self.books[service].committed;
@@ -504,6 +506,9 @@ impl Ledger {
             Refusal::NoSuchService { name, .. } => {
                 let unknown = self.books.values().all(|book| book.policy.name != *name);
                 ("a service that there is not", unknown && open.generations.is_empty())
+            }
+            Refusal::NothingBefore { .. } => {
+                ("nothing to go back to", matches!(open.request, Request::RollBack(_)))
             }
             Refusal::NoSuchWorker { .. } => {
                 ("a worker that there is not", open.reachable == Reachable::NoSuchWorker)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shepherd::core::ids::{GenerationId, ServiceId, SlotId, SocketId};
 use shepherd::core::policy::{
-    CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
 };
 use shepherd::core::request::Request;
 
@@ -140,11 +140,15 @@ fn policy(workers: u32, starting_max: u32) -> Policy {
             id: SocketId(1),
             name: "http".to_owned(),
             members: Members::Shared,
+            steered: false,
         }],
         proxy: None,
         ready: ReadyWhen::Notify,
         ready_timeout: ms(500),
         check_pace: CheckPace { interval: ms(100), timeout: ms(100) },
+        canary: None,
+        probation: Duration::ZERO,
+        before_stop: BeforeStop::Auto,
         stop: StopLadder::new(
             StopStep { signal: Signal::Term, wait: ms(100) },
             vec![StopStep { signal: Signal::Int, wait: ms(0) }],

@@ -13,7 +13,7 @@ use shepherd::core::event::{
 use shepherd::core::ids::{GenerationId, Pid, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::Notice;
 use shepherd::core::policy::{
-    Check, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, Check, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
 };
 use shepherd::core::readiness::CheckStep;
 use shepherd::core::roster::Tally;
@@ -28,6 +28,7 @@ enum Deed {
     Timeout,
     Stop,
     Withdraw,
+    Empty,
     Kill,
 }
 
@@ -72,11 +73,15 @@ fn policy(ready: ReadyWhen) -> Policy {
             id: SocketId(1),
             name: "http".to_owned(),
             members: Members::Shared,
+            steered: false,
         }],
         proxy: None,
         ready,
         ready_timeout: ms(60_000),
         check_pace: CheckPace { interval: ms(1000), timeout: ms(2000) },
+        canary: None,
+        probation: std::time::Duration::ZERO,
+        before_stop: BeforeStop::Auto,
         stop: StopLadder::new(
             StopStep { signal: Signal::Term, wait: ms(10_000) },
             vec![StopStep { signal: Signal::Quit, wait: ms(5000) }],
@@ -104,6 +109,7 @@ fn states() -> Vec<(&'static str, ReadyWhen, Worker)> {
         ("Starting, its program runs", runs),
         ("Ready", ready.clone()),
         ("Withdrawing", after(&ready, vec![Deed::Withdraw])),
+        ("Emptying", after(&ready, vec![Deed::Empty])),
         ("Draining, by its own word", after(&ready, vec![Deed::Event(WorkerEvent::SaidStopping)])),
         ("Draining, the first signal sent", after(&ready, vec![Deed::Stop])),
         ("Draining, the last signal sent", after(&ready, vec![Deed::Stop, Deed::Timeout])),
@@ -147,6 +153,7 @@ fn deeds() -> Vec<(&'static str, Deed)> {
         ("Checked, not taken", checked(Finding::NotTaken)),
         ("stop", Deed::Stop),
         ("withdraw", Deed::Withdraw),
+        ("empty", Deed::Empty),
         ("kill", Deed::Kill),
         ("timeout", Deed::Timeout),
     ]
@@ -176,6 +183,10 @@ fn perform(policy: &Policy, worker: &mut Worker, deed: Deed) -> (Change, VecDequ
         }
         Deed::Withdraw => {
             worker.withdraw(start(), start() + ms(20_000), &mut scene);
+            Change::default()
+        }
+        Deed::Empty => {
+            worker.empty(start(), start() + ms(15_000), &mut scene);
             Change::default()
         }
         Deed::Kill => {
@@ -230,6 +241,7 @@ fn state(state: &WorkerState) -> String {
         WorkerState::Withdrawing { deadline, .. } => {
             format!("Withdrawing (until {})", at(*deadline))
         }
+        WorkerState::Emptying { deadline, .. } => format!("Emptying (until {})", at(*deadline)),
         WorkerState::Draining { sent, deadline, .. } => {
             format!("Draining ({sent} sent, until {})", at(*deadline))
         }
@@ -257,6 +269,8 @@ fn action(action: &Action) -> String {
         | Action::Listen(_)
         | Action::Renew { .. }
         | Action::BindSlot { .. }
+        | Action::Steer { .. }
+        | Action::LookAtDrain { .. }
         | Action::Publish { .. }
         | Action::EndPublish { .. }
         | Action::FindHolders { .. }

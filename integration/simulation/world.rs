@@ -8,7 +8,7 @@ use std::time::Duration;
 use shepherd::core::action::{NewMember, Spawn};
 use shepherd::core::configuration::Configuration;
 use shepherd::core::event::{
-    Exit, Fault, Finding, Grip, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting,
+    Exit, Fault, Finding, Grip, Left, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting,
     WorkerEvent, Wrapped,
 };
 use shepherd::core::ids::{
@@ -481,8 +481,8 @@ impl World<'_> {
                 let answer = self.sockets.renew(from, to, &mut self.script)?;
                 return Some(Answer::Socket(from, vec![answer]));
             }
-            Action::BindSlot { service, slot, members } => {
-                let event = self.bind_slot(service, slot, members);
+            Action::BindSlot { service, generation, slot, members } => {
+                let event = self.bind_slot(service, generation, slot, members);
                 if self.script.one_in(3) {
                     let after = ms(self.script.pick(&[1, 0, 40]));
                     self.plan(after, Happening::Answered(event));
@@ -524,7 +524,14 @@ impl World<'_> {
                 let configuration = Configuration { services, removed: Vec::new() };
                 return Some(Answer::Event(Event::ConfigurationRead { request, configuration }));
             }
-            Action::EndPublish { .. }
+            Action::LookAtDrain { service, number, members, workers } => {
+                let members = members.into_iter().map(|member| (member, Left::default())).collect();
+                let workers = workers.into_iter().map(|worker| (worker, None)).collect();
+                let event = Event::DrainSeen { service, number, members, workers };
+                self.plan(ms(1), Happening::Answered(event));
+            }
+            Action::Steer { .. }
+            | Action::EndPublish { .. }
             | Action::Remove(_)
             | Action::Forget { .. }
             | Action::Respond(..)
@@ -538,19 +545,20 @@ impl World<'_> {
     fn bind_slot(
         &mut self,
         service: ServiceId,
+        generation: Option<GenerationId>,
         slot: SlotId,
         members: Vec<(SocketId, MemberId)>,
     ) -> Event {
         if self.script.one_in(3) {
             let reason = "cannot bind `[::]:8003`: the address is in use".to_owned();
-            return Event::SlotNotBound { service, slot, reason };
+            return Event::SlotNotBound { service, generation, slot, reason };
         }
         let bound = members.into_iter().map(|(socket, member)| {
             self.sockets.bind(socket, member);
             (socket, BoundMember { member, name: format!("port of slot {slot}") })
         });
         let members = bound.collect();
-        Event::SlotBound { service, slot, members }
+        Event::SlotBound { service, generation, slot, members }
     }
 
     fn runs_main(&self, worker: WorkerId) -> bool {

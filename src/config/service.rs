@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::identity::Identity;
 use super::socket::SocketSpec;
 use super::upstreams::{self, Format, Upstreams};
-use super::values::{StopSignals, Workers};
-use crate::core::policy::{CheckPace, ReadyWhen};
+use super::values::{Balance, StopSignals, Workers};
+use crate::core::policy::{BeforeStop, Canary, CheckPace, ReadyWhen};
 
 /// The most sockets of one service: as many as fit into one message of descriptors.
 pub const SOCKETS_MAX: usize = 253;
@@ -29,6 +29,14 @@ pub struct ServiceConfig {
     pub ready_timeout: Duration,
     /// How often they are probed, where a probe is what counts.
     pub check_pace: CheckPace,
+    /// How connections find a worker.
+    pub balance: Balance,
+    /// What share of new connections a new generation gets at first.
+    pub canary: Option<Canary>,
+    /// How long a new generation may be rolled back by itself; zero is not at all.
+    pub probation: Duration,
+    /// How long they may finish what they have before they are asked to stop.
+    pub before_stop: BeforeStop,
     /// How they are asked to stop.
     pub stop: StopSignals,
     /// How long they may take to drain.
@@ -172,6 +180,10 @@ impl ServiceConfig {
                 interval: Duration::from_secs(1),
                 timeout: Duration::from_secs(2),
             },
+            balance: Balance::default(),
+            canary: None,
+            probation: Duration::ZERO,
+            before_stop: BeforeStop::Auto,
             stop: StopSignals::default(),
             drain_timeout: Duration::from_secs(30),
             upstreams: None,

@@ -79,6 +79,18 @@ pub fn positive_duration(text: &str) -> Result<Duration, ValueError> {
     }
 }
 
+/// How connections find a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// The workers of a generation share a socket, and the kernel is told which generation gets what.
+    #[default]
+    Generation,
+    /// Each worker has a socket of its own, and the kernel is told which get what.
+    Slots,
+    /// All workers of all generations share one socket.
+    Shared,
+}
+
 /// How a worker is asked to stop, before the drain timeout is known: signals with or without a wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopSignals {

@@ -5,6 +5,7 @@ use super::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, SocketId,
 use super::notice::Notice;
 use super::policy::Signal;
 use super::request::Response;
+use super::steering::GroupId;
 
 /// One thing to do. None of them can fail back into the core: what goes wrong becomes an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub enum Action {
     BindSlot {
         /// Whose slot.
         service: ServiceId,
+        /// The generation whose workers get them; none where those of all do.
+        generation: Option<GenerationId>,
         /// Which slot.
         slot: SlotId,
         /// What the new ones are called.
@@ -92,6 +95,25 @@ pub enum Action {
         /// Which workers.
         workers: Vec<WorkerId>,
     },
+    /// Have the kernel choose among the members of a group by these shares, see
+    /// `SO_ATTACH_REUSEPORT_CBPF` in socket(7).
+    Steer {
+        /// Which group.
+        group: GroupId,
+        /// All its members, in the kernel's order.
+        shares: Vec<Share>,
+    },
+    /// Look what is left of draining sockets and workers. Answered by `DrainSeen`.
+    LookAtDrain {
+        /// Whose.
+        service: ServiceId,
+        /// The number of this look, for its answer.
+        number: u64,
+        /// The sockets that get nothing new.
+        members: Vec<MemberId>,
+        /// The workers that finish what they have.
+        workers: Vec<WorkerId>,
+    },
     /// Set or clear `O_NONBLOCK`, for all who share the socket.
     SetMode(MemberId, Mode),
     /// Begin the check that its service's author asked for. Answered by one `Checked`, in any time.
@@ -122,6 +144,15 @@ pub enum Action {
     Notice(Notice),
     /// Everything is stopped and gone: end the daemon.
     Finish,
+}
+
+/// What a member of a group gets of new connections, measured against the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which member.
+    pub member: MemberId,
+    /// How much; 0 is nothing.
+    pub weight: u32,
 }
 
 /// A kernel socket to bind.

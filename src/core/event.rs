@@ -38,6 +38,8 @@ pub enum Event {
     SlotBound {
         /// Whose slot.
         service: ServiceId,
+        /// The generation, as named in the action.
+        generation: Option<GenerationId>,
         /// Which slot.
         slot: SlotId,
         /// Its sockets, as named in the action.
@@ -47,10 +49,24 @@ pub enum Event {
     SlotNotBound {
         /// Whose slot.
         service: ServiceId,
+        /// The generation, as named in the action.
+        generation: Option<GenerationId>,
         /// Which slot.
         slot: SlotId,
         /// Which one, why, and the next step, for people.
         reason: String,
+    },
+    /// The answer to `Action::LookAtDrain`. What is on its way from a handshake to a queue to a worker
+    /// was looked for in this order, so that nothing was passed by.
+    DrainSeen {
+        /// Whose.
+        service: ServiceId,
+        /// Which look.
+        number: u64,
+        /// What is left of each socket.
+        members: Vec<(MemberId, Left)>,
+        /// How many connections each worker has open; `None` where that cannot be known.
+        workers: Vec<(WorkerId, Option<u32>)>,
     },
     /// The answer to `Action::Publish`: the proxy was told, or not.
     Published {
@@ -78,6 +94,15 @@ pub enum Event {
     },
     /// An operator asks for something.
     Requested(RequestId, Request),
+}
+
+/// What is left on a socket that gets nothing new; `None` of each where that cannot be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Left {
+    /// Connections that are being made.
+    pub handshakes: Option<u32>,
+    /// Connections, or datagrams, that nobody has taken.
+    pub queued: Option<u32>,
 }
 
 /// Why a generation cannot be: what is wrong and what to do about it, for people.

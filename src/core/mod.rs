@@ -89,6 +89,10 @@ pub mod restart;
 
 pub mod sockets;
 
+pub mod steering;
+
+pub mod drain;
+
 pub mod slots;
 
 pub mod publication;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::drain::{Manners, Remains};
 use super::event::{Exit, Used, Wrapped};
 use super::ids::{GenerationId, Pid, SlotId, WorkerId};
 use super::policy::Signal;
@@ -14,12 +15,14 @@ use super::worker::Cause;
 
 pub use configuration_notice::ConfigurationNotice;
 pub use life_notice::LifeNotice;
+pub use proving_notice::ProvingNotice;
 pub use slot_notice::SlotNotice;
 pub use socket_notice::{SocketNotice, Suspects};
 pub use upstreams_notice::UpstreamsNotice;
 
 mod configuration_notice;
 mod life_notice;
+mod proving_notice;
 mod slot_notice;
 
 mod socket_notice;
@@ -90,6 +93,29 @@ pub enum Notice {
     Withdrawing {
         /// Which worker.
         worker: WorkerName,
+    },
+    /// A worker is to stop, and is asked to once it has finished what it has.
+    Emptying {
+        /// Which worker.
+        worker: WorkerName,
+        /// When it is asked to in any case.
+        longest: Duration,
+    },
+    /// A worker that was to finish what it has is asked to stop before it has.
+    StillBusy {
+        /// Which worker.
+        worker: WorkerName,
+        /// What was last seen of what it has.
+        left: Remains,
+        /// How long it had.
+        after: Duration,
+    },
+    /// It was seen how a service's program stops.
+    Manners {
+        /// Which service.
+        service: String,
+        /// How.
+        manners: Manners,
     },
     /// A worker did not stop in its time and is sent the next signal.
     NextSignal {
@@ -237,6 +263,13 @@ pub enum Notice {
         /// What.
         what: SlotNotice,
     },
+    /// A new generation proves itself, or fails to.
+    Proving {
+        /// The service's name.
+        service: String,
+        /// How that goes.
+        what: ProvingNotice,
+    },
     /// What a proxy in front is told, or could not be.
     Upstreams {
         /// The service's name.
@@ -329,6 +362,9 @@ impl Notice {
             | Notice::Ready { .. }
             | Notice::MainChanged { .. }
             | Notice::Withdrawing { .. }
+            | Notice::Emptying { .. }
+            | Notice::StillBusy { .. }
+            | Notice::Manners { .. }
             | Notice::WorkerStopping { .. }
             | Notice::NextSignal { .. }
             | Notice::Drained { .. }
@@ -351,6 +387,7 @@ impl Notice {
             | Notice::ReloadCommitted { .. }
             | Notice::ReloadAborted { .. }
             | Notice::Life { .. }
+            | Notice::Proving { .. }
             | Notice::LameDuck { .. }
             | Notice::Stopping { .. }
             | Notice::StoppingNow { .. } => None,
@@ -364,12 +401,15 @@ impl Notice {
             Notice::Configuration(what) => what.loudness(),
             Notice::Socket { what, .. } => what.loudness(),
             Notice::Life { what, .. } => what.loudness(),
+            Notice::Proving { what, .. } => what.loudness(),
             Notice::Slot { what, .. } => what.loudness(),
             Notice::Upstreams { what, .. } => what.loudness(),
             Notice::Started { .. }
             | Notice::Ready { .. }
             | Notice::MainChanged { .. }
             | Notice::Withdrawing { .. }
+            | Notice::Emptying { .. }
+            | Notice::Manners { .. }
             | Notice::WorkerStopping { .. }
             | Notice::Drained { .. }
             | Notice::Serving { .. }
@@ -382,6 +422,7 @@ impl Notice {
             | Notice::LameDuck { .. }
             | Notice::Stopping { .. } => Loudness::Info,
             Notice::Ended { .. }
+            | Notice::StillBusy { .. }
             | Notice::NextSignal { .. }
             | Notice::LeftBehind { .. }
             | Notice::Killing { .. }
@@ -473,9 +514,30 @@ impl fmt::Display for Notice {
             Notice::Withdrawing { worker } => {
                 write!(f, "{worker} is to stop; telling the proxy in front first")
             }
+            Notice::Emptying { worker, longest } => {
+                write!(f, "{worker} gets nothing new; stopping it once it has finished what it ")?;
+                write!(f, "has, in {} at the latest", Human(*longest))
+            }
+            Notice::StillBusy { worker, left, after } => {
+                write!(f, "{worker} has not finished in {}: {left}", Human(*after))
+            }
+            Notice::Manners { service, manners } => match manners {
+                Manners::Finishes => {
+                    write!(f, "{service}: its workers finish their connections after the stop ")?;
+                    write!(f, "signal; a reload does not wait for those from here on")
+                }
+                Manners::Cuts | Manners::Unknown => {
+                    write!(
+                        f,
+                        "{service}: the stop signal ends its workers in the middle of their "
+                    )?;
+                    write!(f, "connections; a reload waits for those first")
+                }
+            },
             Notice::Upstreams { service, what } => write!(f, "{service}: {what}"),
             Notice::Slot { service, slot, what } => write!(f, "{service}: slot {slot} {what}"),
             Notice::Life { service, what } => write!(f, "{service}: {what}"),
+            Notice::Proving { service, what } => write!(f, "{service}: {what}"),
             Notice::Socket { socket, what } => what.tell(socket, f),
             Notice::LameDuck { serves_on } => {
                 let time = Human(*serves_on);
@@ -496,6 +558,9 @@ fn tell_cause(
 ) -> fmt::Result {
     match cause {
         ReloadCause::Asked => write!(f, ": reading generation {generation}"),
+        ReloadCause::RollBack(previous) | ReloadCause::Failed(previous) => {
+            write!(f, ": generation {generation} is generation {previous} again")
+        }
         ReloadCause::SocketRenewed => {
             write!(f, ", because a socket was bound anew: ")?;
             write!(f, "generation {generation} is the same program")

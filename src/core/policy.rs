@@ -27,6 +27,14 @@ pub struct Policy {
     pub ready_timeout: Duration,
     /// How often it is checked, where a check is what makes it ready.
     pub check_pace: CheckPace,
+    /// What share of new connections a new generation gets at first, if that is not all of them.
+    pub canary: Option<Canary>,
+    /// How long a new generation has to serve without a worker that ends by itself; until then it is
+    /// rolled back if one does.
+    pub probation: Duration,
+    /// How long a worker may finish what it has before it is asked to stop, while others get what is
+    /// new.
+    pub before_stop: BeforeStop,
     /// How a worker is asked to stop.
     pub stop: StopLadder,
     /// How many workers of a new generation may be starting at a time, at least 1.
@@ -60,16 +68,20 @@ pub struct Socket {
     pub id: SocketId,
     /// Its name, or else its address, for people.
     pub name: String,
-    /// Whether they share it.
+    /// Who shares it.
     pub members: Members,
+    /// Whether the kernel can be told which of its members get new connections.
+    pub steered: bool,
 }
 
 impl Socket {
     /// The first kernel sockets behind it.
     pub fn members(&self) -> impl Iterator<Item = MemberId> + use<> {
         let members = match &self.members {
-            Members::Shared => vec![MemberId(self.id.0)],
-            Members::EachSlot { bound, .. } => bound.iter().map(|bound| bound.member).collect(),
+            Members::Shared | Members::EachGeneration => vec![MemberId(self.id.0)],
+            Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {
+                bound.iter().map(|bound| bound.member).collect()
+            }
         };
         members.into_iter()
     }
@@ -78,8 +90,16 @@ impl Socket {
 /// The kernel sockets behind a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Members {
-    /// One, which all workers share. It has the number of the socket.
+    /// One, which all workers of all generations share. The first has the number of the socket.
     Shared,
+    /// One for each generation, which its workers share. The first has the number of the socket.
+    EachGeneration,
+    /// One for each slot of each generation.
+    EachWorker {
+        /// Those that are bound when the service begins: of the first slots, one for each worker
+        /// that is wanted then.
+        bound: Vec<BoundMember>,
+    },
     /// Each slot has one of its own, which its workers get one after the other.
     EachSlot {
         /// Those that are bound when the service begins: of the first slots, one for each worker
@@ -104,7 +124,7 @@ impl Policy {
     #[must_use]
     pub fn workers_max(&self) -> u32 {
         let slots = self.sockets.iter().filter_map(|socket| match socket.members {
-            Members::Shared => None,
+            Members::Shared | Members::EachGeneration | Members::EachWorker { .. } => None,
             Members::EachSlot { slots_max, .. } => Some(slots_max),
         });
         slots.min().unwrap_or(WORKERS_MAX).min(WORKERS_MAX)
@@ -184,6 +204,25 @@ impl ReadyWhen {
             ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen | ReadyWhen::Alive(_) => None,
         }
     }
+}
+
+/// A new generation is given a part of new connections first, and watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Canary {
+    /// Of a hundred new connections it gets so many, from 1 to 99.
+    pub percent: u32,
+    /// For so long.
+    pub time: Duration,
+}
+
+/// How long workers that get nothing new may finish what they have before the stop signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeforeStop {
+    /// As long as their queues need; and for connections to end 15 s at most, unless the program was
+    /// seen to finish those after the signal.
+    Auto,
+    /// So long at most, for queues and connections. Zero is not at all.
+    For(Duration),
 }
 
 /// How a worker is asked to stop: signals, each with the time it is given. KILL follows the last.

@@ -44,6 +44,11 @@ pub enum Refusal {
         /// For what.
         operation: Operation,
     },
+    /// There is no definition that served before the one that does.
+    NothingBefore {
+        /// Which service.
+        service: String,
+    },
     /// Everything is being stopped, or is stopped.
     Stopping,
     /// An operator has asked that a service be stopped, and that ended what was asked for before.
@@ -125,6 +130,7 @@ impl Refusal {
             | Refusal::NoSuchWorker { .. }
             | Refusal::WorkerNotRunning { .. }
             | Refusal::TooMany { .. }
+            | Refusal::NothingBefore { .. }
             | Refusal::Stopping
             | Refusal::ServiceStopping { .. }
             | Refusal::ServiceStopped { .. }
@@ -185,6 +191,10 @@ impl fmt::Display for Refusal {
                     None => write!(f, "cannot wait for the {operation} of everything: ")?,
                 }
                 write!(f, "{WAITING_MAX} requests do already; ask again once it has ended")
+            }
+            Refusal::NothingBefore { service } => {
+                write!(f, "cannot roll `{service}` back: nothing is known that served before ")?;
+                write!(f, "what does; mend the configuration and reload")
             }
             Refusal::Stopping => {
                 write!(f, "everything is being stopped; ask again once shepherd runs again")

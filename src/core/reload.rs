@@ -2,8 +2,9 @@
 //! the others, and when all are ready the old ones go. Anything else aborts it, and the world is as
 //! it was. This module decides what a reload does next; the service does it.
 
+use super::action::NewMember;
 use super::fleet::Fleet;
-use super::ids::{GenerationId, RequestId, SlotId};
+use super::ids::{GenerationId, RequestId, SlotId, WorkerId};
 use super::roster::Tally;
 use super::time::Time;
 
@@ -18,6 +19,8 @@ pub struct Reload {
     pub requests: Vec<RequestId>,
     /// Why it is done.
     pub cause: ReloadCause,
+    /// Until when its workers have a part of new connections, once they have.
+    pub canary: Option<Time>,
     /// How many workers the definition wants, where it wants another number than the one before;
     /// what an operator asks for later goes before it.
     pub workers: Option<u32>,
@@ -34,13 +37,47 @@ pub enum ReloadCause {
     Asked,
     /// A socket was bound anew: the same definition gets it.
     SocketRenewed,
+    /// An operator wants the definition back that served before.
+    RollBack(GenerationId),
+    /// A worker of the definition that serves ended while that was on probation: the one before is to
+    /// serve again.
+    Failed(GenerationId),
+}
+
+impl ReloadCause {
+    /// Whether it is an operator's will that another definition serves.
+    #[must_use]
+    pub fn is_wanted(self) -> bool {
+        match self {
+            ReloadCause::Asked | ReloadCause::RollBack(_) | ReloadCause::Failed(_) => true,
+            ReloadCause::SocketRenewed => false,
+        }
+    }
+}
+
+/// A generation that serves all new connections, and has to prove itself.
+#[derive(Debug, Clone)]
+pub struct Probation {
+    /// Until when.
+    pub until: Time,
+    /// Who waits for the outcome.
+    pub requests: Vec<RequestId>,
+}
+
+/// Why a generation is taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// For people.
+    pub reason: String,
+    /// The worker that ended.
+    pub worker: WorkerId,
 }
 
 /// How far a reload is.
 #[derive(Debug, Clone)]
 pub enum ReloadStage {
-    /// Its definition is being read. Nothing has happened yet.
-    Preparing,
+    /// Its definition is being read, and these are being bound. Nothing has happened yet.
+    Preparing(Vec<NewMember>),
     /// Its workers are being started beside those that serve.
     Rolling(Fleet),
 }

@@ -19,6 +19,9 @@ pub enum Request {
     /// that are bound to them too; their sockets stay open meanwhile. One that is stopped and named is
     /// started; among all it is left out.
     Restart(Scope),
+    /// Roll back to the definitions that served before those that do. Of all services, those that
+    /// have none are refused, and so are all.
+    RollBack(Scope),
     /// Stop these services, and before them those that are bound to them: their sockets close, their
     /// workers drain. They stay known.
     StopServices(Vec<String>),
@@ -126,6 +129,8 @@ pub struct Abort {
     /// lines of output may say more. They are kept until the response is performed, unless many
     /// others ended meanwhile.
     pub worker: Option<WorkerId>,
+    /// Whether what served before serves again.
+    pub put_back: bool,
 }
 
 /// What a request that was done has made of a service.
@@ -226,8 +231,12 @@ mod tests {
     }
 
     fn aborted(service: &str) -> Part {
-        let abort =
-            Abort { service: service.to_owned(), reason: "it died".to_owned(), worker: None };
+        let abort = Abort {
+            service: service.to_owned(),
+            reason: "it died".to_owned(),
+            worker: None,
+            put_back: true,
+        };
         part(service, End::Aborted(abort))
     }
 

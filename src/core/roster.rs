@@ -166,6 +166,7 @@ impl Tally {
             WorkerState::Starting { .. } => &mut self.starting,
             WorkerState::Ready { .. } => &mut self.ready,
             WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => &mut self.leaving,
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
     use crate::core::ids::{ServiceId, SocketId};
     use crate::core::policy::{
-        CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+        BeforeStop, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
     };
     use crate::core::readiness::Evidence;
     use std::time::Duration;
@@ -202,11 +203,15 @@ mod tests {
                 id: SocketId(0),
                 name: "http".to_owned(),
                 members: Members::Shared,
+                steered: false,
             }],
             proxy: None,
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
+            canary: None,
+            probation: Duration::ZERO,
+            before_stop: BeforeStop::Auto,
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 1,
             launching_max: 1,

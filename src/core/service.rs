@@ -21,21 +21,26 @@ mod healing;
 
 mod slots;
 
+mod steering;
+
+mod proving;
+
 mod publishing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::action::{Action, Spawn};
+use super::action::{Action, NewMember, Spawn};
+use super::drain::Drains;
 use super::event::WorkerEvent;
 use super::fleet::Fleet;
-use super::ids::{GenerationId, RequestId, ServiceId, SlotId, WorkerId};
+use super::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
 use super::notice::{ConfigurationNotice, Next, Notice, Told, WorkerName};
 use super::policy::Policy;
 use super::publication::{Publication, WITHDRAW_MAX};
 use super::refusal::Refusal;
-use super::reload::{Reload, ReloadCause, ReloadStage};
+use super::reload::{Failure, Probation, Reload, ReloadStage};
 use super::request::{End, Part};
 use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
 use super::roster::Roster;
@@ -66,6 +71,10 @@ pub struct Service {
     sockets: Sockets,
     /// Which slots have the sockets that are theirs alone.
     slots: SlotSockets,
+    /// The same of generations of which each slot has sockets of its own.
+    own_slots: BTreeMap<GenerationId, SlotSockets>,
+    /// Workers that get nothing new and finish what they have.
+    drains: Drains,
     /// What a proxy in front was told.
     publication: Publication,
     /// Workers that are to stop once the proxy was told without their slots.
@@ -80,6 +89,14 @@ pub struct Service {
     waits_for: Vec<String>,
     past: Past,
     reload: Option<Reload>,
+    /// The generation that was committed before the one that serves, whose definition is kept.
+    previous: Option<GenerationId>,
+    /// Whether the generation that serves still has to prove itself.
+    probation: Option<Probation>,
+    /// Why the generation that serves is taken back, while it is.
+    taken_back: Option<Failure>,
+    /// Somebody wants the definition back that served before.
+    roll_back: bool,
     /// How the last reload failed, until the next begins: a service manager is told by the status.
     last_abort: Option<String>,
     /// Who waits for the next reload, if one is to follow.
@@ -173,12 +190,14 @@ impl Service {
     pub fn new(policy: Policy) -> Service {
         let first = GenerationId(1);
         let policy = Rc::new(policy);
-        Service {
+        let mut service = Service {
             policies: BTreeMap::from([(first, Rc::clone(&policy))]),
             next: None,
             wanted: policy.workers,
             sockets: Sockets::new(first, &policy.sockets),
             slots: SlotSockets::new(&policy.sockets),
+            own_slots: BTreeMap::new(),
+            drains: Drains::default(),
             publication: Publication::default(),
             withdrawing: BTreeSet::new(),
             serving: Fleet::new(first),
@@ -188,6 +207,10 @@ impl Service {
             waits_for: Vec::new(),
             past: Past::NeverCameUp,
             reload: None,
+            previous: None,
+            probation: None,
+            taken_back: None,
+            roll_back: false,
             last_abort: None,
             queued: None,
             workers: Roster::default(),
@@ -204,7 +227,9 @@ impl Service {
             stopping: false,
             killed: false,
             policy,
-        }
+        };
+        service.open_own_slots(first, service.wanted);
+        service
     }
 
     /// Its name.
@@ -246,7 +271,13 @@ impl Service {
     /// The services that it needs: whose definitions that serve, are to serve or have workers name.
     #[must_use]
     pub fn needs(&self) -> BTreeSet<ServiceId> {
-        self.policies.values().flat_map(|policy| policy.needs()).collect()
+        let uses = |generation: &GenerationId| {
+            self.previous != Some(*generation)
+                || self.serving.generation == *generation
+                || self.workers.generations().any(|it| it == *generation)
+        };
+        let used = self.policies.iter().filter(|(generation, _)| uses(generation));
+        used.flat_map(|(_, policy)| policy.needs()).collect()
     }
 
     /// The same of what it is to be next, if it is to change.
@@ -308,7 +339,7 @@ impl Service {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let told = self.killed || !self.publication.is_under_way();
-        self.workers.is_empty() && !self.slots.is_binding() && told
+        self.workers.is_empty() && !self.is_binding() && told
     }
 
     /// How long its workers may take to stop.
@@ -327,7 +358,9 @@ impl Service {
         let workers = self.workers.deadline();
         let slots = if self.stopping { None } else { self.serving.deadline() };
         let sockets = if self.stopping { None } else { self.sockets_deadline() };
-        earlier(earlier(workers, self.publication_deadline()), earlier(slots, sockets))
+        let looks = self.drains.deadline().map(|at| (at, Why::Empty));
+        let rest = earlier(earlier(slots, sockets), earlier(looks, self.trial_deadline()));
+        earlier(earlier(workers, self.publication_deadline()), rest)
     }
 
     /// Tells one of its workers what happened to it.
@@ -340,6 +373,7 @@ impl Service {
     ) {
         let crowd = self.workers.tally();
         let policy = self.policy_of(id);
+        self.learn_from(id, &event, &policy, context);
         let mut scene = Scene { policy: &policy, crowd, actions: &mut *context.actions };
         let act = |worker: &mut Worker| worker.handle_event(now, event, &mut scene);
         if let Some(change) = self.workers.change(id, act) {
@@ -353,6 +387,7 @@ impl Service {
         self.sockets_timeout(now, context);
         self.publication_timeout(now, context);
         for id in self.workers.due(now) {
+            self.drain_is_over(now, id, context);
             // A rung of the ladder that waits for no time at all is left at once, hence the loop;
             // it ends, since a ladder ends in Killed and nothing else waits for no time.
             while self.workers.get(id).is_some_and(|worker| is_due(worker, now)) {
@@ -374,8 +409,10 @@ impl Service {
             self.respond(requests, &End::Refused(Refusal::Stopping), context);
         }
         self.next = None;
+        self.roll_back = false;
+        self.leave_probation(context);
         self.sockets.announce(&[]);
-        if self.reload.as_ref().is_some_and(|reload| reload.cause == ReloadCause::Asked) {
+        if self.reload.as_ref().is_some_and(|reload| reload.cause.is_wanted()) {
             self.abort(now, "everything is being stopped".to_owned(), None, context);
         }
         self.give_up_changes(&Refusal::Stopping, context);
@@ -411,11 +448,14 @@ impl Service {
             self.trim(now, context);
             self.come_up(context);
             self.fill(now, context);
+            self.end_probation(now, context);
             self.begin_reload(now, context);
             self.advance_reload(now, context);
             self.close_slots(context);
         }
         self.publish(now, context);
+        self.steer(context);
+        self.look_at_drains(now, context);
         self.forget(context);
     }
 
@@ -480,12 +520,14 @@ impl Service {
         if self.serving.holds(slot, id) {
             let next = self.next_in_slot(now, slot, ending.was_ready, context.random);
             let Ending { cause, was_ready, used } = ending;
+            let reason = format!("{name} {}", Told { cause: &cause, was_ready });
             self.tell_starters(&name, &Told { cause: &cause, was_ready }, context);
             context.notice(Notice::Ended { worker: name, cause, was_ready, next, used });
             if self.failures == FAILING_AFTER && !self.failing {
                 self.failing = true;
                 context.notice(Notice::Failing { service: self.policy.name.clone() });
             }
+            self.fail_probation(id, reason, context);
         } else if self.rolling().is_some_and(|fleet| fleet.holds(slot, id)) {
             let Ending { cause, was_ready, used } = ending;
             let reason = format!("{name} {}", Told { cause: &cause, was_ready });
@@ -543,12 +585,16 @@ impl Service {
 
     /// Has as many slots as are wanted, of those that have their sockets, and stops what fills others.
     fn trim(&mut self, now: Time, context: &mut Context<'_>) {
-        let shut = self.slots.shut(self.wanted);
+        let shut = self.shut(self.serving.generation, self.wanted);
         let mut cut = self.serving.resize(self.wanted, &shut);
         let wanted = self.wanted_next();
-        let shut = self.slots.shut(wanted);
+        let rolling = self.rolling().map(|fleet| fleet.generation);
+        let shut = rolling.map(|rolling| self.shut(rolling, wanted)).unwrap_or_default();
         if let Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) = &mut self.reload {
             cut.extend(fleet.resize(wanted, &shut));
+        }
+        if !cut.is_empty() {
+            self.steer(context);
         }
         for id in cut {
             self.ask_stop(now, id, context);
@@ -570,9 +616,7 @@ impl Service {
 
     /// From here on nothing starts. Who waits for a reload is told so.
     fn retire(&mut self, context: &mut Context<'_>) {
-        for member in self.sockets.close() {
-            context.actions.push_back(Action::Close(member));
-        }
+        context.actions.extend(self.sockets.close());
         self.give_up(&Refusal::Stopping, context);
     }
 
@@ -582,6 +626,8 @@ impl Service {
         self.stopping = true;
         self.waits_for.clear();
         self.next = None;
+        self.roll_back = false;
+        self.leave_probation(context);
         self.sockets.announce(&[]);
         if let Some(reload) = self.reload.take() {
             let reason = if *refusal == Refusal::Stopping {
@@ -605,13 +651,38 @@ impl Service {
             used.extend(self.reload.as_ref().map(|reload| reload.generation));
         }
         let service = self.policy.service;
-        for &generation in self.policies.keys().filter(|generation| !used.contains(generation)) {
+        let kept = self.previous.filter(|_| !self.stopping);
+        let is_known =
+            |generation: &GenerationId| used.contains(generation) || kept == Some(*generation);
+        for &generation in self.policies.keys().filter(|generation| !is_known(generation)) {
             context.actions.push_back(Action::Forget { service, generation });
         }
-        self.policies.retain(|generation, _| used.contains(generation));
-        for member in self.sockets.keep(&used) {
-            context.actions.push_back(Action::Close(member));
-        }
+        self.policies.retain(|generation, _| is_known(generation));
+        let roots: BTreeSet<GenerationId> = used.iter().map(|&it| self.sockets.root(it)).collect();
+        self.own_slots.retain(|generation, _| roots.contains(generation));
+        context.actions.extend(self.sockets.keep(&used));
+    }
+
+    /// Whether sockets of slots are being bound.
+    fn is_binding(&self) -> bool {
+        self.slots.is_binding() || self.own_slots.values().any(SlotSockets::is_binding)
+    }
+
+    /// Numbers for what the workers of a generation get and is not open yet, in the first so many
+    /// slots.
+    fn new_members(
+        &mut self,
+        generation: GenerationId,
+        slots: u32,
+        context: &mut Context<'_>,
+    ) -> Vec<NewMember> {
+        let lacking = self.sockets.lacking(generation, slots).into_iter();
+        lacking
+            .map(|(socket, slot)| {
+                *context.last_member += 1;
+                NewMember { socket, slot, member: MemberId(*context.last_member) }
+            })
+            .collect()
     }
 
     /// What the author wants of a worker.

@@ -30,7 +30,16 @@ enum Stand {
 }
 
 impl SlotSockets {
-    /// The slots of a service that begins with these sockets.
+    /// The slots of a generation of whose sockets each has one, with sockets in the first so many.
+    #[must_use]
+    pub fn of_generation(sockets: Vec<SocketId>, bound: u32) -> SlotSockets {
+        let bound = if sockets.is_empty() { 0 } else { bound };
+        let slots = (0..bound).map(|slot| (SlotId(slot), Stand::Bound)).collect();
+        SlotSockets { sockets, slots }
+    }
+
+    /// The slots of a service that begins with these sockets, as far as each has an address of its
+    /// own.
     #[must_use]
     pub fn new(sockets: &[Socket]) -> SlotSockets {
         let mut slot_sockets = SlotSockets { sockets: Vec::new(), slots: BTreeMap::new() };
@@ -159,7 +168,7 @@ mod tests {
         let member = |slot| BoundMember { member: MemberId(slot), name: format!("port {slot}") };
         let members = Members::EachSlot { bound: (0..bound).map(member).collect(), slots_max: 9 };
         let name = "8001+{slot}".to_owned();
-        SlotSockets::new(&[Socket { id: SocketId(0), name, members }])
+        SlotSockets::new(&[Socket { id: SocketId(0), name, members, steered: true }])
     }
 
     #[test]

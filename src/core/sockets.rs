@@ -2,10 +2,12 @@
 //! be like. Ids only.
 //!
 //! A configured socket (`SocketId`) has members (`MemberId`), the kernel sockets that workers are
-//! handed: one, which every slot gets, or one for each slot, which all workers of that slot get. Each
-//! generation's definition says which sockets its workers get; a socket is closed once no generation
-//! names it that serves, is to serve or has workers. Workers, slots and reloads only ever ask
-//! [`Sockets::members_for`].
+//! handed: one for each generation, one for each worker's place in a generation, one for each slot
+//! over all generations, or one for all. A worker that takes another's place gets the same member,
+//! with what waits in it. Each generation's definition says which sockets its workers get, and a
+//! member is closed once no generation names it that serves, is to serve or has workers. Workers,
+//! slots and reloads only ever ask [`Sockets::members_for`]; which of the members get new connections
+//! is [`super::steering`]'s to say.
 //!
 //! # What workers change for each other
 //!
@@ -28,11 +30,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::action::NewMember;
+use super::action::{Action, NewMember};
 use super::event::{Backlog, Mode, SocketState};
 use super::ids::{GenerationId, MemberId, SlotId, SocketId, WorkerId};
 use super::policy::{BoundMember, Members, Socket};
 use super::repair::{Health, is_worth_telling};
+use super::steering::{GroupId, Steering};
 use super::suspicion::Suspicion;
 use super::time::Time;
 
@@ -40,10 +43,40 @@ use super::time::Time;
 #[derive(Debug, Clone)]
 pub struct Sockets {
     /// What the workers of each generation get, in order.
-    orders: BTreeMap<GenerationId, Vec<SocketId>>,
+    orders: BTreeMap<GenerationId, Vec<(SocketId, Kind)>>,
+    /// Generations that have the members of another: nobody of that can take what waits in them.
+    heirs: BTreeMap<GenerationId, GenerationId>,
     /// What a definition names that is to be the next, and has no number yet.
     announced: Vec<SocketId>,
     members: BTreeMap<MemberId, Member>,
+    /// Those of which the kernel can be told who gets new connections.
+    steered: BTreeSet<SocketId>,
+    steering: Steering,
+    /// The generation that served and what was claimed when that was last seen to; nothing after
+    /// members have come or gone.
+    told: Option<(GenerationId, Vec<Claim>)>,
+    /// What was asked for, for a generation or for a slot.
+    asked: BTreeMap<(Option<GenerationId>, Option<SlotId>), Vec<MemberId>>,
+}
+
+/// For whom a socket has members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Shared,
+    EachGeneration,
+    EachWorker,
+    EachSlot,
+}
+
+/// What part of new connections the workers of a generation are to have, and who can take them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Which generation.
+    pub generation: GenerationId,
+    /// Its part, measured against that of the others.
+    pub part: u32,
+    /// The slots whose worker is ready.
+    pub ready: BTreeSet<SlotId>,
 }
 
 /// One kernel socket.
@@ -63,6 +96,8 @@ struct Member {
     /// The last worker that was started before this member took the place of another, which that
     /// worker was given.
     last_stale: Option<WorkerId>,
+    /// Whether it was to get new connections at some time.
+    had_share: bool,
 }
 
 /// Whose workers a member is for.
@@ -72,6 +107,12 @@ enum Scope {
     Shared,
     /// Every worker of this slot, over all generations.
     Slot(SlotId),
+    /// Every worker of this generation.
+    Generation(GenerationId),
+    /// The workers of this generation and slot, one after the other.
+    Worker(GenerationId, SlotId),
+    /// Those of the generation that is to be the next, and of this slot if it is a slot's.
+    Coming(Option<SlotId>),
 }
 
 /// A worker, as one that is given sockets.
@@ -129,10 +170,32 @@ pub enum ModeNews {
 }
 
 impl Scope {
-    fn covers(self, slot: SlotId) -> bool {
+    /// The one that members of this kind have which are for this worker's place.
+    fn of(kind: Kind, generation: GenerationId, slot: SlotId) -> Scope {
+        match kind {
+            Kind::Shared => Scope::Shared,
+            Kind::EachSlot => Scope::Slot(slot),
+            Kind::EachGeneration => Scope::Generation(generation),
+            Kind::EachWorker => Scope::Worker(generation, slot),
+        }
+    }
+
+    /// The generation that it is for alone.
+    fn generation(self) -> Option<GenerationId> {
         match self {
-            Scope::Shared => true,
-            Scope::Slot(own) => own == slot,
+            Scope::Generation(generation) | Scope::Worker(generation, _) => Some(generation),
+            Scope::Shared | Scope::Slot(_) | Scope::Coming(_) => None,
+        }
+    }
+}
+
+impl Kind {
+    fn of(members: &Members) -> Kind {
+        match members {
+            Members::Shared => Kind::Shared,
+            Members::EachGeneration => Kind::EachGeneration,
+            Members::EachWorker { .. } => Kind::EachWorker,
+            Members::EachSlot { .. } => Kind::EachSlot,
         }
     }
 }
@@ -141,10 +204,18 @@ impl Sockets {
     /// The members with which a service begins, all of them for its first generation.
     #[must_use]
     pub fn new(generation: GenerationId, sockets: &[Socket]) -> Sockets {
-        let (orders, members) = (BTreeMap::new(), BTreeMap::new());
-        let mut begun = Sockets { orders, announced: Vec::new(), members };
+        let mut begun = Sockets {
+            orders: BTreeMap::new(),
+            heirs: BTreeMap::new(),
+            announced: Vec::new(),
+            members: BTreeMap::new(),
+            steered: BTreeSet::new(),
+            steering: Steering::default(),
+            told: None,
+            asked: BTreeMap::new(),
+        };
         begun.announce(sockets);
-        begun.take_up(generation, sockets);
+        begun.take_up(generation, sockets, None);
         begun
     }
 
@@ -152,79 +223,386 @@ impl Sockets {
     /// open from here on.
     pub fn announce(&mut self, sockets: &[Socket]) {
         self.announced = sockets.iter().map(|socket| socket.id).collect();
-        for Socket { id, name, members: of } in sockets {
+        for Socket { id, name, members: of, steered } in sockets {
+            if *steered {
+                self.steered.insert(*id);
+            } else {
+                self.steered.remove(id);
+            }
             if self.members.values().any(|member| member.socket == *id) {
                 continue;
             }
             match of {
                 Members::Shared => {
-                    let member = Member::fresh(*id, name.clone(), Scope::Shared);
-                    self.members.insert(MemberId(id.0), member);
+                    self.add(MemberId(id.0), Member::fresh(*id, name.clone(), Scope::Shared));
+                }
+                Members::EachGeneration => {
+                    let coming = Member::fresh(*id, name.clone(), Scope::Coming(None));
+                    self.add(MemberId(id.0), coming);
+                }
+                Members::EachWorker { bound } => {
+                    for (slot, BoundMember { member, name }) in (0..).map(SlotId).zip(bound) {
+                        let scope = Scope::Coming(Some(slot));
+                        self.add(*member, Member::fresh(*id, name.clone(), scope));
+                    }
                 }
                 Members::EachSlot { bound, .. } => {
                     for (slot, BoundMember { member, name }) in (0..).map(SlotId).zip(bound) {
-                        let fresh = Member::fresh(*id, name.clone(), Scope::Slot(slot));
-                        self.members.insert(*member, fresh);
+                        self.add(*member, Member::fresh(*id, name.clone(), Scope::Slot(slot)));
                     }
                 }
             }
         }
     }
 
-    /// The sockets of a service that was stopped are open again: `wanted`, as they were `bound`.
-    pub fn open(&mut self, wanted: &[NewMember], bound: Vec<BoundMember>) {
-        for BoundMember { member, name } in bound {
-            let place = wanted.iter().find(|wanted| wanted.member == member);
-            if let Some(&NewMember { socket, slot, .. }) = place {
-                let scope = slot.map_or(Scope::Shared, Scope::Slot);
-                self.members.insert(member, Member::fresh(socket, name, scope));
+    /// These are asked for, for a generation. They join their groups when that is answered, in this
+    /// order.
+    pub fn ask(&mut self, generation: GenerationId, wanted: &[NewMember]) {
+        self.await_all(wanted);
+        self.asked.insert((Some(generation), None), numbers(wanted));
+    }
+
+    fn await_all(&mut self, wanted: &[NewMember]) {
+        self.told = None;
+        for &NewMember { socket, slot, member } in wanted {
+            if self.steered.contains(&socket) {
+                self.steering.ask(self.group_of(socket, slot), member);
             }
         }
     }
 
-    /// A slot has sockets of its own.
-    pub fn open_slot(&mut self, slot: SlotId, members: Vec<(SocketId, BoundMember)>) {
-        for (socket, BoundMember { member, name }) in members {
-            self.members.insert(member, Member::fresh(socket, name, Scope::Slot(slot)));
+    /// The same of those that a slot has for itself.
+    pub fn ask_slot(&mut self, of: Option<GenerationId>, slot: SlotId, wanted: &[NewMember]) {
+        self.await_all(wanted);
+        self.asked.insert((of, Some(slot)), numbers(wanted));
+    }
+
+    /// None of those that a slot was to have for itself could be bound.
+    pub fn slot_not_bound(&mut self, of: Option<GenerationId>, slot: SlotId) {
+        let asked = self.asked.remove(&(of, Some(slot)));
+        self.not_there(asked);
+    }
+
+    /// Those that a slot was to have for itself are there, and nobody wants them any more.
+    pub fn discard_slot(
+        &mut self,
+        of: Option<GenerationId>,
+        slot: SlotId,
+        members: Vec<MemberId>,
+    ) -> Vec<Action> {
+        self.asked.remove(&(of, Some(slot)));
+        self.put_away(members)
+    }
+
+    /// Those that were asked for, for a generation, are there, and nobody wants them any more.
+    pub fn discard(&mut self, generation: GenerationId, members: Vec<MemberId>) -> Vec<Action> {
+        self.asked.remove(&(Some(generation), None));
+        self.put_away(members)
+    }
+
+    fn put_away(&mut self, members: Vec<MemberId>) -> Vec<Action> {
+        members.iter().for_each(|&member| self.steering.arrived(member));
+        self.take_out(members)
+    }
+
+    /// None of those that were asked for, for a generation, could be bound.
+    pub fn not_bound(&mut self, generation: GenerationId) {
+        let asked = self.asked.remove(&(Some(generation), None));
+        self.not_there(asked);
+    }
+
+    fn not_there(&mut self, asked: Option<Vec<MemberId>>) {
+        self.told = None;
+        let asked = asked.unwrap_or_default();
+        asked.into_iter().for_each(|member| self.steering.failed(member));
+    }
+
+    /// Those that were asked for are there, for the workers of this generation: `wanted`, as they
+    /// were `bound`.
+    pub fn open(
+        &mut self,
+        generation: GenerationId,
+        wanted: &[NewMember],
+        bound: Vec<BoundMember>,
+    ) {
+        self.told = None;
+        self.asked.remove(&(Some(generation), None));
+        for BoundMember { member, name } in bound {
+            let place = wanted.iter().find(|wanted| wanted.member == member);
+            let Some(&NewMember { socket, slot, .. }) = place else { continue };
+            let kind = self.kind(generation, socket).unwrap_or(Kind::Shared);
+            let scope = self.scope(kind, generation, slot.unwrap_or(SlotId(0)));
+            self.steering.arrived(member);
+            self.members.insert(member, Member::fresh(socket, name, scope));
         }
     }
 
-    /// Takes out the members that a slot has for itself, to be closed.
-    pub fn close_slot(&mut self, slot: SlotId) -> Vec<MemberId> {
-        let own = |(_, member): &(_, &Member)| member.scope == Scope::Slot(slot);
-        let closed: Vec<MemberId> = self.members.iter().filter(own).map(|(&id, _)| id).collect();
-        self.members.retain(|id, _| !closed.contains(id));
-        closed
+    /// A slot has sockets of its own, over all generations or in this one.
+    pub fn open_slot(
+        &mut self,
+        of: Option<GenerationId>,
+        slot: SlotId,
+        members: Vec<(SocketId, BoundMember)>,
+    ) {
+        self.told = None;
+        self.asked.remove(&(of, Some(slot)));
+        let scope = self.slot_scope(of, slot);
+        for (socket, BoundMember { member, name }) in members {
+            self.steering.arrived(member);
+            self.members.insert(member, Member::fresh(socket, name, scope));
+        }
     }
 
-    /// The workers of a generation get these, in this order, all of them open already.
-    pub fn take_up(&mut self, generation: GenerationId, sockets: &[Socket]) {
-        self.orders.insert(generation, sockets.iter().map(|socket| socket.id).collect());
+    /// Takes out the members that a slot has for itself, to be closed: over all generations, or in
+    /// this one.
+    pub fn close_slot(&mut self, of: Option<GenerationId>, slot: SlotId) -> Vec<Action> {
+        let scope = self.slot_scope(of, slot);
+        let own = |(_, member): &(_, &Member)| member.scope == scope;
+        let closed: Vec<MemberId> = self.members.iter().filter(own).map(|(&id, _)| id).collect();
+        self.take_out(closed)
+    }
+
+    /// The workers of a generation get these, in this order. Those that were open for whoever comes
+    /// next are its own. An heir gets the members of the other, with what waits in them.
+    pub fn take_up(
+        &mut self,
+        generation: GenerationId,
+        sockets: &[Socket],
+        heir_of: Option<GenerationId>,
+    ) {
+        if let Some(other) = heir_of {
+            self.heirs.insert(generation, self.root(other));
+        }
+        let root = self.root(generation);
+        let order: Vec<(SocketId, Kind)> =
+            sockets.iter().map(|socket| (socket.id, Kind::of(&socket.members))).collect();
+        for member in self.members.values_mut() {
+            let Scope::Coming(slot) = member.scope else { continue };
+            let kind = order.iter().find(|(socket, _)| *socket == member.socket);
+            let slot = slot.unwrap_or(SlotId(0));
+            member.scope = match kind {
+                Some((_, kind @ (Kind::Shared | Kind::EachGeneration))) if slot == SlotId(0) => {
+                    Scope::of(*kind, root, slot)
+                }
+                Some((_, Kind::EachWorker)) => Scope::Worker(root, slot),
+                Some(_) | None => continue,
+            };
+        }
+        self.orders.insert(generation, order);
+        self.told = None;
         self.announced.clear();
+    }
+
+    /// What the workers of a generation in the first so many slots get and is not open yet. Sockets
+    /// of which each slot has one over all generations are none of it.
+    #[must_use]
+    pub fn lacking(&self, generation: GenerationId, slots: u32) -> Vec<(SocketId, Option<SlotId>)> {
+        let mut open: BTreeMap<SocketId, BTreeSet<Option<SlotId>>> = BTreeMap::new();
+        let order = self.orders.get(&generation).map(Vec::as_slice).unwrap_or_default();
+        for member in self.members.values() {
+            let slot = match member.scope {
+                Scope::Worker(_, slot) => slot,
+                Scope::Shared | Scope::Generation(_) => SlotId(0),
+                Scope::Slot(_) | Scope::Coming(_) => continue,
+            };
+            let Some(kind) = self.kind(generation, member.socket) else { continue };
+            if member.scope == self.scope(kind, generation, slot) {
+                let slot = (kind == Kind::EachWorker).then_some(slot);
+                open.entry(member.socket).or_default().insert(slot);
+            }
+        }
+        let mut lacking = Vec::new();
+        for &(socket, kind) in order {
+            let wanted: Vec<Option<SlotId>> = match kind {
+                Kind::Shared | Kind::EachGeneration => vec![None],
+                Kind::EachWorker => (0..slots).map(|slot| Some(SlotId(slot))).collect(),
+                Kind::EachSlot => Vec::new(),
+            };
+            let is_open =
+                |slot: &Option<SlotId>| open.get(&socket).is_some_and(|open| open.contains(slot));
+            let missing = wanted.into_iter().filter(|slot| !is_open(slot));
+            lacking.extend(missing.map(|slot| (socket, slot)));
+        }
+        lacking
+    }
+
+    /// The sockets of a generation of which each of its slots has one.
+    #[must_use]
+    pub fn of_each_worker(&self, generation: GenerationId) -> Vec<SocketId> {
+        let order = self.orders.get(&generation).into_iter().flatten();
+        order.filter(|(_, kind)| *kind == Kind::EachWorker).map(|&(socket, _)| socket).collect()
+    }
+
+    /// Has the kernel send new connections to those who claim them. Sockets of all generations go
+    /// to whoever has them; where nobody of a socket can take any, they wait with the generation that
+    /// serves.
+    pub fn steer(&mut self, serving: GenerationId, claims: &[Claim]) -> Vec<Action> {
+        if self.told.as_ref().is_some_and(|told| told.0 == serving && told.1 == claims) {
+            return Vec::new();
+        }
+        let (members, orders, heirs) = (&self.members, &self.orders, &self.heirs);
+        let root = |generation| heirs.get(&generation).copied().unwrap_or(generation);
+        // Each worker of a generation gets its share of the part: times the sizes of the others, so
+        // that it stays a whole number.
+        let size = |claim: &Claim| u32::try_from(claim.ready.len()).unwrap_or(u32::MAX);
+        let kind = |generation: GenerationId, socket: SocketId| {
+            let order = orders.get(&generation)?;
+            order.iter().find(|(it, _)| *it == socket).map(|&(_, kind)| kind)
+        };
+        let heads = |claim: &Claim, socket: SocketId| match kind(claim.generation, socket) {
+            Some(Kind::EachWorker) => size(claim),
+            Some(Kind::EachGeneration) => u32::from(size(claim) > 0),
+            Some(Kind::Shared | Kind::EachSlot) | None => 0,
+        };
+        let weight = |id: MemberId| {
+            let Some(member) = members.get(&id) else { return 0 };
+            let (generation, slot) = match member.scope {
+                Scope::Shared => {
+                    return u32::from(kind(serving, member.socket) == Some(Kind::Shared));
+                }
+                Scope::Slot(_) => return 1,
+                Scope::Generation(generation) => (generation, None),
+                Scope::Worker(generation, slot) => (generation, Some(slot)),
+                Scope::Coming(_) => return 0,
+            };
+            let Some(claim) = claims.iter().find(|claim| root(claim.generation) == generation)
+            else {
+                return 0;
+            };
+            if slot.is_none_or(|slot| claim.ready.contains(&slot)) && !claim.ready.is_empty() {
+                let others = claims.iter().filter(|other| root(other.generation) != generation);
+                let others = others.map(|other| heads(other, member.socket).max(1));
+                others.fold(claim.part, u32::saturating_mul)
+            } else {
+                0
+            }
+        };
+        let taken: BTreeSet<SocketId> = members
+            .iter()
+            .filter(|&(&id, _)| weight(id) > 0)
+            .map(|(_, member)| member.socket)
+            .collect();
+        let waits = |id: MemberId| {
+            let member = members.get(&id);
+            member.is_some_and(|member| member.scope.generation() == Some(root(serving)))
+        };
+        let actions = self.steering.steer(|group, id| {
+            if taken.contains(&group.socket) { weight(id) } else { u32::from(waits(id)) }
+        });
+        self.told = Some((serving, claims.to_vec()));
+        for action in &actions {
+            let Action::Steer { shares, .. } = action else { continue };
+            for share in shares.iter().filter(|share| share.weight > 0) {
+                if let Some(member) = self.members.get_mut(&share.member) {
+                    member.had_share = true;
+                }
+            }
+        }
+        actions
+    }
+
+    /// The members of a worker that others get new connections for, after it had some; none where one
+    /// of those that could be steered still gets some.
+    #[must_use]
+    pub fn steered_away(&self, generation: GenerationId, slot: SlotId) -> Vec<MemberId> {
+        let members = self.members_for(generation, slot).into_iter();
+        let steered: Vec<MemberId> = members.filter(|&it| self.steering.has(it)).collect();
+        let away = |id: &MemberId| {
+            let had_share = self.members.get(id).is_some_and(|member| member.had_share);
+            had_share && self.steering.is_steered_away(*id)
+        };
+        if steered.iter().all(away) { steered } else { Vec::new() }
+    }
+
+    /// Somebody shut a member down: it is out of its group.
+    pub fn left(&mut self, member: MemberId) {
+        self.told = None;
+        self.steering.leave(member);
+    }
+
+    /// A member that was shut down listens again.
+    pub fn listens_again(&mut self, member: MemberId) {
+        self.told = None;
+        self.steering.rejoin(member);
+    }
+
+    fn add(&mut self, id: MemberId, member: Member) {
+        self.told = None;
+        if self.steered.contains(&member.socket) {
+            let slot = match member.scope {
+                Scope::Slot(slot) => Some(slot),
+                Scope::Shared | Scope::Generation(_) | Scope::Worker(..) | Scope::Coming(_) => None,
+            };
+            self.steering.join(GroupId { socket: member.socket, slot }, id);
+        }
+        self.members.insert(id, member);
+    }
+
+    /// The group of a socket that is asked for. Only where each slot has an address of its own is it
+    /// the slot's.
+    fn group_of(&self, socket: SocketId, slot: Option<SlotId>) -> GroupId {
+        let kinds = self.orders.values().flatten();
+        let each_slot =
+            kinds.filter(|(it, _)| *it == socket).any(|(_, kind)| *kind == Kind::EachSlot);
+        GroupId { socket, slot: slot.filter(|_| each_slot) }
+    }
+
+    /// The generation whose members a generation has.
+    #[must_use]
+    pub fn root(&self, generation: GenerationId) -> GenerationId {
+        self.heirs.get(&generation).copied().unwrap_or(generation)
+    }
+
+    fn scope(&self, kind: Kind, generation: GenerationId, slot: SlotId) -> Scope {
+        Scope::of(kind, self.root(generation), slot)
+    }
+
+    fn slot_scope(&self, of: Option<GenerationId>, slot: SlotId) -> Scope {
+        of.map_or(Scope::Slot(slot), |generation| Scope::Worker(self.root(generation), slot))
+    }
+
+    fn kind(&self, generation: GenerationId, socket: SocketId) -> Option<Kind> {
+        let order = self.orders.get(&generation)?;
+        order.iter().find(|(it, _)| *it == socket).map(|&(_, kind)| kind)
+    }
+
+    fn take_out(&mut self, members: Vec<MemberId>) -> Vec<Action> {
+        self.told = None;
+        self.members.retain(|id, _| !members.contains(id));
+        self.steering.close(members)
     }
 
     /// Only these generations count from here on: takes out the members that none of them has, to be
     /// closed.
-    pub fn keep(&mut self, generations: &BTreeSet<GenerationId>) -> Vec<MemberId> {
+    pub fn keep(&mut self, generations: &BTreeSet<GenerationId>) -> Vec<Action> {
         let before = self.orders.len();
         self.orders.retain(|generation, _| generations.contains(generation));
-        let named = |socket: &SocketId| {
-            self.announced.contains(socket)
-                || self.orders.values().any(|order| order.contains(socket))
+        self.heirs.retain(|generation, _| generations.contains(generation));
+        let has = |own: GenerationId, socket: SocketId, kind: Kind| {
+            let mut generations = self.orders.keys().filter(|&&it| self.root(it) == own);
+            generations.any(|&it| self.kind(it, socket) == Some(kind))
+        };
+        let named = |member: &Member| {
+            let of = |kinds: &[Kind]| {
+                let mut orders = self.orders.values().flatten();
+                orders.any(|(socket, kind)| *socket == member.socket && kinds.contains(kind))
+            };
+            match member.scope {
+                Scope::Shared => of(&[Kind::Shared]) || self.announced.contains(&member.socket),
+                Scope::Slot(_) => of(&[Kind::EachSlot]) || self.announced.contains(&member.socket),
+                Scope::Coming(_) => self.announced.contains(&member.socket),
+                Scope::Generation(own) => has(own, member.socket, Kind::EachGeneration),
+                Scope::Worker(own, _) => has(own, member.socket, Kind::EachWorker),
+            }
         };
         // Asked after everything that happens, and seldom is there one.
-        if self.orders.len() == before && self.members.values().all(|member| named(&member.socket))
-        {
+        if self.orders.len() == before && self.members.values().all(named) {
             return Vec::new();
         }
-        let gone: Vec<MemberId> = self
-            .members
-            .iter()
-            .filter(|(_, member)| !named(&member.socket))
-            .map(|(&id, _)| id)
-            .collect();
-        self.members.retain(|id, _| !gone.contains(id));
-        gone
+        let mut members = self.members.iter();
+        let gone = members.by_ref().filter(|(_, member)| !named(member)).map(|(&id, _)| id);
+        let gone = gone.collect();
+        self.take_out(gone)
     }
 
     /// Whether this is one of its members.
@@ -243,10 +621,11 @@ impl Sockets {
     #[must_use]
     pub fn members_for(&self, generation: GenerationId, slot: SlotId) -> Vec<MemberId> {
         let order = self.orders.get(&generation).into_iter().flatten();
-        let of = |socket: &SocketId| {
+        let of = |&(socket, kind): &(SocketId, Kind)| {
+            let scope = self.scope(kind, generation, slot);
             let mut members = self.members.iter();
-            let covers = |member: &Member| member.socket == *socket && member.scope.covers(slot);
-            members.find(|(_, member)| covers(member)).map(|(&id, _)| id)
+            let is_it = |member: &Member| member.socket == socket && member.scope == scope;
+            members.find(|(_, member)| is_it(member)).map(|(&id, _)| id)
         };
         order.filter_map(of).collect()
     }
@@ -275,13 +654,22 @@ impl Sockets {
         if tell_backlog.is_some() {
             member.backlog_told = Some(generation);
         }
+        // What nobody else shares is its generation's to choose.
+        let occasion = match (occasion, member.scope.generation()) {
+            (Occasion::Rolling(generation), Some(_)) => Occasion::Serving(generation),
+            (Occasion::Other, Some(_)) if member.mode.serving.is_none() => {
+                return Findings { listen, tell_backlog, set_mode: None };
+            }
+            (occasion, _) => occasion,
+        };
         Findings { listen, tell_backlog, set_mode: member.mode_found(occasion, state.mode) }
     }
 
     /// The reload's generation serves from here on: the members whose mode it needs changed.
     pub fn commit(&mut self) -> Vec<(MemberId, Mode)> {
         let mut changed = Vec::new();
-        for (&id, member) in &mut self.members {
+        let shared = |(_, member): &(&MemberId, &mut Member)| member.scope.generation().is_none();
+        for (&id, member) in self.members.iter_mut().filter(shared) {
             let ModeRule { serving, rolling, .. } = member.mode;
             // Without a choice yet, its first worker has become ready within this turn, and what it
             // left is about to be seen.
@@ -372,17 +760,17 @@ impl Sockets {
     }
 
     fn is_of(&self, member: MemberId, to: Recipient) -> bool {
-        let order = self.orders.get(&to.generation);
         self.members.get(&member).is_some_and(|member| {
-            order.is_some_and(|order| order.contains(&member.socket))
-                && member.scope.covers(to.slot)
+            let kind = self.kind(to.generation, member.socket);
+            kind.is_some_and(|kind| member.scope == self.scope(kind, to.generation, to.slot))
         })
     }
 
     /// Takes all members out, to be closed: the service stops.
-    pub fn close(&mut self) -> Vec<MemberId> {
+    pub fn close(&mut self) -> Vec<Action> {
         self.announced.clear();
-        std::mem::take(&mut self.members).into_keys().collect()
+        let all = std::mem::take(&mut self.members).into_keys().collect();
+        self.steering.close(all)
     }
 }
 
@@ -398,6 +786,7 @@ impl Member {
             health: Health::default(),
             suspicion: None,
             last_stale: None,
+            had_share: false,
         }
     }
 
@@ -432,6 +821,10 @@ impl Member {
     }
 }
 
+fn numbers(wanted: &[NewMember]) -> Vec<MemberId> {
+    wanted.iter().map(|wanted| wanted.member).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,7 +834,16 @@ mod tests {
     const MEMBER: MemberId = MemberId(7);
 
     fn socket(id: u32) -> Socket {
-        Socket { id: SocketId(id), name: format!("socket {id}"), members: Members::Shared }
+        Socket {
+            id: SocketId(id),
+            name: format!("socket {id}"),
+            members: Members::Shared,
+            steered: false,
+        }
+    }
+
+    fn closes<const N: usize>(members: [u32; N]) -> [Action; N] {
+        members.map(|member| Action::Close(MemberId(member)))
     }
 
     fn to(worker: u64, slot: u32) -> Recipient {
@@ -451,7 +853,7 @@ mod tests {
 
     fn sockets() -> Sockets {
         let (name, members) = ("http".to_owned(), Members::Shared);
-        Sockets::new(GenerationId(1), &[Socket { id: SocketId(7), name, members }])
+        Sockets::new(GenerationId(1), &[Socket { id: SocketId(7), name, members, steered: false }])
     }
 
     #[test]
@@ -461,8 +863,9 @@ mod tests {
             id: SocketId(id),
             name: "8001+{slot}".to_owned(),
             members: Members::EachSlot { bound: members.map(bound).into(), slots_max: 9 },
+            steered: false,
         };
-        let shared = Socket { id: SocketId(1), name: "admin".to_owned(), members: Members::Shared };
+        let shared = socket(1);
         let mut sockets =
             Sockets::new(GenerationId(1), &[each(0, [0, 2]), shared, each(2, [4, 3])]);
         let of = |sockets: &Sockets, slot| {
@@ -471,10 +874,10 @@ mod tests {
         };
         assert_eq!([of(&sockets, 0), of(&sockets, 1)], [vec![0, 1, 4], vec![2, 1, 3]]);
         assert_eq!(of(&sockets, 2), [1]);
-        sockets.open_slot(SlotId(2), vec![(SocketId(0), bound(9)), (SocketId(2), bound(8))]);
+        sockets.open_slot(None, SlotId(2), vec![(SocketId(0), bound(9)), (SocketId(2), bound(8))]);
         assert_eq!(of(&sockets, 2), [9, 1, 8]);
         assert_eq!(sockets.name(MemberId(9)), "[::]:9");
-        assert_eq!(sockets.close_slot(SlotId(1)), [MemberId(2), MemberId(3)]);
+        assert_eq!(sockets.close_slot(None, SlotId(1)), closes([2, 3]));
         assert_eq!(of(&sockets, 1), [1]);
 
         // Of slot 0 a socket was bound anew after worker 5 had got the old one.
@@ -558,13 +961,13 @@ mod tests {
         let second = [socket(5), socket(2)];
         sockets.announce(&second);
         assert_eq!(sockets.keep(&BTreeSet::from([one])), [], "it is to be the next");
-        sockets.take_up(two, &second);
+        sockets.take_up(two, &second, None);
         assert_eq!(given(&sockets, one), [MemberId(1), MemberId(2)]);
         assert_eq!(given(&sockets, two), [MemberId(5), MemberId(2)]);
         assert!(sockets.was_given(MemberId(2), to(1, 0)));
         assert!(!sockets.was_given(MemberId(5), to(1, 0)));
         assert_eq!(sockets.keep(&BTreeSet::from([one, two])), []);
-        assert_eq!(sockets.keep(&BTreeSet::from([two])), [MemberId(1)], "after a commit");
+        assert_eq!(sockets.keep(&BTreeSet::from([two])), closes([1]), "after a commit");
 
         sockets.renewed(MemberId(2), MemberId(6), WorkerId(4));
         let of_two = |worker| Recipient { generation: two, ..to(worker, 0) };
@@ -572,8 +975,8 @@ mod tests {
         assert!(is_stale(4) && !is_stale(5));
         sockets.announce(&[socket(7)]);
         sockets.announce(&[socket(2)]);
-        assert_eq!(sockets.keep(&BTreeSet::from([two])), [MemberId(7)], "another came in between");
-        sockets.take_up(three, &[socket(2)]);
+        assert_eq!(sockets.keep(&BTreeSet::from([two])), closes([7]), "another came in between");
+        sockets.take_up(three, &[socket(2)], None);
         assert_eq!(sockets.keep(&BTreeSet::from([two])), [], "after an abort");
         assert_eq!(given(&sockets, two), [MemberId(5), MemberId(6)]);
     }

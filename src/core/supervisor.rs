@@ -161,14 +161,19 @@ impl Supervisor {
                 });
                 self.give_up_restarts(restart);
             }
-            Event::SlotBound { service, slot, members } => {
+            Event::SlotBound { service, generation, slot, members } => {
                 self.with_service(service, |service, context| {
-                    service.handle_slot_bound(slot, members, context);
+                    service.handle_slot_bound(generation, slot, members, context);
                 });
             }
-            Event::SlotNotBound { service, slot, reason } => {
+            Event::SlotNotBound { service, generation, slot, reason } => {
                 self.with_service(service, |service, context| {
-                    service.handle_slot_not_bound(now, slot, reason, context);
+                    service.handle_slot_not_bound(now, generation, slot, reason, context);
+                });
+            }
+            Event::DrainSeen { service, number, members, workers } => {
+                self.with_service(service, |service, context| {
+                    service.handle_drain_seen(now, number, &members, &workers, context);
                 });
             }
             Event::Published { service, number, failure } => {
@@ -390,8 +395,10 @@ impl Supervisor {
 /// The greatest number of a kernel socket behind this socket when its service begins.
 fn last_member(socket: &Socket) -> u32 {
     let own = match &socket.members {
-        Members::Shared => None,
-        Members::EachSlot { bound, .. } => bound.iter().map(|bound| bound.member.0).max(),
+        Members::Shared | Members::EachGeneration => None,
+        Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {
+            bound.iter().map(|bound| bound.member.0).max()
+        }
     };
     own.unwrap_or(0).max(socket.id.0)
 }

@@ -59,6 +59,10 @@ pub enum Why {
     Alive,
     /// A starting worker's time to become ready ends.
     ReadyTimeout,
+    /// What is left of draining workers is looked at, or has had its time to end.
+    Empty,
+    /// A new generation has served its share for long enough, or all of it for long enough to stay.
+    Trial,
     /// A draining worker's time ends: the next signal of its ladder, or KILL.
     Drain,
     /// What a main process left behind has had its time.

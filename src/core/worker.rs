@@ -4,7 +4,9 @@
 //!            Started, evidence            stop()
 //! Starting ───────────────────▶ Ready ───────────────▶ Draining ──▶ (gone)
 //!    │                             │ withdraw()            ▲
-//!    │                             └─────▶ Withdrawing ────┤ stop(), STOPPING=1
+//!    │                             ├─────▶ Withdrawing ────┤ stop(), STOPPING=1
+//!    │                             │ empty()    ▼          │
+//!    │                             └─────▶ Emptying ───────┤ stop(), STOPPING=1
 //!    │  late, STOPPING=1, stop()   │ STOPPING=1            │ ladder ends
 //!    ├─────────────────────────────┼──▶ Draining           ▼
 //!    │ exits, processes left       │                     Killed ──▶ (gone)
@@ -83,6 +85,13 @@ pub enum WorkerState {
     },
     /// It is to stop, and serves on until the proxy in front sends it nothing more.
     Withdrawing {
+        /// Since when.
+        since: Time,
+        /// When it is asked to stop in any case.
+        deadline: Time,
+    },
+    /// It gets nothing new, and serves what it has.
+    Emptying {
         /// Since when.
         since: Time,
         /// When it is asked to stop in any case.
@@ -202,6 +211,7 @@ impl Worker {
             WorkerState::Ready { .. } => true,
             WorkerState::Starting { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
@@ -215,6 +225,7 @@ impl Worker {
             WorkerState::Starting { .. } => true,
             WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
@@ -228,6 +239,7 @@ impl Worker {
             WorkerState::Starting { runs, .. } => runs.is_none(),
             WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
@@ -241,6 +253,7 @@ impl Worker {
             WorkerState::Starting { watch, .. } => watch.is_checking(),
             WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
@@ -253,6 +266,7 @@ impl Worker {
         match self.state {
             WorkerState::Starting { .. } | WorkerState::Ready { .. } => false,
             WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => true,
@@ -266,6 +280,21 @@ impl Worker {
             WorkerState::Withdrawing { .. } => true,
             WorkerState::Starting { .. }
             | WorkerState::Ready { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => false,
+        }
+    }
+
+    /// Whether it gets nothing new and has not been asked to stop.
+    #[must_use]
+    pub fn is_emptying(&self) -> bool {
+        match self.state {
+            WorkerState::Emptying { .. } => true,
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
@@ -279,6 +308,7 @@ impl Worker {
             WorkerState::Starting { since, .. }
             | WorkerState::Ready { since, .. }
             | WorkerState::Withdrawing { since, .. }
+            | WorkerState::Emptying { since, .. }
             | WorkerState::Draining { since, .. }
             | WorkerState::Orphaned { since, .. }
             | WorkerState::Killed { since, .. } => since,
@@ -302,6 +332,7 @@ impl Worker {
             }
             WorkerState::Ready { .. } => None,
             WorkerState::Withdrawing { deadline, .. } => Some((deadline, Why::Withdraw)),
+            WorkerState::Emptying { deadline, .. } => Some((deadline, Why::Empty)),
             WorkerState::Draining { deadline, .. } => Some((deadline, Why::Drain)),
             WorkerState::Orphaned { deadline, .. } => Some((deadline, Why::Orphans)),
             WorkerState::Killed { deadline, .. } => Some((deadline, Why::Kill)),
@@ -319,6 +350,7 @@ impl Worker {
             }
             WorkerState::Ready { .. } => true,
             WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => *looks >= WRAPPED_LOOKS,
@@ -413,7 +445,7 @@ impl Worker {
                 Change::default()
             }
             WorkerState::Ready { .. } => Change::default(),
-            WorkerState::Withdrawing { deadline, .. } => {
+            WorkerState::Withdrawing { deadline, .. } | WorkerState::Emptying { deadline, .. } => {
                 if *deadline <= now {
                     self.stop(now, scene);
                 }
@@ -454,7 +486,8 @@ impl Worker {
         match self.state {
             WorkerState::Starting { .. }
             | WorkerState::Ready { .. }
-            | WorkerState::Withdrawing { .. } => {
+            | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. } => {
                 scene.notice(Notice::WorkerStopping {
                     worker: self.name(scene),
                     signal: scene.policy.stop.first().signal,
@@ -481,13 +514,31 @@ impl Worker {
         }
     }
 
+    /// A worker that serves is to stop. It gets nothing new, and is asked to by [`Worker::stop`] once
+    /// it has finished what it has, or at `deadline`.
+    pub fn empty(&mut self, now: Time, deadline: Time, scene: &mut Scene<'_>) {
+        match self.state {
+            WorkerState::Ready { .. } | WorkerState::Withdrawing { .. } => {
+                let longest = now.until(deadline);
+                scene.notice(Notice::Emptying { worker: self.name(scene), longest });
+                self.state = WorkerState::Emptying { since: now, deadline };
+            }
+            WorkerState::Starting { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => {}
+        }
+    }
+
     /// Kills all of the worker's tree at once, unless that has been done.
     pub fn kill(&mut self, now: Time, scene: &mut Scene<'_>) {
         let checking = self.has_check_to_end();
         match self.state {
             WorkerState::Starting { since, .. }
             | WorkerState::Ready { since, .. }
-            | WorkerState::Withdrawing { since, .. } => {
+            | WorkerState::Withdrawing { since, .. }
+            | WorkerState::Emptying { since, .. } => {
                 self.tell_of_kill(now, since, scene);
                 self.kill_again(now, now, 0, scene);
             }
@@ -523,6 +574,7 @@ impl Worker {
             }
             WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => {}
         }
@@ -541,7 +593,9 @@ impl Worker {
             WorkerState::Ready { .. } => {
                 Change { gone: true, ..Change::ended(Cause::SpawnFailed(failure), WasReady::Yes) }
             }
-            WorkerState::Withdrawing { .. } | WorkerState::Orphaned { .. } => gone,
+            WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Orphaned { .. } => gone,
         }
     }
 
@@ -551,6 +605,7 @@ impl Worker {
             WorkerState::Starting { .. } => Change::ended(Cause::Exited(how), WasReady::No),
             WorkerState::Ready { .. } => Change::ended(Cause::Exited(how), WasReady::Yes),
             WorkerState::Withdrawing { since, .. }
+            | WorkerState::Emptying { since, .. }
             | WorkerState::Draining { since, .. }
             | WorkerState::Orphaned { since, .. } => {
                 let after = now.since(since);
@@ -569,7 +624,8 @@ impl Worker {
         match self.state {
             WorkerState::Starting { .. }
             | WorkerState::Ready { .. }
-            | WorkerState::Withdrawing { .. } => {
+            | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. } => {
                 change.left_behind = Some(self.orphan(now, now, now + ORPHANS_WAIT, left, scene));
             }
             // What is left may be finishing requests: it gets the signal too, and the time that is
@@ -596,7 +652,9 @@ impl Worker {
             WorkerState::Ready { .. } => {
                 Change { gone: true, ..Change::ended(Cause::Exited(Exit::Unknown), WasReady::Yes) }
             }
-            WorkerState::Withdrawing { .. } | WorkerState::Draining { .. } => gone,
+            WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. } => gone,
         }
     }
 
@@ -613,6 +671,7 @@ impl Worker {
             WorkerState::Starting { .. }
             | WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => Change::default(),
@@ -624,7 +683,7 @@ impl Worker {
             WorkerState::Starting { .. } => WasReady::No,
             WorkerState::Ready { .. } => WasReady::Yes,
             // It was to stop, and does so by itself: its slot is free already.
-            WorkerState::Withdrawing { since, .. } => {
+            WorkerState::Withdrawing { since, .. } | WorkerState::Emptying { since, .. } => {
                 let deadline = now + scene.policy.stop.first().wait;
                 self.state = WorkerState::Draining { since, sent: 0, deadline };
                 return Change::default();
@@ -645,6 +704,7 @@ impl Worker {
             | WorkerState::Orphaned { deadline, .. } => *deadline = (*deadline).max(now + time),
             WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Killed { .. } => {}
         }
     }
@@ -665,6 +725,7 @@ impl Worker {
             },
             WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => {}
@@ -689,6 +750,7 @@ impl Worker {
             // Late news.
             WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => {}
@@ -701,6 +763,7 @@ impl Worker {
             WorkerState::Starting { watch, .. } => watch.has_check_to_end(),
             WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
             | WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::core::event::{Exit, Finding, WorkerEvent};
-use crate::core::ids::WorkerId;
+use crate::core::ids::{MemberId, WorkerId};
 use crate::core::policy::Check;
 use crate::core::time::Time;
 use crate::os::cgroup::Leaf;
@@ -19,9 +19,11 @@ use crate::os::sock_diag::{OtherEnd, SockDiag};
 use crate::os::spawn;
 use crate::protocol::http_probe;
 use crate::protocol::outcome::Outcome;
+use crate::protocol::steering_program::Family;
 
 use super::event_loop::{Daemon, Handles, Token};
 use super::perform;
+use super::steering::{Source, Steering};
 
 /// How many other probes are asked whether a connection that a probe made was taken by the worker
 /// of theirs. Each costs a look at the descriptors of that worker, some 20 µs.
@@ -173,6 +175,7 @@ impl Daemon {
 
     fn step_probe(&mut self, worker: WorkerId) {
         let is_alone = self.is_alone(worker);
+        let member = self.workers.get(&worker).and_then(|handles| handles.first_stream);
         let Some(UnderWay::Connection(probe)) = self.checks.under_way.get_mut(&worker) else {
             return;
         };
@@ -184,6 +187,9 @@ impl Daemon {
                 processes: &mut self.processes,
                 worker,
                 is_alone,
+                member,
+                steering: &mut self.steering,
+                listeners: &self.parts.listeners,
             },
         );
         for connection in step.done.iter().chain(step.strays.iter().map(|(stray, _)| stray)) {
@@ -197,6 +203,7 @@ impl Daemon {
         }
         if let Some(finding) = step.finding {
             self.checks.under_way.remove(&worker);
+            self.steering.forget(worker, &self.parts.listeners);
             self.happened(worker, WorkerEvent::Checked(finding));
         }
         for (stray, inode) in step.strays {
@@ -227,11 +234,12 @@ impl Daemon {
     /// Whether nobody but this worker can have taken a connection. Who handed a socket over to us
     /// may serve on it as well.
     fn is_alone(&self, worker: WorkerId) -> bool {
-        let Some(service) = self.workers.get(&worker).map(|handles| handles.service) else {
+        let Some(member) = self.workers.get(&worker).and_then(|handles| handles.first_stream)
+        else {
             return false;
         };
         let others = |(&other, handles): (&WorkerId, &Handles)| {
-            other != worker && handles.service == service
+            other != worker && handles.sockets.contains_key(&member)
         };
         let ours = self.first_stream(worker).is_some_and(|socket| socket.origin == Origin::Bound);
         ours && !self.workers.iter().any(others)
@@ -272,6 +280,7 @@ impl Daemon {
         match self.checks.under_way.remove(&worker) {
             Some(UnderWay::Connection(probe)) => {
                 probe.descriptors().for_each(|fd| self.parts.reactor.remove(fd));
+                self.steering.forget(worker, &self.parts.listeners);
             }
             Some(UnderWay::Command(command)) => {
                 if let Some(output) = command.output() {
@@ -290,6 +299,9 @@ struct Seen<'a> {
     processes: &'a mut Processes,
     worker: WorkerId,
     is_alone: bool,
+    member: Option<MemberId>,
+    steering: &'a mut Steering,
+    listeners: &'a BTreeMap<MemberId, Listener>,
 }
 
 impl Witness for Seen<'_> {
@@ -307,5 +319,12 @@ impl Witness for Seen<'_> {
 
     fn is_alone(&mut self) -> bool {
         self.is_alone
+    }
+
+    fn admit(&mut self, is_ipv4: bool, port: u16) {
+        if let Some(member) = self.member {
+            let family = if is_ipv4 { Family::V4 } else { Family::V6 };
+            self.steering.admit(self.worker, member, Source { family, port }, self.listeners);
+        }
     }
 }

@@ -10,17 +10,18 @@ use crate::config::run::RunConfig;
 use crate::config::service::ServiceConfig;
 use crate::config::socket::{Slots, SocketSpec};
 use crate::config::text::one_line;
+use crate::config::values::Balance;
 use crate::core::configuration::Configuration;
 use crate::core::event::{Event, Fault};
 use crate::core::ids::{GenerationId, MemberId, RequestId, ServiceId};
-use crate::core::policy::{Policy, Socket};
+use crate::core::policy::{Members, Policy, Socket};
 use crate::os::definition::{self, Definition};
 use crate::os::limits;
 use crate::os::listeners::{self, BindError, Bound, Listener};
 
 use super::event_loop::Daemon;
 use super::services::{self, Group};
-use super::slots::{Numbered, Wanted};
+use super::slots::{self, Numbered, Share, Wanted};
 
 /// Reads the configuration again, from where it was read at the start.
 pub type Reread = Box<dyn Fn() -> Result<RunConfig, String>>;
@@ -194,7 +195,8 @@ impl Daemon {
                     )));
                 }
                 let spec = listeners::looked_up(spec).map_err(|error| fault(&error))?;
-                wanted.push(Wanted { owner: *id, spec, slots: services::workers(config.workers) });
+                let (slots, balance) = (services::workers(config.workers), config.balance);
+                wanted.push(Wanted { owner: *id, spec, slots, balance });
             }
         }
         let specs: Vec<SocketSpec> = wanted.iter().flat_map(Wanted::expanded).collect();
@@ -206,7 +208,8 @@ impl Daemon {
         for warning in warnings {
             tracing::warn!("{}", one_line(&warning.to_string()));
         }
-        Ok(Numbered::new(&wanted, listeners, &each, free))
+        let nothing = Share { owner: ServiceId(0), slots: 1, balance: Balance::Shared };
+        Numbered::new(&wanted, nothing, listeners, &each, free).map_err(|error| fault(&error))
     }
 
     /// The service that has a socket at this address, whatever it is called.
@@ -340,6 +343,19 @@ pub(super) fn fault(error: &BindError) -> Fault {
     if error.is_of_configuration() { Fault::Definition(reason) } else { Fault::Sockets(reason) }
 }
 
+/// The same socket for workers that connections find in this way. What was bound for a service that
+/// is new is kept.
+fn as_balanced(socket: &Socket, balance: Balance) -> Socket {
+    let members = match &socket.members {
+        Members::EachSlot { .. } => return socket.clone(),
+        Members::EachWorker { .. } if balance == Balance::Slots => return socket.clone(),
+        Members::Shared | Members::EachGeneration | Members::EachWorker { .. } => {
+            slots::members(balance, socket.steered)
+        }
+    };
+    Socket { members, ..socket.clone() }
+}
+
 /// What the core has to know of the services.
 fn policies(
     next: &[Next],
@@ -356,12 +372,14 @@ fn policies(
         let mut own: Vec<Socket> = Vec::new();
         for (_, group) in specs {
             let group = group.as_ref().or_else(|| bound.next().map(|(_, group)| group));
-            own.extend(group.into_iter().flat_map(|group| group.sockets.iter().cloned()));
+            let balanced = |socket: &Socket| as_balanced(socket, config.balance);
+            own.extend(group.into_iter().flat_map(|group| group.sockets.iter().map(balanced)));
         }
         if specs.is_empty() {
             // What was handed over, and nobody asks for by name or address, stays.
             let handed = open.get(id).into_iter().flatten().filter(|group| group.spec.is_none());
-            own.extend(handed.flat_map(|group| group.sockets.iter().cloned()));
+            let balanced = |socket: &Socket| as_balanced(socket, config.balance);
+            own.extend(handed.flat_map(|group| group.sockets.iter().map(balanced)));
         }
         policies.push(Policy {
             depends_on: named(&config.depends_on),

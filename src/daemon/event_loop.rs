@@ -15,6 +15,7 @@ use crate::os::cgroup::{Cgroups, Events};
 use crate::os::clock;
 use crate::os::limits::OpenFiles;
 use crate::os::listeners::Listener;
+use crate::os::looks::Looks;
 use crate::os::notify_socket::NotifySocket;
 use crate::os::path_watch::PathWatch;
 use crate::os::processes::{self, NewMain, Processes, Reaped};
@@ -32,6 +33,7 @@ use super::configuration::{Order, Reread};
 use super::control::Control;
 use super::output::Output;
 use super::services::Services;
+use super::steering::Steering;
 use super::upstreams::Publishers;
 
 /// How many messages of one worker are read in a turn: a flood cannot starve the others.
@@ -64,6 +66,9 @@ pub(super) struct Daemon {
     pub(super) workers: BTreeMap<WorkerId, Handles>,
     pub(super) checks: Checks,
     pub(super) publishers: Publishers,
+    pub(super) steering: Steering,
+    /// Begun with the first drain.
+    pub(super) looks: Option<Looks>,
     pub(super) manager: ServiceManager,
     pub(super) output: Output,
     pub(super) control: Control,
@@ -122,6 +127,8 @@ pub(super) enum Token {
     Check(WorkerId),
     /// The file of a proxy is written, or its command says something.
     Upstreams(ServiceId),
+    /// What is left for draining workers was looked at.
+    Looks,
     Signals,
     /// The control thread has something for us.
     Calls,
@@ -153,6 +160,7 @@ impl Token {
             Token::Calls => (10, 0),
             Token::Client => (11, 0),
             Token::Upstreams(service) => (12, u64::from(service.0)),
+            Token::Looks => (13, 0),
         };
         kind << Token::KIND_SHIFT | worker
     }
@@ -177,6 +185,7 @@ impl Token {
             10 => Some(Token::Calls),
             11 => Some(Token::Client),
             12 => u32::try_from(worker.0).ok().map(|service| Token::Upstreams(ServiceId(service))),
+            13 => Some(Token::Looks),
             _ => None,
         }
     }
@@ -192,6 +201,8 @@ impl Daemon {
             workers: BTreeMap::new(),
             checks: Checks::default(),
             publishers: Publishers::default(),
+            steering: Steering::default(),
+            looks: None,
             manager,
             output,
             control,
@@ -245,6 +256,7 @@ impl Daemon {
                     Token::Left(worker) => self.look_at_left(worker),
                     Token::Check(worker) => self.continue_check(worker),
                     Token::Upstreams(service) => self.continue_publish(service),
+                    Token::Looks => self.hear_looks(),
                     Token::Signals => children_changed |= self.read_signals(),
                     Token::Calls => self.hear_calls(),
                     Token::Client => self.control.look_at_socket(&self.parts.reactor),

@@ -14,6 +14,8 @@ mod sockets;
 
 mod slots;
 
+mod steering;
+
 mod upstreams;
 
 mod control;
@@ -33,7 +35,7 @@ use crate::config::run::{Name, RunConfig, RunConfigError};
 use crate::config::service::{ServiceConfig, Spelling};
 use crate::config::socket::Slots;
 use crate::config::text::one_line;
-use crate::config::values::Logs;
+use crate::config::values::{Balance, Logs};
 use crate::core::Supervisor;
 use crate::os::admin_socket::AdminSocket;
 use crate::os::cgroup::Cgroups;
@@ -310,7 +312,14 @@ fn descriptors_needed(config: &RunConfig) -> u64 {
     let of_service = |service: &ServiceConfig| {
         let each_slot = service.sockets.iter().filter(|spec| spec.slots == Slots::Each).count();
         let each_slot = u64::try_from(each_slot).unwrap_or(u64::MAX);
-        u64::from(services::workers(service.workers)) * (DESCRIPTORS_PER_WORKER * 2 + each_slot)
+        // Two generations of them.
+        let own = match service.balance {
+            Balance::Slots => service.sockets.len() * 2,
+            Balance::Generation | Balance::Shared => 0,
+        };
+        let own = u64::try_from(own).unwrap_or(u64::MAX);
+        let each = DESCRIPTORS_PER_WORKER * 2 + each_slot + own;
+        u64::from(services::workers(service.workers)) * each
     };
     config.services.iter().map(of_service).sum::<u64>() + DESCRIPTORS_OURS
 }

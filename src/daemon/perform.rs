@@ -48,7 +48,15 @@ impl Daemon {
             Action::Check(worker) => self.begin_check(worker),
             Action::EndCheck(worker) => self.end_check(worker),
             Action::Renew { from, to } => self.renew(from, to),
-            Action::BindSlot { service, slot, members } => self.bind_slot(service, slot, &members),
+            Action::BindSlot { service, generation, slot, members } => {
+                self.bind_slot(service, generation, slot, &members);
+            }
+            Action::Steer { group, shares } => {
+                self.steering.steer(group, shares, &self.parts.listeners);
+            }
+            Action::LookAtDrain { service, number, members, workers } => {
+                self.look_at_drain(service, number, &members, &workers);
+            }
             Action::Publish { service, generation, number, slots } => {
                 self.publish(service, generation, number, &slots);
             }

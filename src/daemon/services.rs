@@ -9,7 +9,7 @@ use crate::config::run::{RunConfig, RunConfigError};
 use crate::config::service::{SOCKETS_MAX, ServiceConfig, ServiceMistake};
 use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::config::upstreams;
-use crate::config::values::Workers;
+use crate::config::values::{Balance, Workers};
 use crate::core::action::NewMember;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
 use crate::core::policy::{Check, Policy, ReadyWhen, Socket};
@@ -20,7 +20,7 @@ use crate::os::listeners::{self, Bound, Listener, Warning};
 use crate::os::replace_file;
 
 use super::StartError;
-use super::slots::{Numbered, Wanted};
+use super::slots::{Numbered, Share, Wanted};
 use super::upstreams::Proxy;
 
 /// How many workers may be on their way to their program at a time: enough to keep many processors
@@ -128,6 +128,20 @@ impl Services {
         }
     }
 
+    /// An open kernel socket behind a socket that workers share.
+    pub(super) fn open_member(&self, socket: SocketId) -> Option<MemberId> {
+        let mut groups = self.sockets.values().flatten();
+        groups.find_map(|group| {
+            group.open.iter().find(|&(_, &of)| of == socket).map(|(&member, _)| member)
+        })
+    }
+
+    /// Whether each slot of a service has an address of its own there.
+    pub(super) fn is_each_slot(&self, service: ServiceId, socket: SocketId) -> bool {
+        let each_slot = self.each_slot.get(&service).map(Vec::as_slice).unwrap_or_default();
+        each_slot.iter().any(|(id, _)| *id == socket)
+    }
+
     /// Another kernel socket has taken the place of one.
     pub(super) fn renewed(&mut self, from: MemberId, to: MemberId) {
         for group in self.sockets.values_mut().flatten() {
@@ -189,7 +203,7 @@ impl Services {
         service: ServiceId,
         NewMember { socket, slot, .. }: NewMember,
     ) -> Result<SocketSpec, String> {
-        let Some(slot) = slot else {
+        let Some(slot) = slot.filter(|_| self.is_each_slot(service, socket)) else {
             return self.shared.get(&socket).cloned().ok_or_else(|| {
                 "one of its sockets was handed over, and only who did that can bind it; stop \
                  shepherd and start it with its socket unit again"
@@ -239,7 +253,8 @@ pub(super) fn bind(
         let slots = workers(service.workers);
         service.check_slots(slots).map_err(|mistake| of_service(config, service, mistake))?;
         for spec in &service.sockets {
-            wanted.push(Wanted { owner, spec: listeners::looked_up(spec)?, slots });
+            let (spec, balance) = (listeners::looked_up(spec)?, service.balance);
+            wanted.push(Wanted { owner, spec, slots, balance });
         }
     }
     let specs: Vec<SocketSpec> = wanted.iter().flat_map(Wanted::expanded).collect();
@@ -251,7 +266,14 @@ pub(super) fn bind(
         listeners::bind_all(&specs, handed_over)?
     };
     let Bound { listeners, each, unused, warnings } = bound;
-    let numbered = Numbered::new(&wanted, listeners, &each, MemberId(0));
+    // What nobody asked for is the first service's.
+    let first = config.services.first();
+    let handed_over = Share {
+        owner: ServiceId(0),
+        slots: first.map_or(1, |service| workers(service.workers)),
+        balance: first.map_or(Balance::Shared, |service| service.balance),
+    };
+    let numbered = Numbered::new(&wanted, handed_over, listeners, &each, MemberId(0))?;
     if let Err(error) = check(config, &numbered) {
         numbered.listeners.into_values().for_each(Listener::discard);
         return Err(error.into());
@@ -354,6 +376,9 @@ pub(super) fn policy(id: ServiceId, service: &ServiceConfig, sockets: Vec<Socket
         ready: service.ready.clone(),
         ready_timeout: service.ready_timeout,
         check_pace: service.check_pace,
+        canary: service.canary,
+        probation: service.probation,
+        before_stop: service.before_stop,
         stop: service.stop.ladder(service.drain_timeout),
         starting_max: limits::processors_for_us(),
         launching_max: LAUNCHING_MAX,

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::config::text::one_line;
+use crate::config::values::Balance;
 use crate::core::action::NewMember;
 use crate::core::event::{Event, Fault};
-use crate::core::ids::{MemberId, ServiceId, SlotId, SocketId};
+use crate::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId};
 use crate::core::policy::{BoundMember, Members, Socket};
-use crate::os::listeners::{self, Bound, Listener};
+use crate::os::listeners::{self, BindError, Bound, Listener};
 use crate::os::local_address::LocalAddress;
 
 use super::configuration::fault;
@@ -23,9 +24,26 @@ pub(super) struct Wanted {
     pub(super) spec: SocketSpec,
     /// How many slots the service begins with.
     pub(super) slots: u32,
+    /// How connections find its workers.
+    pub(super) balance: Balance,
+}
+
+/// Whose a socket is, and how connections find its workers.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    /// Which service.
+    pub(super) owner: ServiceId,
+    /// How many slots it begins with.
+    pub(super) slots: u32,
+    /// How they find them.
+    pub(super) balance: Balance,
 }
 
 impl Wanted {
+    fn share(&self) -> Share {
+        Share { owner: self.owner, slots: self.slots, balance: self.balance }
+    }
+
     /// What is to be bound for it at the start. Each slot has a port, as was checked.
     pub(super) fn expanded(&self) -> Vec<SocketSpec> {
         match self.spec.slots {
@@ -56,12 +74,14 @@ impl Numbered {
     /// member has the number of its socket, from `free` on, and those of slots follow.
     pub(super) fn new(
         wanted: &[Wanted],
+        handed_over: Share,
         listeners: Vec<Listener>,
         each: &[usize],
         free: MemberId,
-    ) -> Numbered {
+    ) -> Result<Numbered, BindError> {
         let mut numbered = Numbered::default();
         let mut own: Vec<(SocketId, &Wanted, Vec<Listener>)> = Vec::new();
+        let mut each_worker: Vec<(SocketId, u32, Listener)> = Vec::new();
         let mut ids = (free.0..).map(SocketId);
         let mut listeners = listeners.into_iter();
         let mut each = each.iter().copied();
@@ -78,13 +98,14 @@ impl Numbered {
                 }
                 Slots::Shared | Slots::One(_) => {
                     let spec = Some(wanted.spec.clone());
-                    numbered.share(wanted.owner, spec, mine, &mut ids);
+                    let separate = numbered.share(wanted.share(), spec, mine, &mut ids);
+                    each_worker.extend(separate);
                 }
             }
         }
         let rest: Vec<Listener> = listeners.collect();
         if !rest.is_empty() {
-            numbered.share(ServiceId(0), None, rest, &mut ids);
+            each_worker.extend(numbered.share(handed_over, None, rest, &mut ids));
         }
         let mut members = ids.map(|id| MemberId(id.0));
         for (id, Wanted { owner, spec, .. }, listeners) in own {
@@ -94,7 +115,7 @@ impl Numbered {
                 numbered.listeners.insert(member, listener);
             }
             let members = Members::EachSlot { bound, slots_max: spec.slots_max() };
-            let socket = Socket { id, name: spec.place(), members };
+            let socket = Socket { id, name: spec.place(), members, steered: true };
             let mut groups = numbered.groups.iter_mut();
             let empty = groups.find(|(_, group)| group.is_each_slot() && group.sockets.is_empty());
             if let Some((_, group)) = empty {
@@ -103,30 +124,82 @@ impl Numbered {
             numbered.sockets.push((*owner, socket));
             numbered.each_slot.entry(*owner).or_default().push((id, spec.clone()));
         }
+        for (id, slots, listener) in each_worker {
+            if let Err(error) = numbered.separate(id, slots, listener, &mut members) {
+                numbered.listeners.into_values().for_each(Listener::discard);
+                return Err(error);
+            }
+        }
         numbered.sockets.sort_by_key(|(_, socket)| socket.id);
-        numbered
+        Ok(numbered)
     }
 
+    /// Gives back those of which each worker is to have one.
     fn share(
         &mut self,
-        owner: ServiceId,
+        Share { owner, slots, balance }: Share,
         spec: Option<SocketSpec>,
         listeners: Vec<Listener>,
         ids: &mut impl Iterator<Item = SocketId>,
-    ) {
+    ) -> Vec<(SocketId, u32, Listener)> {
         let mut group = Group { spec, sockets: Vec::new(), open: BTreeMap::new() };
+        let mut each_worker = Vec::new();
         for listener in listeners {
             let Some(id) = ids.next() else { break };
-            let (name, members) = (listener.label(), Members::Shared);
+            let (name, steered) = (listener.label(), listener.can_group().is_ok());
             let spec = group.spec.as_ref();
             self.shared.extend(spec.map(|spec| (id, as_bound(spec, &listener))));
-            let socket = Socket { id, name, members };
+            let members = members(balance, steered);
+            let socket = Socket { id, name, members, steered };
             group.sockets.push(socket.clone());
-            group.open.insert(MemberId(id.0), id);
+            if matches!(socket.members, Members::EachWorker { .. }) {
+                each_worker.push((id, slots, listener));
+            } else {
+                group.open.insert(MemberId(id.0), id);
+                self.listeners.insert(MemberId(id.0), listener);
+            }
             self.sockets.push((owner, socket));
-            self.listeners.insert(MemberId(id.0), listener);
         }
         self.groups.push((owner, group));
+        each_worker
+    }
+
+    /// Binds one for each slot beside the first.
+    fn separate(
+        &mut self,
+        id: SocketId,
+        slots: u32,
+        first: Listener,
+        ids: &mut impl Iterator<Item = MemberId>,
+    ) -> Result<(), BindError> {
+        let mut listeners = vec![first];
+        for _ in 1..slots {
+            let joined = listeners[0].join();
+            match joined {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => {
+                    listeners.into_iter().for_each(Listener::discard);
+                    return Err(error);
+                }
+            }
+        }
+        let mut bound = Vec::new();
+        for (listener, member) in listeners.into_iter().zip(ids) {
+            bound.push(BoundMember { member, name: listener.label() });
+            self.listeners.insert(member, listener);
+        }
+        let open = bound.iter().map(|bound| (bound.member, id));
+        let is_it = |socket: &&mut Socket| socket.id == id;
+        for (_, group) in &mut self.groups {
+            if let Some(socket) = group.sockets.iter_mut().find(is_it) {
+                socket.members = Members::EachWorker { bound: bound.clone() };
+                group.open.extend(open.clone());
+            }
+        }
+        if let Some((_, socket)) = self.sockets.iter_mut().find(|(_, socket)| socket.id == id) {
+            socket.members = Members::EachWorker { bound };
+        }
+        Ok(())
     }
 
     /// The sockets of a service.
@@ -136,12 +209,20 @@ impl Numbered {
 
     /// Whether a service has a socket that takes streams.
     pub(super) fn has_stream(&self, service: ServiceId) -> bool {
-        let members = self.of(service).flat_map(|socket| match &socket.members {
-            Members::Shared => vec![MemberId(socket.id.0)],
-            Members::EachSlot { bound, .. } => bound.iter().map(|bound| bound.member).collect(),
-        });
+        let members = self.of(service).flat_map(Socket::members);
         let mut listeners = members.filter_map(|member| self.listeners.get(&member));
         listeners.any(|listener| listener.transport == Transport::Stream)
+    }
+}
+
+/// For whom a socket has members.
+pub(super) fn members(balance: Balance, steered: bool) -> Members {
+    match balance {
+        Balance::Shared => Members::Shared,
+        Balance::Generation | Balance::Slots if !steered => Members::Shared,
+        Balance::Generation => Members::EachGeneration,
+        // What is bound of it already is known otherwise.
+        Balance::Slots => Members::EachWorker { bound: Vec::new() },
     }
 }
 
@@ -176,6 +257,7 @@ impl Daemon {
     pub(super) fn bind_slot(
         &mut self,
         service: ServiceId,
+        generation: Option<GenerationId>,
         slot: SlotId,
         members: &[(SocketId, MemberId)],
     ) {
@@ -184,9 +266,13 @@ impl Daemon {
         let event = match self.bind_members(service, &new) {
             Ok(bound) => {
                 let sockets = members.iter().map(|&(socket, _)| socket);
-                Event::SlotBound { service, slot, members: sockets.zip(bound).collect() }
+                let members = sockets.zip(bound).collect();
+                Event::SlotBound { service, generation, slot, members }
             }
-            Err(fault) => Event::SlotNotBound { service, slot, reason: fault.reason().to_owned() },
+            Err(fault) => {
+                let reason = fault.reason().to_owned();
+                Event::SlotNotBound { service, generation, slot, reason }
+            }
         };
         self.events.push_back(event);
         self.watch_members(&new);
@@ -202,16 +288,52 @@ impl Daemon {
         if members.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted = members.iter().map(|member| self.parts.services.spec(service, *member));
-        let wanted: Vec<SocketSpec> =
-            wanted.collect::<Result<_, String>>().map_err(Fault::Sockets)?;
-        let bound = listeners::bind_all(&wanted, Vec::new()).map_err(|error| fault(&error))?;
-        let Bound { listeners, warnings, .. } = bound;
-        for warning in warnings {
-            tracing::warn!("{}", one_line(&warning.to_string()));
+        // The first of each group is bound, and the others join it.
+        let services = &self.parts.services;
+        let mut first: BTreeMap<SocketId, MemberId> = BTreeMap::new();
+        let (mut fresh, mut wanted) = (Vec::new(), Vec::new());
+        for &new in members {
+            let is_each_slot = services.is_each_slot(service, new.socket);
+            if !is_each_slot && services.open_member(new.socket).is_some() {
+                continue;
+            }
+            if is_each_slot || !first.contains_key(&new.socket) {
+                first.insert(new.socket, new.member);
+                fresh.push(new.member);
+                wanted.push(services.spec(service, new).map_err(Fault::Sockets)?);
+            }
+        }
+        let mut bound: BTreeMap<MemberId, Listener> = BTreeMap::new();
+        if !wanted.is_empty() {
+            let all = listeners::bind_all(&wanted, Vec::new()).map_err(|error| fault(&error))?;
+            let Bound { listeners, warnings, .. } = all;
+            for warning in warnings {
+                tracing::warn!("{}", one_line(&warning.to_string()));
+            }
+            bound.extend(fresh.into_iter().zip(listeners));
+        }
+        for &NewMember { socket, member, .. } in members {
+            if bound.contains_key(&member) {
+                continue;
+            }
+            let open = services.open_member(socket);
+            let beside = open.and_then(|open| self.parts.listeners.get(&open));
+            let beside = beside.or_else(|| bound.get(first.get(&socket)?));
+            let joined = beside.ok_or_else(|| Fault::Sockets("its socket is closed".to_owned()));
+            let joined = joined.and_then(|it| it.join().map_err(|error| fault(&error)));
+            match joined {
+                Ok(listener) => {
+                    bound.insert(member, listener);
+                }
+                Err(error) => {
+                    bound.into_values().for_each(Listener::discard);
+                    return Err(error);
+                }
+            }
         }
         let mut told = Vec::new();
-        for (&NewMember { socket, member, .. }, listener) in members.iter().zip(listeners) {
+        for &NewMember { socket, member, .. } in members {
+            let Some(listener) = bound.remove(&member) else { continue };
             told.push(BoundMember { member, name: listener.label() });
             self.parts.services.opened(socket, member);
             self.parts.listeners.insert(member, listener);

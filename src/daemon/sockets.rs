@@ -122,6 +122,7 @@ impl Daemon {
             self.parts.reactor.remove(&listener.fd);
             listener.close();
         }
+        self.steering.closed(member);
         self.parts.services.closed(member);
     }
 }

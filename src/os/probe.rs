@@ -2,8 +2,8 @@
 //! connection, asks what it has to ask, and reads the answer. It never waits, never says whether an
 //! answer is good enough, and never reads a body.
 //!
-//! All workers of a service share their sockets, old generations included, so a connection can be
-//! taken by any of them. The listener is ours, hence a connection is made whether or not anybody
+//! Workers may share their sockets, old generations included, so a connection can be taken by any of
+//! them. The listener is ours, hence a connection is made whether or not anybody
 //! serves: it waits in the queue. When it leaves that, the kernel gives it an inode, which is then
 //! looked for among the descriptors of the worker that is meant. Only when it is there, or when it
 //! cannot be seen where it is, anything is sent. One that another worker took is closed and made
@@ -14,13 +14,14 @@
 //! [`Probe::take_fresh`] is readable.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, getpeername,
-    getsockopt, recv, send, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect,
+    getpeername, getsockopt, recv, send, socket, sockopt,
 };
 
 use crate::core::event::{Finding, Garbled, Taker, Unseeable};
@@ -70,6 +71,9 @@ pub trait Witness {
 
     /// Whether no other worker is there that could take a connection.
     fn is_alone(&mut self) -> bool;
+
+    /// A connection from this port of ours, of IPv4 or IPv6, is about to be made.
+    fn admit(&mut self, is_ipv4: bool, port: u16);
 }
 
 /// A probe under way.
@@ -189,7 +193,7 @@ impl Probe {
     pub fn step(&mut self, now: Time, witness: &mut impl Witness) -> Step {
         let mut step = Step::default();
         if self.connections.is_empty() {
-            self.launch(&mut step);
+            self.launch(witness, &mut step);
         }
         if step.finding.is_none() {
             self.advance_all(now, witness, &mut step);
@@ -245,13 +249,13 @@ impl Probe {
     }
 
     /// Makes connections anew, after those before were taken by others or came to nothing.
-    fn launch(&mut self, step: &mut Step) {
+    fn launch(&mut self, world: &mut impl Witness, step: &mut Step) {
         let burst = BURSTS.iter().rev().find(|(from, _)| *from <= self.tries);
         let count = burst.map_or(1, |(_, count)| *count);
         self.tries += 1;
         self.pause = LOOK_FIRST;
         for _ in 0..count {
-            match begin(&self.address) {
+            match begin(&self.address, world) {
                 Ok(connection) => {
                     self.connections.push(connection);
                     self.fresh += 1;
@@ -453,13 +457,23 @@ fn pass_over(fd: &OwnedFd) -> (usize, End) {
     (bytes, End::NotYet)
 }
 
-fn begin(address: &LocalAddress) -> Result<Flight, Errno> {
+fn begin(address: &LocalAddress, world: &mut impl Witness) -> Result<Flight, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let open = |family| socket(family, SockType::Stream, flags, None);
     let (fd, result) = match (address.reachable(), address) {
         (Some(address), _) => {
             let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
             let fd = open(family)?;
+            // It has its port before it connects, so that it can be let through to a socket that
+            // gets no connections yet.
+            let any: IpAddr = match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any, 0)))?;
+            if let Some(from) = LocalAddress::of(&fd)?.and_then(|from| from.port()) {
+                world.admit(address.is_ipv4(), from);
+            }
             let result = connect(fd.as_raw_fd(), &SockaddrStorage::from(address));
             (fd, result)
         }

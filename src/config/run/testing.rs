@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{Name, RunConfig};
 use crate::config::identity::Identity;
 use crate::config::service::{ServiceConfig, Source};
-use crate::config::values::Workers;
-use crate::core::policy::{CheckPace, ReadyWhen};
+use crate::config::values::{Balance, Workers};
+use crate::core::policy::{BeforeStop, CheckPace, ReadyWhen};
 
 /// A service of one worker.
 pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -> ServiceConfig {
@@ -18,6 +18,10 @@ pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -
         ready: ReadyWhen::Auto,
         ready_timeout: wait,
         check_pace: CheckPace { interval: wait, timeout: wait },
+        balance: Balance::default(),
+        canary: None,
+        probation: Duration::ZERO,
+        before_stop: BeforeStop::Auto,
         stop: "TERM".parse().unwrap(),
         drain_timeout: wait,
         upstreams: None,

@@ -163,6 +163,7 @@ impl Counters {
             | Notice::Recovered { .. }
             | Notice::Signalled { .. }
             | Notice::Life { .. }
+            | Notice::Proving { .. }
             | Notice::Scaled { .. }
             | Notice::NotScaled { .. }
             | Notice::ReloadQueued { .. }
@@ -171,6 +172,9 @@ impl Counters {
             | Notice::Slot { .. }
             | Notice::Upstreams { .. }
             | Notice::Withdrawing { .. }
+            | Notice::Emptying { .. }
+            | Notice::StillBusy { .. }
+            | Notice::Manners { .. }
             | Notice::LameDuck { .. }
             | Notice::Stopping { .. }
             | Notice::StoppingNow { .. } => {}

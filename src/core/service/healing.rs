@@ -10,6 +10,7 @@ use crate::core::ids::{MemberId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice, Suspects, WorkerName};
 use crate::core::repair::{Health, Step};
 use crate::core::restart::{Random, backoff};
+use crate::core::slots::SlotSockets;
 use crate::core::sockets::{Findings, ModeNews, Occasion, Recipient};
 use crate::core::suspicion::{Holder, Suspicion};
 use crate::core::time::{Time, Why};
@@ -53,6 +54,7 @@ impl Service {
                 self.undo(member, found, name.as_ref(), state, context.actions);
             }
             SocketEvent::ShutDown(repair) => {
+                self.sockets.left(member);
                 // One that waits for its repair, or gets none, is found shut down at each look.
                 if self.broken(now, member, repair, context) != Step::Nothing {
                     self.suspect(now, member, repair);
@@ -82,6 +84,9 @@ impl Service {
                 self.tell(member, SocketNotice::Back, context);
             }
             SocketEvent::RepairFailed { repair, reason, again } => {
+                if repair == Repair::Listen {
+                    self.sockets.left(member);
+                }
                 let Some(health) = self.sockets.health(member) else {
                     return;
                 };
@@ -114,7 +119,8 @@ impl Service {
     /// When it wants to be woken for its sockets.
     pub(super) fn sockets_deadline(&self) -> Option<(Time, Why)> {
         let refresh = (self.has_stale() && self.may_reload()).then_some(self.refresh_from);
-        let slots = if self.serves() { self.slots.deadline() } else { None };
+        let own = self.own_slots.values().filter_map(SlotSockets::deadline);
+        let slots = own.chain(self.slots.deadline()).min().filter(|_| self.serves());
         let at = [self.sockets.deadline(), slots, refresh].into_iter().flatten().min()?;
         Some((at, Why::Socket))
     }
@@ -128,7 +134,7 @@ impl Service {
             if let Some(repair) =
                 self.sockets.health(member).and_then(|health| health.take_due(now))
             {
-                repair_member(member, repair, context);
+                self.repair_member(member, repair, context);
             }
             let Some(Some(suspicion)) = self.sockets.suspicion(member) else {
                 continue;
@@ -148,7 +154,7 @@ impl Service {
     pub(super) fn retry_lost(&mut self, context: &mut Context<'_>) {
         for member in self.sockets.ids() {
             if let Some(repair) = self.sockets.health(member).and_then(Health::take_lost) {
-                repair_member(member, repair, context);
+                self.repair_member(member, repair, context);
             }
         }
     }
@@ -183,7 +189,7 @@ impl Service {
         };
         let step = health.broken(now, repair);
         if step == Step::Repair {
-            repair_member(member, repair, context);
+            self.repair_member(member, repair, context);
         }
         step
     }
@@ -225,6 +231,19 @@ impl Service {
             let pause = pause(now, health);
             self.tell(member, SocketNotice::ShutDown { by, times, repair, pause }, context);
         }
+    }
+
+    fn repair_member(&mut self, member: MemberId, repair: Repair, context: &mut Context<'_>) {
+        context.actions.push_back(match repair {
+            Repair::Listen => {
+                self.sockets.listens_again(member);
+                Action::Listen(member)
+            }
+            Repair::Bind => {
+                *context.last_member += 1;
+                Action::Renew { from: member, to: MemberId(*context.last_member) }
+            }
+        });
     }
 
     fn tell(&self, member: MemberId, what: SocketNotice, context: &mut Context<'_>) {
@@ -293,16 +312,6 @@ impl Service {
         let service = self.policy.name.clone();
         WorkerName { worker: worker.id, service, slot: worker.slot }
     }
-}
-
-fn repair_member(member: MemberId, repair: Repair, context: &mut Context<'_>) {
-    context.actions.push_back(match repair {
-        Repair::Listen => Action::Listen(member),
-        Repair::Bind => {
-            *context.last_member += 1;
-            Action::Renew { from: member, to: MemberId(*context.last_member) }
-        }
-    });
 }
 
 /// How long it is until the next repair, and how many there have been.

@@ -22,6 +22,7 @@ use crate::core::policy::{BoundMember, Members, Policy, Socket};
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::reload::{Reload, ReloadCause, ReloadStage};
 use crate::core::request::{End, WAITING_MAX};
+use crate::core::slots::SlotSockets;
 use crate::core::time::Time;
 
 use super::{Context, FirstStart, Past, Service};
@@ -142,7 +143,7 @@ impl Service {
 
     /// What is under way in it that stands in the way of another operation.
     pub(super) fn operation(&self) -> Option<Operation> {
-        let reloads = self.reload.is_some() || self.queued.is_some();
+        let reloads = self.reload.is_some() || self.queued.is_some() || self.probation.is_some();
         let starts = self.first_start == FirstStart::UnderWay;
         match self.life.operation() {
             None if reloads => Some(Operation::Reload),
@@ -157,7 +158,7 @@ impl Service {
     ///
     /// Why not.
     pub fn may_ask_restart(&self) -> Result<(), Refusal> {
-        let reloads = self.reload.as_ref().is_some_and(|reload| reload.cause == ReloadCause::Asked)
+        let reloads = self.reload.as_ref().is_some_and(|reload| reload.cause.is_wanted())
             || self.queued.is_some();
         let operation = match (&self.life, self.life.operation()) {
             (Life::Up, _) if reloads => Operation::Reload,
@@ -207,7 +208,9 @@ impl Service {
         }
         let generation = self.next_generation();
         self.policies.insert(generation, Rc::clone(&self.policy));
-        self.sockets.take_up(generation, &self.policy.sockets);
+        // With nobody beside it, it takes what waits.
+        let heir_of = Some(self.serving.generation);
+        self.sockets.take_up(generation, &self.policy.sockets, heir_of);
         self.tell_life(LifeNotice::RestartBegins { generation }, context);
         let coming = Coming { generation, requests: vec![request] };
         self.life = Life::Rereading(coming, Reading::UnderWay);
@@ -343,10 +346,8 @@ impl Service {
                 self.life = Life::Rereading(coming, Reading::Over);
             }
             Life::Reviving(coming, wanted) if coming.generation == generation => {
-                self.sockets.open(&wanted, bound);
-                for slot in wanted.iter().filter_map(|wanted| wanted.slot) {
-                    self.slots.bound(slot);
-                }
+                self.sockets.open(generation, &wanted, bound);
+                self.open_coming(&coming, &wanted);
                 self.begin_to_serve(coming);
             }
             // It was prepared before: told twice, it changes nothing.
@@ -392,7 +393,7 @@ impl Service {
 
     /// The last process of one that is stopping has gone: what was to come then does.
     pub fn take_next_step(&mut self, context: &mut Context<'_>) {
-        if !self.workers.is_empty() || self.slots.is_binding() {
+        if !self.workers.is_empty() || self.is_binding() {
             return;
         }
         let (stops, then) = match std::mem::replace(&mut self.life, Life::Stopped) {
@@ -499,22 +500,31 @@ impl Service {
         }
         let generation = self.next_generation();
         self.policies.insert(generation, Rc::clone(&self.policy));
-        self.sockets.take_up(generation, &self.policy.sockets);
+        self.sockets.take_up(generation, &self.policy.sockets, None);
         self.tell_life(LifeNotice::StartBegins { generation }, context);
-        let slots = |socket: &Socket| match socket.members {
-            Members::Shared => vec![None],
-            Members::EachSlot { .. } => (0..self.wanted).map(|slot| Some(SlotId(slot))).collect(),
-        };
-        let mut bind = Vec::new();
-        for socket in &self.policy.sockets {
-            for slot in slots(socket) {
+        let each_slot = |socket: &&Socket| matches!(socket.members, Members::EachSlot { .. });
+        let mut bind = self.new_members(generation, self.wanted, context);
+        for socket in self.policy.sockets.iter().filter(each_slot) {
+            for slot in (0..self.wanted).map(SlotId) {
                 *context.last_member += 1;
                 let member = MemberId(*context.last_member);
-                bind.push(NewMember { socket: socket.id, slot, member });
+                bind.push(NewMember { socket: socket.id, slot: Some(slot), member });
             }
         }
+        self.sockets.ask(generation, &bind);
         self.life = Life::Reviving(Coming { generation, requests }, bind.clone());
         self.prepare(generation, bind, context);
+    }
+
+    /// What was bound for a start is there: the slots that have sockets of their own have them.
+    fn open_coming(&mut self, coming: &Coming, wanted: &[NewMember]) {
+        let each_slot = self.slots.sockets().to_vec();
+        for wanted in wanted.iter().filter(|wanted| each_slot.contains(&wanted.socket)) {
+            if let Some(slot) = wanted.slot {
+                self.slots.bound(slot);
+            }
+        }
+        self.open_own_slots(coming.generation, self.wanted);
     }
 
     /// A generation serves from here on, with nobody beside it.
@@ -532,6 +542,7 @@ impl Service {
             return;
         };
         self.sockets.abort();
+        self.taken_back = None;
         let reason = "the service is being stopped".to_owned();
         let response = self.aborted(reason.clone(), None);
         context.notice(Notice::ReloadAborted {
@@ -565,7 +576,8 @@ impl Service {
 
     pub(super) fn close_sockets(&mut self, context: &mut Context<'_>) {
         self.slots.close_all();
-        context.actions.extend(self.sockets.close().into_iter().map(Action::Close));
+        self.own_slots.values_mut().for_each(SlotSockets::close_all);
+        context.actions.extend(self.sockets.close());
     }
 
     /// Whoever waits for the next reload does so for nothing.

@@ -59,7 +59,9 @@ impl Service {
         let kills = signal == Signal::Kill;
         let serves = match worker.state {
             WorkerState::Starting { .. } | WorkerState::Ready { .. } => true,
-            WorkerState::Withdrawing { .. } | WorkerState::Draining { .. } => false,
+            WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. } => false,
             WorkerState::Orphaned { .. } | WorkerState::Killed { .. } if kills => false,
             WorkerState::Orphaned { .. } | WorkerState::Killed { .. } => {
                 return End::Refused(Refusal::WorkerNotRunning { worker: id });
@@ -95,7 +97,7 @@ impl Service {
     /// How a reload that was begun and given up is answered.
     pub(super) fn aborted(&self, reason: String, worker: Option<WorkerId>) -> End {
         let service = self.policy.name.clone();
-        End::Aborted(Abort { service, reason, worker })
+        End::Aborted(Abort { service, reason, worker, put_back: true })
     }
 
     /// Answers requests, as far as this service is concerned.

@@ -81,7 +81,7 @@ impl Service {
         for id in released {
             self.withdrawing.remove(&id);
             if self.workers.get(id).is_some_and(Worker::is_withdrawing) {
-                self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+                self.empty_or_stop(now, id, context);
             }
         }
     }
@@ -105,7 +105,7 @@ impl Service {
             self.withdrawing.insert(id);
             self.with_worker(id, context, |worker, scene| worker.withdraw(now, until, scene));
         } else {
-            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+            self.empty_or_stop(now, id, context);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::core::ids::{GenerationId, RequestId, WorkerId};
 use crate::core::notice::{AfterAbort, Notice};
 use crate::core::policy::BoundMember;
 use crate::core::refusal::{Operation, Refusal};
-use crate::core::reload::{self, Reload, ReloadCause, ReloadStage, Step};
+use crate::core::reload::{self, Failure, Reload, ReloadCause, ReloadStage, Step};
 use crate::core::request::{Behind, End, WAITING_MAX};
 use crate::core::time::Time;
 
@@ -27,15 +27,20 @@ impl Service {
         if self.life.generation() == Some(generation) {
             return self.change_prepared(generation, bound);
         }
+        let slots = self.wanted_next();
         if let Some(reload) = &mut self.reload
             && reload.generation == generation
         {
-            reload.stage = ReloadStage::Rolling(Fleet::new(generation));
+            let rolling = ReloadStage::Rolling(Fleet::new(generation));
+            if let ReloadStage::Preparing(wanted) = std::mem::replace(&mut reload.stage, rolling) {
+                self.sockets.open(generation, &wanted, bound);
+                self.open_own_slots(generation, slots);
+            }
             return;
         }
         // Nobody wants it any more.
-        let late = bound.into_iter().map(|bound| Action::Close(bound.member));
-        context.actions.extend(late);
+        let late = bound.into_iter().map(|bound| bound.member).collect();
+        context.actions.extend(self.sockets.discard(generation, late));
     }
 
     /// A definition could not be read, or its sockets could not be bound.
@@ -47,6 +52,7 @@ impl Service {
         context: &mut Context<'_>,
     ) {
         self.policies.remove(&generation);
+        self.sockets.not_bound(generation);
         if self.life.generation() == Some(generation) {
             self.change_failed(fault, context);
         } else if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
@@ -110,7 +116,8 @@ impl Service {
             FirstStart::UnderWay => false,
             FirstStart::Waiting | FirstStart::Stumbled | FirstStart::Committed => true,
         };
-        self.reload.is_none() && started && matches!(self.life, Life::Up)
+        let proved = self.probation.is_none();
+        self.reload.is_none() && proved && started && matches!(self.life, Life::Up)
     }
 
     pub(super) fn begin_reload(&mut self, now: Time, context: &mut Context<'_>) {
@@ -118,6 +125,14 @@ impl Service {
             return;
         }
         let (requests, cause) = match self.queued.take() {
+            Some(requests) if std::mem::take(&mut self.roll_back) => {
+                let previous = self.previous.unwrap_or(self.serving.generation);
+                let cause = match self.taken_back {
+                    Some(_) => ReloadCause::Failed(previous),
+                    None => ReloadCause::RollBack(previous),
+                };
+                (requests, cause)
+            }
             Some(requests) => (requests, ReloadCause::Asked),
             None if self.is_refresh_due(now) => (Vec::new(), ReloadCause::SocketRenewed),
             None => return,
@@ -127,9 +142,17 @@ impl Service {
         let policy = match cause {
             ReloadCause::Asked => self.next.take().unwrap_or_else(|| Rc::clone(&self.policy)),
             ReloadCause::SocketRenewed => Rc::clone(&self.policy),
+            ReloadCause::RollBack(previous) | ReloadCause::Failed(previous) => {
+                Rc::clone(self.policies.get(&previous).unwrap_or(&self.policy))
+            }
         };
         let workers = (policy.workers != self.policy.workers).then_some(policy.workers);
-        self.sockets.take_up(generation, &policy.sockets);
+        // Where nobody can take what waits, they take it: it is theirs as well.
+        let nobody = self.workers.tally_of(self.serving.generation).ready == 0;
+        let heir_of = nobody.then_some(self.serving.generation);
+        self.sockets.take_up(generation, &policy.sockets, heir_of);
+        let bind = self.new_members(generation, workers.unwrap_or(self.wanted), context);
+        self.sockets.ask(generation, &bind);
         self.policies.insert(generation, policy);
         let service = self.policy.name.clone();
         context.notice(Notice::ReloadBegins { service, generation, cause });
@@ -139,13 +162,21 @@ impl Service {
                 None
             }
             ReloadCause::SocketRenewed => Some(self.serving.generation),
+            ReloadCause::RollBack(previous) | ReloadCause::Failed(previous) => Some(previous),
         };
         let service = self.policy.service;
-        let bind = Vec::new();
+        let stage = ReloadStage::Preparing(bind.clone());
         context.actions.push_back(Action::Prepare { service, generation, like, bind });
-        let stage = ReloadStage::Preparing;
-        self.reload =
-            Some(Reload { generation, since: now, requests, cause, workers, held: false, stage });
+        self.reload = Some(Reload {
+            generation,
+            since: now,
+            requests,
+            cause,
+            canary: None,
+            workers,
+            held: false,
+            stage,
+        });
     }
 
     pub(super) fn advance_reload(&mut self, now: Time, context: &mut Context<'_>) {
@@ -168,20 +199,31 @@ impl Service {
                     }
                 }
                 Step::Wait => return,
-                Step::Commit => return self.commit(now, context),
+                Step::Commit if self.has_proved_itself(now, context) => {
+                    return self.commit(now, context);
+                }
+                Step::Commit => return,
             }
         }
     }
 
     fn commit(&mut self, now: Time, context: &mut Context<'_>) {
         let wanted = self.wanted_next();
-        let Some(Reload { generation, since, requests, stage, .. }) = self.reload.take() else {
+        let Some(Reload { generation, since, requests, cause, stage, .. }) = self.reload.take()
+        else {
             return;
         };
         let ReloadStage::Rolling(fleet) = stage else {
             return;
         };
         let old = std::mem::replace(&mut self.serving, fleet);
+        // What is the same program leaves what came before it.
+        match cause {
+            ReloadCause::Asked | ReloadCause::RollBack(_) => self.previous = Some(old.generation),
+            ReloadCause::SocketRenewed => {}
+            // What has failed is nothing to go back to.
+            ReloadCause::Failed(_) => self.previous = None,
+        }
         self.wanted = wanted;
         if let Some(policy) = self.policies.get(&generation).cloned() {
             self.take_policy(policy);
@@ -197,10 +239,22 @@ impl Service {
         self.recover(context);
         self.refresh_failures = 0;
         self.adopt_modes(context.actions);
+        self.steer(context);
         for id in old {
             self.ask_stop(now, id, context);
         }
-        self.respond(requests, &self.done(), context);
+        match self.taken_back.take() {
+            // It is what somebody asked for that is told of, and it serves no more.
+            Some(Failure { reason, worker }) => {
+                let end = self.aborted(reason, Some(worker));
+                self.respond(requests, &end, context);
+            }
+            None if cause == ReloadCause::Asked => {
+                let requests = self.begin_probation(now, requests, context);
+                self.respond(requests, &self.done(), context);
+            }
+            None => self.respond(requests, &self.done(), context),
+        }
         // One that was queued meanwhile begins within this turn.
         self.begin_reload(now, context);
     }
@@ -214,7 +268,10 @@ impl Service {
         worker: Option<WorkerId>,
         context: &mut Context<'_>,
     ) {
-        let aborted = self.aborted(reason.clone(), worker);
+        let mut aborted = self.aborted(reason.clone(), worker);
+        if let (Some(_), End::Aborted(abort)) = (&self.taken_back, &mut aborted) {
+            abort.put_back = false;
+        }
         self.give_up_reload(now, reason, &aborted, context);
     }
 
@@ -224,12 +281,15 @@ impl Service {
             return;
         };
         let next = match cause {
-            ReloadCause::Asked => AfterAbort::ServesOn,
+            ReloadCause::Asked | ReloadCause::RollBack(_) | ReloadCause::Failed(_) => {
+                AfterAbort::ServesOn
+            }
             ReloadCause::SocketRenewed => {
                 AfterAbort::TriesAgain(self.postpone_refresh(now, context.random))
             }
         };
         self.sockets.abort();
+        self.taken_back = None;
         self.last_abort = Some(format!("reload to generation {generation} aborted: {reason}"));
         context.notice(Notice::ReloadAborted {
             service: self.policy.name.clone(),
@@ -256,7 +316,7 @@ impl Service {
     pub(super) fn rolling(&self) -> Option<&Fleet> {
         match &self.reload {
             Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) => Some(fleet),
-            Some(Reload { stage: ReloadStage::Preparing, .. }) | None => None,
+            Some(Reload { stage: ReloadStage::Preparing(_), .. }) | None => None,
         }
     }
 }

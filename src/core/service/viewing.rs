@@ -1,6 +1,7 @@
 //! A service as people see it.
 
 use crate::core::ids::SlotId;
+use crate::core::slots::SlotSockets;
 use crate::core::status::{Headline, Membership, ServiceState, ServiceStatus, Stage, WorkerStatus};
 use crate::core::time::Time;
 use crate::core::worker::{Worker, WorkerState};
@@ -32,6 +33,7 @@ impl Service {
                 .serving
                 .waiting()
                 .chain(self.slots.waiting())
+                .chain(self.own_slots.values().flat_map(SlotSockets::waiting))
                 .map(|(slot, until)| (slot, now.until(until)))
                 .collect(),
         }
@@ -75,6 +77,7 @@ fn worker_status(now: Time, worker: &Worker) -> WorkerStatus {
         WorkerState::Starting { .. } => Stage::Starting,
         WorkerState::Ready { .. } => Stage::Ready,
         WorkerState::Withdrawing { .. }
+        | WorkerState::Emptying { .. }
         | WorkerState::Draining { .. }
         | WorkerState::Orphaned { .. }
         | WorkerState::Killed { .. } => Stage::Draining,

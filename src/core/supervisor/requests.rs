@@ -32,6 +32,7 @@ impl Supervisor {
             // One that hangs can be ended during a stop too.
             Request::Signal { worker, signal } => self.send_signal(now, id, worker, signal),
             Request::Reload { .. }
+            | Request::RollBack(_)
             | Request::Restart(_)
             | Request::StopServices(_)
             | Request::StartServices(_)
@@ -47,6 +48,11 @@ impl Supervisor {
                 self.ask(id, services, may, |service, _, context| {
                     service.ask_scale(id, to, context);
                 });
+            }
+            Request::RollBack(scope) => {
+                let services = self.to_serve(&scope);
+                let ask = |service: &mut Service, _: &mut Context<'_>| service.ask_roll_back(id);
+                self.ask(id, services, Service::may_ask_roll_back, ask);
             }
             Request::Restart(scope) => {
                 let services = self.to_serve(&scope).and_then(|it| self.to_restart(it));

@@ -4,8 +4,8 @@ use crate::config::text::one_line;
 use crate::control::wire::{Event, Level};
 use crate::core::ids::{GenerationId, Pid, SlotId};
 use crate::core::notice::{
-    ConfigurationNotice, LifeNotice, Loudness, Notice, SlotNotice, SocketNotice, UpstreamsNotice,
-    WorkerName,
+    ConfigurationNotice, LifeNotice, Loudness, Notice, ProvingNotice, SlotNotice, SocketNotice,
+    UpstreamsNotice, WorkerName,
 };
 
 /// An event of a notice; it gets its number when it is kept.
@@ -41,6 +41,9 @@ fn kind(notice: &Notice) -> &'static str {
         Notice::MainChanged { .. } => "worker-main-changed",
         Notice::WorkerStopping { .. } => "worker-stopping",
         Notice::Withdrawing { .. } => "worker-withdrawing",
+        Notice::Emptying { .. } => "worker-emptying",
+        Notice::StillBusy { .. } => "worker-still-busy",
+        Notice::Manners { .. } => "service-manners",
         Notice::NextSignal { .. } => "worker-next-signal",
         Notice::Drained { .. } => "worker-drained",
         Notice::LeftBehind { .. } => "worker-left-behind",
@@ -75,6 +78,12 @@ fn kind(notice: &Notice) -> &'static str {
             LifeNotice::StopsAfter { .. } => "service-stops-after",
             LifeNotice::StartBegins { .. } => "start-begins",
             LifeNotice::StartFailed { .. } => "start-failed",
+        },
+        Notice::Proving { what, .. } => match what {
+            ProvingNotice::Canary { .. } => "canary-begins",
+            ProvingNotice::Probation { .. } => "probation-begins",
+            ProvingNotice::Proved { .. } => "probation-passed",
+            ProvingNotice::Failed { .. } => "probation-failed",
         },
         Notice::Socket { what, .. } => match what {
             SocketNotice::Backlog { .. } => "socket-backlog-changed",
@@ -124,6 +133,8 @@ fn about(notice: &Notice) -> About<'_> {
         Notice::Ready { worker, .. }
         | Notice::Ended { worker, .. }
         | Notice::Withdrawing { worker }
+        | Notice::Emptying { worker, .. }
+        | Notice::StillBusy { worker, .. }
         | Notice::WorkerStopping { worker, .. }
         | Notice::NextSignal { worker, .. }
         | Notice::Drained { worker, .. }
@@ -136,6 +147,7 @@ fn about(notice: &Notice) -> About<'_> {
         Notice::Serving { service, .. }
         | Notice::Failing { service }
         | Notice::Recovered { service }
+        | Notice::Manners { service, .. }
         | Notice::Scaled { service, .. }
         | Notice::Upstreams { service, .. }
         | Notice::NotScaled { service, .. }
@@ -151,6 +163,14 @@ fn about(notice: &Notice) -> About<'_> {
             | LifeNotice::Along { .. }
             | LifeNotice::StopsAfter { .. }
             | LifeNotice::StartFailed { .. } => all(service),
+        },
+        Notice::Proving { service, what } => match what {
+            ProvingNotice::Canary { generation, .. }
+            | ProvingNotice::Probation { generation, .. }
+            | ProvingNotice::Proved { generation }
+            | ProvingNotice::Failed { generation } => {
+                About { generation: Some(*generation), ..all(service) }
+            }
         },
         Notice::ReloadBegins { service, generation, .. }
         | Notice::ReloadCommitted { service, generation, .. }

@@ -146,6 +146,7 @@ pub(super) fn blamed(refusal: &Refusal) -> Option<WorkerId> {
         | Refusal::NoSuchWorker { .. }
         | Refusal::WorkerNotRunning { .. }
         | Refusal::TooMany { .. }
+        | Refusal::NothingBefore { .. }
         | Refusal::Stopping
         | Refusal::ServiceStopping { .. }
         | Refusal::ServiceStopped { .. }
@@ -171,13 +172,17 @@ pub(super) fn refused(refusal: &Refusal) -> Problem {
         Refusal::CannotScale { .. } => (ProblemKind::BadRequest, 400),
         Refusal::Configuration(_) => (ProblemKind::Configuration, 422),
         Refusal::Sockets { .. } => (ProblemKind::Bind, 409),
-        Refusal::WorkerNotRunning { .. } | Refusal::Failed { .. } => (ProblemKind::Failed, 500),
+        Refusal::WorkerNotRunning { .. } | Refusal::NothingBefore { .. } => {
+            (ProblemKind::Failed, 409)
+        }
+        Refusal::Failed { .. } => (ProblemKind::Failed, 500),
     };
     let service = match refusal {
         Refusal::InProgress { service, .. }
         | Refusal::ServiceStopping { service }
         | Refusal::ServiceStopped { service }
         | Refusal::BoundToStopped { service, .. }
+        | Refusal::NothingBefore { service }
         | Refusal::CannotScale { service, .. }
         | Refusal::Failed { service, .. } => Some(service.clone()),
         Refusal::TooMany { service, .. } | Refusal::Sockets { service, .. } => service.clone(),

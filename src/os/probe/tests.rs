@@ -39,6 +39,8 @@ impl Witness for Fake {
     fn is_alone(&mut self) -> bool {
         self.alone
     }
+
+    fn admit(&mut self, _is_ipv4: bool, _port: u16) {}
 }
 
 /// A probe and its virtual clock.

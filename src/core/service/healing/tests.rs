@@ -11,7 +11,7 @@ use crate::core::event::{
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice};
 use crate::core::policy::{
-    CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
 };
 use crate::core::suspicion::LOOK_AFTER;
 use crate::core::time::Time;
@@ -35,11 +35,15 @@ impl World {
                 id: SocketId(SOCKET.0),
                 name: "http".to_owned(),
                 members: Members::Shared,
+                steered: false,
             }],
             proxy: None,
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
+            canary: None,
+            probation: Duration::ZERO,
+            before_stop: BeforeStop::Auto,
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 2,
             launching_max: 2,

@@ -8,7 +8,8 @@ use crate::core::action::{Action, NewMember};
 use crate::core::event::{Event, Exit, Fault, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::policy::{
-    BoundMember, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, BoundMember, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder,
+    StopStep,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Behind, Request, Response, Scope, ServiceOutcome};
@@ -35,10 +36,14 @@ impl World {
                 id: SocketId(0),
                 name: "http".to_owned(),
                 members: Members::Shared,
+                steered: false,
             }],
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
+            canary: None,
+            probation: Duration::ZERO,
+            before_stop: BeforeStop::Auto,
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 2,
             launching_max: 2,

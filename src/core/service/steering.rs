@@ -1,0 +1,127 @@
+//! A service has the kernel send new connections to those of its workers that can take them, and
+//! lets workers that get nothing new finish what they have before they are asked to stop. Which
+//! members get what is decided in [`crate::core::sockets`] and [`crate::core::steering`], what is
+//! waited for in [`crate::core::drain`].
+
+use std::collections::BTreeSet;
+
+use crate::core::action::Action;
+use crate::core::drain::{Look, Manners};
+use crate::core::event::{Left, WorkerEvent};
+use crate::core::fleet::Fleet;
+use crate::core::ids::{MemberId, SlotId, WorkerId};
+use crate::core::notice::{Notice, WorkerName};
+use crate::core::policy::Policy;
+use crate::core::reload::{Reload, ReloadStage};
+use crate::core::sockets::Claim;
+use crate::core::time::Time;
+use crate::core::worker::{Worker, WorkerState};
+
+use super::{Context, Service};
+
+impl Service {
+    /// Has the kernel send new connections to those who can take them.
+    pub(super) fn steer(&mut self, context: &mut Context<'_>) {
+        let serving = self.serving.generation;
+        let ready = |fleet: &Fleet| -> BTreeSet<SlotId> {
+            let workers = fleet.workers().filter_map(|id| self.workers.get(id));
+            workers.filter(|worker| worker.is_ready()).map(|worker| worker.slot).collect()
+        };
+        let mut claim = Claim { generation: serving, part: 1, ready: ready(&self.serving) };
+        let mut claims = Vec::new();
+        if let Some(Reload { canary: Some(_), generation, stage, .. }) = &self.reload
+            && let ReloadStage::Rolling(fleet) = stage
+            && let Some(canary) = self.policies.get(generation).and_then(|policy| policy.canary)
+        {
+            claim.part = 100u32.saturating_sub(canary.percent);
+            let (generation, part) = (*generation, canary.percent);
+            claims.push(Claim { generation, part, ready: ready(fleet) });
+        }
+        claims.push(claim);
+        context.actions.extend(self.sockets.steer(serving, &claims));
+    }
+
+    /// A worker is to stop: it is asked to at once, unless others get what is new and it may finish
+    /// what it has.
+    pub(super) fn empty_or_stop(&mut self, now: Time, id: WorkerId, context: &mut Context<'_>) {
+        let Some(worker) = self.workers.get(id) else { return };
+        let before_stop = self.policy_of(id).before_stop;
+        let serves = match worker.state {
+            WorkerState::Ready { .. } | WorkerState::Withdrawing { .. } => true,
+            WorkerState::Starting { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => false,
+        };
+        let away = self.sockets.steered_away(worker.generation, worker.slot);
+        if serves && !self.stopping && !away.is_empty() && !before_stop.longest().is_zero() {
+            let until = self.drains.begin(now, id, away, before_stop);
+            self.with_worker(id, context, |worker, scene| worker.empty(now, until, scene));
+        } else {
+            self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+        }
+    }
+
+    /// What is left of draining workers was looked at.
+    pub fn handle_drain_seen(
+        &mut self,
+        now: Time,
+        number: u64,
+        members: &[(MemberId, Left)],
+        workers: &[(WorkerId, Option<u32>)],
+        context: &mut Context<'_>,
+    ) {
+        let (done, learned) = self.drains.seen(now, number, members, workers);
+        self.tell_manners(learned, context);
+        for id in done {
+            if self.workers.get(id).is_some_and(Worker::is_emptying) {
+                self.drains.asked(now, id);
+                self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
+            }
+        }
+    }
+
+    /// Has a look taken at what is left, if one is due.
+    pub(super) fn look_at_drains(&mut self, now: Time, context: &mut Context<'_>) {
+        let is_emptying = |id: WorkerId| self.workers.get(id).is_some_and(Worker::is_emptying);
+        self.drains.forget(is_emptying, |id| self.workers.get(id).is_some());
+        if let Some(Look { number, members, workers }) = self.drains.take_due(now) {
+            let service = self.policy.service;
+            context.actions.push_back(Action::LookAtDrain { service, number, members, workers });
+        }
+    }
+
+    /// The end of a worker's main process may teach how its program stops.
+    pub(super) fn learn_from(
+        &mut self,
+        id: WorkerId,
+        event: &WorkerEvent,
+        policy: &Policy,
+        context: &mut Context<'_>,
+    ) {
+        if let WorkerEvent::Exited { how, .. } = event {
+            let learned = self.drains.exited(id, *how, policy.stop.first().signal);
+            self.tell_manners(learned, context);
+        }
+    }
+
+    /// A worker that finished what it had has run out of time.
+    pub(super) fn drain_is_over(&mut self, now: Time, id: WorkerId, context: &mut Context<'_>) {
+        if let Some(worker) = self.workers.get(id).filter(|worker| worker.is_emptying())
+            && let Some(left) = self.drains.remains(id)
+        {
+            let service = self.policy.name.clone();
+            let name = WorkerName { worker: id, service, slot: worker.slot };
+            let after = now.since(worker.since());
+            context.notice(Notice::StillBusy { worker: name, left, after });
+            self.drains.asked(now, id);
+        }
+    }
+
+    fn tell_manners(&self, learned: Option<Manners>, context: &mut Context<'_>) {
+        if let Some(manners) = learned {
+            context.notice(Notice::Manners { service: self.policy.name.clone(), manners });
+        }
+    }
+}

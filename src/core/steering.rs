@@ -1,0 +1,382 @@
+//! Which members of a socket's group get new connections, and what share of them. Ids only; the
+//! kernel is told by [`Action::Steer`].
+//!
+//! # Why order matters
+//!
+//! The kernel asks a small program for the *index* of the member that gets a connection
+//! (`SO_ATTACH_REUSEPORT_CBPF`, socket(7)), and it keeps its members in an array: one that begins to
+//! listen is put at the end, and when one leaves the last one moves into its place. The order cannot
+//! be read back, so [`Group`] mirrors it, and a program is attached after every change. One that is
+//! bound is at its place before its answer comes, so it joins here when it is asked for, and if it
+//! could not be bound it is as if it had never been asked for.
+//!
+//! # What is attached
+//!
+//! A new member gets nothing before the program names it, which is when its workers are ready. A
+//! member that is to be closed was steered away from and emptied before. When it goes while the last
+//! one has a share, the program would point at nothing for a moment, and the kernel would choose by
+//! its own hash: so those at the end lose their share first, as many as are to go, where others have
+//! one. Where none has, the hash finds the only member left, or one that is emptied before its
+//! workers stop, since they are looked at again after every change.
+//!
+//! A worker that calls shutdown(2) takes its member out of the group, and listen(2) puts it at the
+//! end. Between that and our hearing of it the program points elsewhere than it should.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::action::{Action, Share};
+use super::ids::{MemberId, SlotId, SocketId};
+
+/// A socket's members that the kernel chooses from: all of a socket, or those of one of its slots
+/// where each slot has an address of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupId {
+    /// Which socket.
+    pub socket: SocketId,
+    /// The slot whose address it is, where each has one.
+    pub slot: Option<SlotId>,
+}
+
+/// The groups of a service.
+#[derive(Debug, Clone, Default)]
+pub struct Steering {
+    groups: BTreeMap<GroupId, Group>,
+    of: BTreeMap<MemberId, GroupId>,
+}
+
+/// The members of one address.
+#[derive(Debug, Clone, Default)]
+struct Group {
+    /// In the kernel's order, as of the last time when all was certain.
+    base: Vec<MemberId>,
+    /// What happened since, in order.
+    since: Vec<Change>,
+    /// Those that were asked for and not answered yet.
+    awaited: BTreeSet<MemberId>,
+    /// What the program does that is attached; nothing where it has to be attached anew.
+    attached: Option<Vec<Share>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Joined(MemberId),
+    Left(MemberId),
+}
+
+impl Steering {
+    /// A member listens, as the last of its group.
+    pub fn join(&mut self, group: GroupId, member: MemberId) {
+        self.of.insert(member, group);
+        self.groups.entry(group).or_default().change(Change::Joined(member));
+    }
+
+    /// A member is asked for, and is the last of its group when that is answered.
+    pub fn ask(&mut self, group: GroupId, member: MemberId) {
+        self.groups.entry(group).or_default().awaited.insert(member);
+        self.join(group, member);
+    }
+
+    /// A member that was asked for is there.
+    pub fn arrived(&mut self, member: MemberId) {
+        if let Some(group) = self.group(member) {
+            group.awaited.remove(&member);
+            group.fold();
+        }
+    }
+
+    /// A member that was asked for is not there, and never was.
+    pub fn failed(&mut self, member: MemberId) {
+        if let Some(group) = self.group(member) {
+            group.since.retain(|&change| {
+                change != Change::Joined(member) && change != Change::Left(member)
+            });
+            group.base.retain(|&it| it != member);
+            group.awaited.remove(&member);
+            group.attached = None;
+            group.fold();
+        }
+        self.drop_if_empty(member);
+    }
+
+    /// A member listens no more: the last one has its place.
+    pub fn leave(&mut self, member: MemberId) {
+        if let Some(group) = self.group(member) {
+            if group.order().contains(&member) {
+                group.change(Change::Left(member));
+                group.attached = None;
+            }
+        }
+    }
+
+    /// A member that listened no more does again, as the last one.
+    pub fn rejoin(&mut self, member: MemberId) {
+        if let Some(group) = self.group(member)
+            && !group.order().contains(&member)
+        {
+            group.change(Change::Joined(member));
+            group.attached = None;
+        }
+    }
+
+    /// Whether a member is one of a group.
+    #[must_use]
+    pub fn has(&self, member: MemberId) -> bool {
+        self.of.contains_key(&member)
+    }
+
+    /// Whether new connections go to others, and this member gets none.
+    #[must_use]
+    pub fn is_steered_away(&self, member: MemberId) -> bool {
+        self.share(member) == Some(0)
+    }
+
+    /// What share of new connections a member has; `None` where nobody steers, or it was not told
+    /// yet.
+    #[must_use]
+    pub fn share(&self, member: MemberId) -> Option<u32> {
+        let group = self.groups.get(self.of.get(&member)?)?;
+        let shares = group.attached.as_ref()?;
+        let share = shares.iter().find(|share| share.member == member);
+        Some(share.map_or(0, |share| share.weight))
+    }
+
+    /// Has every group do what `weight` says of its members, as far as it does not do so already.
+    /// Where nobody of a group has a share, all of it have the same.
+    pub fn steer(&mut self, weight: impl Fn(GroupId, MemberId) -> u32) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (&id, group) in &mut self.groups {
+            let order = group.order();
+            let mut shares: Vec<Share> = order
+                .into_iter()
+                .map(|member| Share { member, weight: weight(id, member) })
+                .collect();
+            if shares.iter().all(|share| share.weight == 0) {
+                shares.iter_mut().for_each(|share| share.weight = 1);
+            }
+            if !shares.is_empty() && group.attached.as_ref() != Some(&shares) {
+                group.attached = Some(shares.clone());
+                actions.push(Action::Steer { group: id, shares });
+            }
+        }
+        actions
+    }
+
+    /// Takes members out, to be closed: the actions that do it in an order in which new connections
+    /// go where they should.
+    pub fn close(&mut self, members: Vec<MemberId>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let mut by_group: BTreeMap<Option<GroupId>, Vec<MemberId>> = BTreeMap::new();
+        for member in members {
+            by_group.entry(self.of.get(&member).copied()).or_default().push(member);
+        }
+        for (id, members) in by_group {
+            match id.and_then(|id| self.groups.get_mut(&id).map(|group| (id, group))) {
+                Some((id, group)) => group.close(id, &members, &mut actions),
+                None => actions.extend(members.iter().copied().map(Action::Close)),
+            }
+            for member in members {
+                self.drop_if_empty(member);
+            }
+        }
+        actions
+    }
+
+    /// All of them.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.keys().copied()
+    }
+
+    fn group(&mut self, member: MemberId) -> Option<&mut Group> {
+        self.groups.get_mut(self.of.get(&member)?)
+    }
+
+    fn drop_if_empty(&mut self, member: MemberId) {
+        let Some(id) = self.of.remove(&member) else { return };
+        if !self.of.values().any(|&of| of == id) {
+            self.groups.remove(&id);
+        }
+    }
+}
+
+impl Group {
+    fn order(&self) -> Vec<MemberId> {
+        let mut order = self.base.clone();
+        for change in &self.since {
+            apply(&mut order, *change);
+        }
+        order
+    }
+
+    fn change(&mut self, change: Change) {
+        self.since.push(change);
+        self.fold();
+    }
+
+    fn fold(&mut self) {
+        if self.awaited.is_empty() {
+            for change in std::mem::take(&mut self.since) {
+                apply(&mut self.base, change);
+            }
+        }
+    }
+
+    fn close(&mut self, id: GroupId, members: &[MemberId], actions: &mut Vec<Action>) {
+        let mut left = members;
+        // Each turn closes one at least.
+        while !left.is_empty() {
+            let order = self.order();
+            let stays = order.iter().any(|member| !members.contains(member));
+            let most = self.attached.as_ref().filter(|_| stays).map_or(left.len(), |shares| {
+                let with_share = shares.iter().filter(|share| share.weight > 0).count();
+                (with_share / 2).max(1)
+            });
+            let (now, later) = left.split_at(most.min(left.len()));
+            if stays && let Some(shares) = self.without_the_last(&order, now) {
+                actions.push(Action::Steer { group: id, shares });
+            }
+            for &member in now {
+                actions.push(Action::Close(member));
+                self.change(Change::Left(member));
+            }
+            if let Some(shares) = self.attached.take()
+                && stays
+            {
+                let weight = |member| {
+                    let share = shares.iter().find(|share: &&Share| share.member == member);
+                    share.map_or(0, |share| share.weight)
+                };
+                let shares: Vec<Share> = self
+                    .order()
+                    .into_iter()
+                    .map(|member| Share { member, weight: weight(member) })
+                    .collect();
+                if shares.iter().any(|share| share.weight > 0) {
+                    actions.push(Action::Steer { group: id, shares: shares.clone() });
+                    self.attached = Some(shares);
+                }
+            }
+            left = later;
+        }
+    }
+
+    /// The shares without those that move when these are closed, where others have one.
+    fn without_the_last(&self, order: &[MemberId], closed: &[MemberId]) -> Option<Vec<Share>> {
+        let shares = self.attached.as_ref()?;
+        let moving = order.iter().rev().take(closed.len());
+        let moving: BTreeSet<MemberId> = moving.copied().collect();
+        let mut changed = false;
+        let fewer: Vec<Share> = shares
+            .iter()
+            .map(|&Share { member, weight }| {
+                let keeps = weight == 0 || !moving.contains(&member);
+                changed |= !keeps;
+                Share { member, weight: if keeps { weight } else { 0 } }
+            })
+            .collect();
+        (changed && fewer.iter().any(|share| share.weight > 0)).then_some(fewer)
+    }
+}
+
+fn apply(order: &mut Vec<MemberId>, change: Change) {
+    match change {
+        Change::Joined(member) => order.push(member),
+        Change::Left(member) => {
+            if let Some(index) = order.iter().position(|&it| it == member) {
+                order.swap_remove(index);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: GroupId = GroupId { socket: SocketId(1), slot: None };
+
+    fn steering(members: &[u32]) -> Steering {
+        let mut steering = Steering::default();
+        for &member in members {
+            steering.join(GROUP, MemberId(member));
+        }
+        steering
+    }
+
+    fn shares(pairs: &[(u32, u32)]) -> Action {
+        let share = |&(member, weight)| Share { member: MemberId(member), weight };
+        Action::Steer { group: GROUP, shares: pairs.iter().map(share).collect() }
+    }
+
+    fn only(member: u32) -> impl Fn(GroupId, MemberId) -> u32 {
+        move |_, it| u32::from(it == MemberId(member))
+    }
+
+    #[test]
+    fn what_is_attached_is_attached_once_and_again_after_each_change() {
+        let mut steering = steering(&[1]);
+        assert_eq!(steering.steer(only(1)), [shares(&[(1, 1)])]);
+        assert_eq!(steering.steer(only(1)), []);
+        steering.join(GROUP, MemberId(2));
+        assert_eq!(steering.steer(only(1)), [shares(&[(1, 1), (2, 0)])]);
+        assert!(steering.is_steered_away(MemberId(2)) && !steering.is_steered_away(MemberId(1)));
+        steering.leave(MemberId(1));
+        steering.rejoin(MemberId(1));
+        assert_eq!(steering.steer(only(1)), [shares(&[(2, 0), (1, 1)])]);
+    }
+
+    #[test]
+    fn where_nobody_has_a_share_all_have() {
+        let mut steering = steering(&[1, 2]);
+        assert_eq!(steering.steer(|_, _| 0), [shares(&[(1, 1), (2, 1)])]);
+    }
+
+    #[test]
+    fn the_last_of_two_is_found_by_the_hash_while_the_first_goes() {
+        let mut steering = steering(&[1, 2]);
+        steering.steer(only(2));
+        let close = [Action::Close(MemberId(1)), shares(&[(2, 1)])];
+        assert_eq!(steering.close(vec![MemberId(1)]), close);
+        assert_eq!(steering.steer(only(2)), []);
+    }
+
+    #[test]
+    fn of_many_those_that_move_lose_their_share_until_they_have() {
+        let mut steering = steering(&[1, 2, 3, 4]);
+        let new = |_, member: MemberId| u32::from(member.0 > 2);
+        steering.steer(new);
+        let actions = steering.close(vec![MemberId(1), MemberId(2)]);
+        let expected = [
+            shares(&[(1, 0), (2, 0), (3, 1), (4, 0)]),
+            Action::Close(MemberId(1)),
+            shares(&[(4, 1), (2, 0), (3, 1)]),
+            shares(&[(4, 1), (2, 0), (3, 0)]),
+            Action::Close(MemberId(2)),
+            shares(&[(4, 1), (3, 1)]),
+        ];
+        assert_eq!(actions, expected);
+    }
+
+    #[test]
+    fn the_end_of_all_needs_no_steering() {
+        let mut steering = steering(&[1, 2]);
+        steering.steer(only(2));
+        let closed = [MemberId(1), MemberId(2)];
+        assert_eq!(steering.close(closed.to_vec()), closed.map(Action::Close));
+        assert!(!steering.has(MemberId(2)));
+    }
+
+    #[test]
+    fn one_that_could_not_be_bound_never_moved_anything() {
+        let mut steering = steering(&[1, 2]);
+        steering.ask(GROUP, MemberId(3));
+        // As it is taken for: the last one moves.
+        steering.leave(MemberId(1));
+        assert_eq!(steering.steer(only(2)), [shares(&[(3, 0), (2, 1)])]);
+        steering.failed(MemberId(3));
+        assert_eq!(steering.steer(only(2)), [shares(&[(2, 1)])]);
+
+        steering.ask(GROUP, MemberId(4));
+        steering.arrived(MemberId(4));
+        assert_eq!(steering.steer(only(2)), [shares(&[(2, 1), (4, 0)])]);
+    }
+}

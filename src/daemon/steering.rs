@@ -1,0 +1,213 @@
+//! The kernel is told which members of a group get new connections, as the core wants it, and which
+//! connections of ours go to a member that gets none yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::socket::Transport;
+use crate::config::text::one_line;
+use crate::core::action::Share;
+use crate::core::drain::HANDSHAKE_WAIT;
+use crate::core::event::{Event, Left};
+use crate::core::ids::{MemberId, ServiceId, WorkerId};
+use crate::core::steering::GroupId;
+use crate::core::time::Time;
+use crate::os::clock;
+use crate::os::left::{Answer, Draining, Request};
+use crate::os::listeners::Listener;
+use crate::os::looks::Looks;
+use crate::os::socket_table::Place;
+use crate::os::steering;
+use crate::protocol::steering_program::{self, Admitted, Plan, Spread};
+
+use super::event_loop::{Daemon, Token};
+
+/// Sockets that are open.
+type Listeners = BTreeMap<MemberId, Listener>;
+
+/// What the kernel was told.
+#[derive(Default)]
+pub(super) struct Steering {
+    groups: BTreeMap<GroupId, Vec<Share>>,
+    /// Connections that probes are about to make: the worker that is meant, the member that it has,
+    /// and where the connection comes from.
+    admitted: Vec<(WorkerId, MemberId, Source)>,
+    /// Since when members get nothing that got something before.
+    away: BTreeMap<MemberId, Time>,
+    /// Those of which it was told that they cannot be steered.
+    told: BTreeSet<GroupId>,
+}
+
+/// Where a connection of ours comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Source {
+    /// Its family.
+    pub(super) family: steering_program::Family,
+    /// Its port.
+    pub(super) port: u16,
+}
+
+impl Steering {
+    /// New connections to a group go by these shares from here on.
+    pub(super) fn steer(&mut self, group: GroupId, shares: Vec<Share>, listeners: &Listeners) {
+        let now = clock::now();
+        let had = self.groups.remove(&group).unwrap_or_default();
+        for share in had.iter().filter(|share| share.weight > 0) {
+            self.away.insert(share.member, now);
+        }
+        for share in shares.iter().filter(|share| share.weight > 0) {
+            self.away.remove(&share.member);
+        }
+        self.groups.insert(group, shares);
+        self.attach(group, listeners);
+    }
+
+    /// A connection from there goes to the member that this worker has, whatever its share.
+    pub(super) fn admit(
+        &mut self,
+        worker: WorkerId,
+        member: MemberId,
+        source: Source,
+        listeners: &Listeners,
+    ) {
+        if let Some(group) = self.group_of(member) {
+            self.admitted.push((worker, member, source));
+            self.attach(group, listeners);
+        }
+    }
+
+    /// Nothing more is admitted for this worker.
+    pub(super) fn forget(&mut self, worker: WorkerId, listeners: &Listeners) {
+        let groups: BTreeSet<GroupId> = self
+            .admitted
+            .iter()
+            .filter(|(of, ..)| *of == worker)
+            .filter_map(|&(_, member, _)| self.group_of(member))
+            .collect();
+        self.admitted.retain(|(of, ..)| *of != worker);
+        for group in groups {
+            self.attach(group, listeners);
+        }
+    }
+
+    /// A member is closed.
+    pub(super) fn closed(&mut self, member: MemberId) {
+        self.admitted.retain(|&(_, of, _)| of != member);
+        self.away.remove(&member);
+        let gone = |shares: &Vec<Share>| shares.iter().all(|share| share.member == member);
+        self.groups.retain(|_, shares| !gone(shares));
+    }
+
+    fn group_of(&self, member: MemberId) -> Option<GroupId> {
+        let has = |shares: &Vec<Share>| shares.iter().any(|share| share.member == member);
+        self.groups.iter().find(|(_, shares)| has(shares)).map(|(&group, _)| group)
+    }
+
+    fn attach(&mut self, group: GroupId, listeners: &Listeners) {
+        let Some(shares) = self.groups.get(&group) else { return };
+        let members: Vec<&Listener> =
+            shares.iter().filter_map(|share| listeners.get(&share.member)).collect();
+        let Some(first) = members.first() else { return };
+        let index = |member: MemberId| {
+            let index = shares.iter().position(|share| share.member == member)?;
+            u32::try_from(index).ok()
+        };
+        let plan = Plan {
+            weights: shares.iter().map(|share| share.weight).collect(),
+            spread: match first.transport {
+                Transport::Stream | Transport::Seqpacket => Spread::Connections,
+                Transport::Datagram => Spread::Clients,
+            },
+            admitted: self
+                .admitted
+                .iter()
+                .filter_map(|&(_, member, Source { family, port })| {
+                    Some(Admitted { family, source_port: port, index: index(member)? })
+                })
+                .collect(),
+        };
+        let program = steering_program::compile(&plan);
+        // One that a worker has shut down a moment ago is in no group any more.
+        let refused = members.iter().map(|member| steering::attach(&member.fd, &program));
+        let mut last = None;
+        for result in refused {
+            match result {
+                Ok(()) => return,
+                Err(errno) => last = Some(errno),
+            }
+        }
+        if let Some(errno) = last
+            && self.told.insert(group)
+        {
+            let place = one_line(&first.place());
+            tracing::warn!(
+                "cannot steer new connections to `{place}`: {}; the kernel spreads them over all \
+                 its workers, those that are not ready and those that drain too",
+                errno.desc()
+            );
+        }
+    }
+}
+
+impl Daemon {
+    /// Begins a look at what is left for workers that drain.
+    pub(super) fn look_at_drain(
+        &mut self,
+        service: ServiceId,
+        number: u64,
+        members: &[MemberId],
+        workers: &[WorkerId],
+    ) {
+        let now = clock::now();
+        let listeners = &self.parts.listeners;
+        let mut draining = Vec::new();
+        for &member in members {
+            let Some(listener) = listeners.get(&member) else { continue };
+            let parted = self.steering.away.get(&member).map(|&since| now.since(since));
+            draining.push(Draining { member, place: Place::of(listener), parted });
+        }
+        let recent = |draining: &Draining| draining.parted.is_some_and(|it| it <= HANDSHAKE_WAIT);
+        let handshakes = draining.iter().any(recent);
+        let all = workers.iter().filter_map(|worker| self.workers.get(worker));
+        let all: BTreeSet<MemberId> =
+            all.flat_map(|handles| handles.sockets.keys().copied()).collect();
+        let beside = all.iter().filter(|member| !members.contains(member));
+        let beside = beside.filter_map(|member| listeners.get(member)).map(Place::of).collect();
+        let accounts = workers.iter();
+        let accounts = accounts
+            .filter_map(|&worker| Some((worker, self.processes.account(worker)?)))
+            .collect();
+        let request =
+            Request { number, service, members: draining, beside, handshakes, workers: accounts };
+        let answer = Answer::unknown(&request);
+        let begun = self.looks().is_some_and(|looks| looks.start(request));
+        if !begun {
+            self.drain_seen(service, answer);
+        }
+    }
+
+    /// Looks that have come to their end.
+    pub(super) fn hear_looks(&mut self) {
+        let answers = self.looks.as_mut().map(Looks::take).unwrap_or_default();
+        for (service, answer) in answers {
+            self.drain_seen(service, answer);
+        }
+    }
+
+    fn looks(&mut self) -> Option<&mut Looks> {
+        if self.looks.is_none() {
+            let looks = Looks::new().ok()?;
+            self.parts.reactor.add(&looks, Token::Looks.encode()).ok()?;
+            self.looks = Some(looks);
+        }
+        self.looks.as_mut()
+    }
+
+    fn drain_seen(&mut self, service: ServiceId, answer: Answer) {
+        let Answer { number, members, workers } = answer;
+        let left = |(member, left): (MemberId, crate::os::left::Left)| {
+            (member, Left { handshakes: left.handshakes, queued: left.queued })
+        };
+        let members = members.into_iter().map(left).collect();
+        self.events.push_back(Event::DrainSeen { service, number, members, workers });
+    }
+}
