@@ -296,6 +296,7 @@ fn status() -> Status {
         pid: Some(100 + u32::try_from(id).expect("small")),
         state,
         since: 5.0,
+        left: None,
         memory: Some(memory),
         said: None,
     };
@@ -305,6 +306,7 @@ fn status() -> Status {
         wanted: 1,
         ready: 1,
         generation: 2,
+        balance: None,
         reloading: None,
         queued: false,
         last_abort: None,

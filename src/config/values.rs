@@ -9,6 +9,8 @@ use thiserror::Error;
 use crate::core::policy::{Check, ReadyWhen, Signal, StopLadder, StopStep};
 use crate::core::service::WORKERS_MAX;
 
+pub use crate::core::policy::Balance;
+
 /// The longest duration that can be asked for.
 pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -79,16 +81,16 @@ pub fn positive_duration(text: &str) -> Result<Duration, ValueError> {
     }
 }
 
-/// How connections find a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Balance {
-    /// The workers of a generation share a socket, and the kernel is told which generation gets what.
-    #[default]
-    Generation,
-    /// Each worker has a socket of its own, and the kernel is told which get what.
-    Slots,
-    /// All workers of all generations share one socket.
-    Shared,
+impl Balance {
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::Generation => "generation",
+            Balance::Slots => "slots",
+            Balance::Shared => "shared",
+        }
+    }
 }
 
 /// How a worker is asked to stop, before the drain timeout is known: signals with or without a wait.

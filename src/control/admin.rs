@@ -170,6 +170,7 @@ mod tests {
             wanted: 1,
             ready: 1,
             generation: 1,
+            balance: None,
             reloading: None,
             queued: false,
             last_abort: None,

@@ -134,6 +134,7 @@ impl Events {
             worker: None,
             pid: None,
             generation: None,
+            left: None,
             dropped,
         })
     }
@@ -163,6 +164,7 @@ mod tests {
             worker: None,
             pid: None,
             generation: None,
+            left: None,
             dropped: None,
         }
     }

@@ -76,6 +76,7 @@ mod tests {
             pid: None,
             state: WorkerState::Ready,
             since: 0.0,
+            left: None,
             memory: None,
             said: None,
         };
@@ -85,6 +86,7 @@ mod tests {
             wanted: 2,
             ready: 2,
             generation: 1,
+            balance: None,
             reloading: None,
             queued: false,
             last_abort: None,

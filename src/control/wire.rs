@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::drain::Remains;
+
 /// The answer to `GET /v1/status`: the daemon at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -52,6 +54,10 @@ pub struct Service {
     pub ready: u32,
     /// The generation that serves.
     pub generation: u64,
+    /// How connections find its workers: `generation`, `slots` or `shared`; of several sockets the
+    /// finest. It is not there where there is no socket, or each slot has an address of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<String>,
     /// The generation that a reload under way is to bring.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reloading: Option<u64>,
@@ -123,6 +129,9 @@ pub struct Worker {
     pub state: WorkerState,
     /// How long it has stood there, in seconds.
     pub since: f64,
+    /// What it has left to finish before it gets the stop signal, while it drains and has not got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
     /// What all its processes have in memory, in bytes, where that can be read: in a cgroup whose
     /// memory is counted what is charged to it, else the sum of their resident sets.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,11 +149,31 @@ pub enum WorkerState {
     Starting,
     /// Able to serve.
     Ready,
-    /// Between the stop signal and the exit.
+    /// It is to stop, and finishes what it has, before the stop signal or after it.
     Draining,
     /// What only a later version knows: a daemon says no such word, and a client shows it.
     #[serde(untagged)]
     Other(String),
+}
+
+/// What a worker has left, as far as that can be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Left {
+    /// Connections that it has open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// What waits in the queues of its sockets, perhaps for other workers too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<u32>,
+    /// Connections that are being made to its sockets, perhaps with other workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshakes: Option<u32>,
+}
+
+impl From<Remains> for Left {
+    fn from(Remains { handshakes, queued, connections }: Remains) -> Left {
+        Left { connections, queued, handshakes }
+    }
 }
 
 /// A slot that waits for its next worker.
@@ -365,6 +394,9 @@ pub struct Event {
     /// The generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+    /// What a worker had left, with the kind `worker-still-busy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
     /// With the kind `dropped`: how many lines this reader has missed, the number of this one being
     /// that of the last of them. Without a count nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

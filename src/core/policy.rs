@@ -215,6 +215,18 @@ pub struct Canary {
     pub time: Duration,
 }
 
+/// How connections find a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// The workers of a generation share a socket, and the kernel is told which generation gets what.
+    #[default]
+    Generation,
+    /// Each worker has a socket of its own, and the kernel is told which get what.
+    Slots,
+    /// All workers of all generations share one socket.
+    Shared,
+}
+
 /// How long workers that get nothing new may finish what they have before the stop signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeforeStop {

@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::action::{Action, NewMember};
 use super::event::{Backlog, Mode, SocketState};
 use super::ids::{GenerationId, MemberId, SlotId, SocketId, WorkerId};
-use super::policy::{BoundMember, Members, Socket};
+use super::policy::{Balance, BoundMember, Members, Socket};
 use super::repair::{Health, is_worth_telling};
 use super::steering::{GroupId, Steering};
 use super::suspicion::Suspicion;
@@ -499,6 +499,20 @@ impl Sockets {
             }
         }
         actions
+    }
+
+    /// How connections find the workers of a generation, where they have sockets of which each is
+    /// for several workers: the finest of what these are.
+    #[must_use]
+    pub fn balance(&self, generation: GenerationId) -> Option<Balance> {
+        let finer = |so_far: Option<Balance>, kind: Kind| match (so_far, kind) {
+            (so_far, Kind::EachSlot) => so_far,
+            (_, Kind::EachWorker) | (Some(Balance::Slots), _) => Some(Balance::Slots),
+            (_, Kind::EachGeneration) | (Some(Balance::Generation), _) => Some(Balance::Generation),
+            (None | Some(Balance::Shared), Kind::Shared) => Some(Balance::Shared),
+        };
+        let order = self.orders.get(&generation).into_iter().flatten();
+        order.map(|&(_, kind)| kind).fold(None, finer)
     }
 
     /// The members of a worker that others get new connections for, after it had some; none where one

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::drain::Remains;
 use super::ids::{GenerationId, MemberId, Pid, SlotId, WorkerId};
+use super::policy::Balance;
 
 /// The daemon at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct ServiceStatus {
     pub ready: u32,
     /// The generation that serves.
     pub generation: GenerationId,
+    /// How connections find its workers, where several of them have a socket in common or could.
+    pub balance: Option<Balance>,
     /// Whether all workers have been ready together since it was started.
     pub committed: bool,
     /// Whether it is asked to stop because the configuration has it no more.
@@ -77,6 +81,8 @@ pub struct WorkerStatus {
     pub stage: Stage,
     /// How long it has stood there.
     pub since: Duration,
+    /// What it is to finish before it gets the stop signal, while it has not got it.
+    pub left: Option<Remains>,
     /// The last line it said about itself.
     pub said: Option<String>,
 }
@@ -107,7 +113,7 @@ pub enum Stage {
     Starting,
     /// Able to serve.
     Ready,
-    /// Between the stop signal and the exit.
+    /// It is to stop, and finishes what it has, before the stop signal or after it.
     Draining,
 }
 

@@ -105,7 +105,7 @@ States of a service:
 States of a worker:
   starting     not yet seen able to serve
   ready        able to serve
-  draining     between the stop signal and its exit
+  draining     to stop, and finishing what it has; until the stop signal the note says what
   backing off  nobody is in this slot until the time in the note has passed
 
 Columns that have nothing to show are left out. A terminal that is too narrow loses the note first.")]

@@ -16,6 +16,7 @@ pub(super) mod redraw;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::config::text::one_line;
+use crate::control::wire::Left;
 
 /// For whom a text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +174,24 @@ fn memory(bytes: u64) -> String {
     }
 }
 
+/// What a worker that drains has left: `2 connections open, 1 queued`. Nothing where nothing is known
+/// to be left.
+fn left(left: Left, open: [&'static str; 2]) -> Option<String> {
+    let [one, more] = open;
+    let parts = [
+        (left.connections, [one, more]),
+        (left.queued, ["queued"; 2]),
+        (left.handshakes, ["coming"; 2]),
+    ];
+    let part = |(count, [one, more]): (Option<u32>, [&str; 2])| match count? {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        count => Some(format!("{count} {more}")),
+    };
+    let parts: Vec<String> = parts.into_iter().filter_map(part).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
 /// `1 worker`, `4 workers`.
 fn workers(count: impl Into<u64>) -> String {
     match count.into() {
@@ -225,6 +244,18 @@ mod tests {
         ] {
             assert_eq!(compact(seconds), text);
         }
+    }
+
+    #[test]
+    fn what_is_left_is_told_where_it_is_known() {
+        let of = |connections, queued, handshakes| {
+            let given = Left { connections, queued, handshakes };
+            left(given, ["connection open", "connections open"]).unwrap_or_default()
+        };
+        assert_eq!(of(Some(1), Some(0), None), "1 connection open");
+        assert_eq!(of(Some(2), Some(1), Some(3)), "2 connections open, 1 queued, 3 coming");
+        assert_eq!(of(None, Some(1), Some(0)), "1 queued");
+        assert_eq!((of(None, None, None), of(Some(0), None, None)), (String::new(), String::new()));
     }
 
     #[test]

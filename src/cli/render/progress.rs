@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::control::wire::{Event, Service, ServiceState, Status, WorkerState};
+use crate::control::wire::{Event, Left, Service, ServiceState, Status, WorkerState};
 
-use super::{Hue, Look, columns, compact, plain};
+use super::{Hue, Look, columns, compact, left, plain};
 
 /// Whether each service has its headline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,18 @@ struct Seen {
     stage: Stage,
     /// When it got there, counted from where `now` is, which may be before that.
     since: f64,
+    has: Has,
+}
+
+/// What a worker has that drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Has {
+    /// Nothing that is known.
+    Unknown,
+    /// This, before it is asked to stop.
+    Before(Left),
+    /// This when it was asked to stop.
+    Still(Left),
 }
 
 /// In the order in which a worker goes through them.
@@ -170,6 +182,7 @@ impl Rolling {
                 pid: worker.pid,
                 stage,
                 since: now.as_secs_f64() - worker.since,
+                has: worker.left.map_or(Has::Unknown, Has::Before),
             };
             self.workers.insert(worker.id, seen);
         }
@@ -202,7 +215,7 @@ impl Rolling {
         let stage = match event.kind.as_str() {
             "worker-started" => Stage::Starting,
             "worker-ready" => Stage::Ready,
-            "worker-stopping" => Stage::Draining,
+            "worker-emptying" | "worker-still-busy" | "worker-stopping" => Stage::Draining,
             "worker-drained" => Stage::Gone,
             "worker-ended" => Stage::Failed,
             // It changes nothing that is shown.
@@ -211,10 +224,11 @@ impl Rolling {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.pid = event.pid.or(worker.pid);
             worker.advance(now, stage);
+            worker.heed(event);
         } else if let (Some(slot), Some(generation)) = (event.slot, event.generation) {
             // Only the first event of a worker has all of it.
-            let since = now.as_secs_f64();
-            self.workers.insert(id, Seen { slot, generation, pid: event.pid, stage, since });
+            let (pid, since, has) = (event.pid, now.as_secs_f64(), Has::Unknown);
+            self.workers.insert(id, Seen { slot, generation, pid, stage, since, has });
         }
     }
 
@@ -304,6 +318,31 @@ impl Rolling {
 }
 
 impl Seen {
+    /// One that did not finish in its time is asked to stop right after that is told.
+    fn heed(&mut self, event: &Event) {
+        self.has = match (event.kind.as_str(), self.has) {
+            ("worker-emptying", Has::Unknown) => Has::Before(event.left.unwrap_or_default()),
+            ("worker-still-busy", _) => Has::Still(event.left.unwrap_or_default()),
+            ("worker-stopping", Has::Before(_)) => Has::Unknown,
+            (_, has) => has,
+        };
+    }
+
+    fn note(&self) -> String {
+        // A line has little room for it.
+        let told = |it| left(it, ["open"; 2]);
+        match (self.stage, self.has) {
+            (Stage::Draining, Has::Before(it)) => {
+                told(it).unwrap_or_else(|| "finishing".to_owned())
+            }
+            (Stage::Draining, Has::Still(it)) => {
+                told(it).map(|left| format!("still {left}")).unwrap_or_default()
+            }
+            (Stage::Draining, Has::Unknown)
+            | (Stage::Starting | Stage::Ready | Stage::Gone | Stage::Failed, _) => String::new(),
+        }
+    }
+
     /// Events may tell what a status has shown already, so nobody goes back.
     fn advance(&mut self, now: Duration, stage: Stage) {
         if stage > self.stage && self.stage < Stage::Gone {
@@ -366,7 +405,8 @@ fn table(now: Duration, name: &str, workers: &[(&u64, &Seen)], look: Look) -> Ve
             }
             Stage::Gone | Stage::Failed => String::new(),
         };
-        let whole = format!("{front}{stage:STAGE_COLUMNS$}  {time:>6}");
+        let note = worker.note();
+        let whole = format!("{front}{stage:STAGE_COLUMNS$}  {time:>6}  {note}");
         let whole = look.fit(whole.trim_end()).trim_end().to_owned();
         match whole.strip_prefix(&format!("{front}{stage}")) {
             Some(rest) => format!("{front}{}{rest}", look.paint(worker.stage.hue(), stage)),
@@ -432,6 +472,28 @@ mod tests {
     #[test]
     fn frames_of_a_reload_that_is_committed() {
         assert_snapshot!(film(&committed(), HEIGHT, TERMINAL));
+    }
+
+    #[test]
+    fn frames_of_workers_that_finish_what_they_have() {
+        let left = |connections| Some(Left { connections: Some(connections), ..Left::default() });
+        let events = [
+            started(10, 0),
+            worker_event("worker-ready", 10, 0),
+            worker_event("worker-emptying", 8, 0),
+            worker_event("worker-emptying", 9, 1),
+            worker_event("worker-stopping", 9, 1),
+            Event { left: left(2), ..worker_event("worker-still-busy", 8, 0) },
+            worker_event("worker-stopping", 8, 0),
+            worker_event("worker-drained", 8, 0),
+        ];
+        assert_snapshot!(film(&events, HEIGHT, TERMINAL));
+        let mut status = Status { services: vec![samples::service("web")], ..samples::shop() };
+        status.services[0].workers[0].state = WorkerState::Draining;
+        status.services[0].workers[0].left = left(1);
+        let progress = Progress::new(ms(0), &status, &[]);
+        let frame = progress.frame(ms(1), HEIGHT, PIPE, Headlines::Shown);
+        assert!(frame[1].ends_with("  1 open"), "{frame:?}");
     }
 
     #[test]

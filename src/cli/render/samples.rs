@@ -1,7 +1,8 @@
 //! Daemons to be shown, for tests.
 
 use crate::control::wire::{
-    BackingOff, Daemon, Event, Level, Service, ServiceState, Socket, Status, Worker, WorkerState,
+    BackingOff, Daemon, Event, Left, Level, Service, ServiceState, Socket, Status, Worker,
+    WorkerState,
 };
 
 use super::{Colour, Look};
@@ -26,7 +27,7 @@ pub(in crate::cli) fn daemon() -> Daemon {
 
 pub(in crate::cli) fn worker(id: u64, slot: u32, generation: u64, state: WorkerState) -> Worker {
     let pid = u32::try_from(id).ok().map(|id| 4230 + id);
-    Worker { id, slot, generation, pid, state, since: 8000.4, memory: None, said: None }
+    Worker { id, slot, generation, pid, state, since: 8000.4, left: None, memory: None, said: None }
 }
 
 /// Two workers of generation 3 that are ready.
@@ -37,6 +38,7 @@ pub(in crate::cli) fn service(name: &str) -> Service {
         wanted: 2,
         ready: 2,
         generation: 3,
+        balance: Some("generation".to_owned()),
         reloading: None,
         queued: false,
         last_abort: None,
@@ -112,6 +114,7 @@ pub(in crate::cli) fn services() -> Vec<(&'static str, Service)> {
                 ..web()
             },
         ),
+        ("up, old workers finish what they have before the stop signal", finishing()),
         (
             "failing",
             Service {
@@ -134,6 +137,21 @@ pub(in crate::cli) fn services() -> Vec<(&'static str, Service)> {
         ),
         ("stopped", Service { state: Stopped, ..nobody() }),
     ]
+}
+
+/// Old workers of it have not got the stop signal.
+fn finishing() -> Service {
+    let draining = |id, slot, left| Worker {
+        since: 0.42,
+        left: Some(left),
+        ..worker(id, slot, 2, WorkerState::Draining)
+    };
+    let left = Left { connections: Some(2), queued: Some(1), handshakes: Some(0) };
+    let mut service = service("web");
+    service.balance = Some("slots".to_owned());
+    service.workers.push(draining(6, 0, left));
+    service.workers.push(Worker { said: Some("idle".into()), ..draining(7, 1, Left::default()) });
+    service
 }
 
 /// Two services with sockets, memory and notes.
@@ -192,6 +210,7 @@ pub(in crate::cli) fn event(kind: &str) -> Event {
         worker: None,
         pid: None,
         generation: None,
+        left: None,
         dropped: None,
     }
 }

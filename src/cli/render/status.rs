@@ -4,7 +4,7 @@ use crate::control::wire::{
     BackingOff, Daemon, Service, ServiceState, Status, Worker, WorkerState,
 };
 
-use super::{Hue, Look, columns, compact, cut, memory, plain, workers, wrapped};
+use super::{Hue, Look, columns, compact, cut, left, memory, plain, workers, wrapped};
 
 /// The whole, each line with its end.
 pub(in crate::cli) fn status(status: &Status, look: Look) -> String {
@@ -74,6 +74,10 @@ fn headline(service: &Service, look: Look) -> String {
     }
     if service.reloading.is_none() {
         say(&format!("generation {}", service.generation));
+    }
+    // The usual one is no news.
+    if let Some(balance) = service.balance.as_deref().filter(|&balance| balance != "generation") {
+        say(&format!("balance {}", plain(balance)));
     }
     if service.queued {
         say("another reload queued");
@@ -188,6 +192,11 @@ fn worker(service: &str, worker: &Worker) -> Row {
         WorkerState::Draining => ("draining".to_owned(), Hue::Moving),
         WorkerState::Other(word) => (plain(word), Hue::Plain),
     };
+    let finishing = worker.left.map(|it| {
+        let open = left(it, ["connection open", "connections open"]);
+        open.unwrap_or_else(|| "finishing what it has".to_owned())
+    });
+    let notes = [finishing, worker.said.as_deref().map(plain)];
     Row {
         cells: [
             format!("{service}.{}", worker.slot),
@@ -197,7 +206,7 @@ fn worker(service: &str, worker: &Worker) -> Row {
             state,
             compact(worker.since),
             worker.memory.map(memory).unwrap_or_default(),
-            worker.said.as_deref().map(plain).unwrap_or_default(),
+            notes.into_iter().flatten().collect::<Vec<_>>().join("; "),
         ],
         hue,
     }

@@ -84,6 +84,8 @@ fn every_reference_leads_somewhere_and_every_schema_is_used() {
 fn types_have_the_fields_that_are_described_and_no_others() {
     let socket = wire::Socket { name: Some("http".into()), address: "[::]:8000".into() };
     holds("Socket", &socket);
+    let left = wire::Left { connections: Some(2), queued: Some(1), handshakes: Some(0) };
+    holds("Left", &left);
     let worker = wire::Worker {
         id: 1,
         slot: 0,
@@ -91,6 +93,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         pid: Some(2),
         state: wire::WorkerState::Draining,
         since: 0.5,
+        left: Some(left),
         memory: Some(1),
         said: Some("x".into()),
     };
@@ -103,6 +106,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         wanted: 1,
         ready: 1,
         generation: 1,
+        balance: Some("slots".into()),
         reloading: Some(2),
         queued: true,
         last_abort: Some("x".into()),
@@ -161,6 +165,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         worker: Some(1),
         pid: Some(2),
         generation: Some(1),
+        left: Some(left),
         dropped: Some(1),
     };
     holds("Event", &event);

@@ -19,6 +19,7 @@ impl Service {
             wanted: self.wanted,
             ready: self.workers.tally_of(self.serving.generation).ready,
             generation: self.serving.generation,
+            balance: self.sockets.balance(self.serving.generation),
             committed: self.is_committed(),
             membership: if self.is_dismissed() { self.membership } else { Membership::Configured },
             waits_for: self.waits_for.clone(),
@@ -28,7 +29,7 @@ impl Service {
             queued: self.queued.is_some(),
             restarts: self.replaced,
             members: self.sockets.members_for(self.serving.generation, SlotId(0)),
-            workers: self.workers.iter().map(|worker| worker_status(now, worker)).collect(),
+            workers: self.workers.iter().map(|worker| self.worker_status(now, worker)).collect(),
             backing_off: self
                 .serving
                 .waiting()
@@ -70,25 +71,29 @@ impl Service {
             Life::Up | Life::Rereading(..) => ServiceState::Starting,
         }
     }
-}
 
-fn worker_status(now: Time, worker: &Worker) -> WorkerStatus {
-    let stage = match worker.state {
-        WorkerState::Starting { .. } => Stage::Starting,
-        WorkerState::Ready { .. } => Stage::Ready,
-        WorkerState::Withdrawing { .. }
-        | WorkerState::Emptying { .. }
-        | WorkerState::Draining { .. }
-        | WorkerState::Orphaned { .. }
-        | WorkerState::Killed { .. } => Stage::Draining,
-    };
-    WorkerStatus {
-        worker: worker.id,
-        slot: worker.slot,
-        generation: worker.generation,
-        pid: worker.pid,
-        stage,
-        since: now.since(worker.since()),
-        said: worker.said.clone(),
+    fn worker_status(&self, now: Time, worker: &Worker) -> WorkerStatus {
+        let stage = match worker.state {
+            WorkerState::Starting { .. } => Stage::Starting,
+            WorkerState::Ready { .. } => Stage::Ready,
+            WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => Stage::Draining,
+        };
+        WorkerStatus {
+            worker: worker.id,
+            slot: worker.slot,
+            generation: worker.generation,
+            pid: worker.pid,
+            stage,
+            since: now.since(worker.since()),
+            left: self.drains.remains(worker.id),
+            said: worker.said.clone(),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

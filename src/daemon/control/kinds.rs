@@ -1,7 +1,8 @@
 //! Notices as events that programs read. A kind is a promise: it keeps its name and its meaning.
 
 use crate::config::text::one_line;
-use crate::control::wire::{Event, Level};
+use crate::control::wire::{Event, Left, Level};
+use crate::core::drain::Remains;
 use crate::core::ids::{GenerationId, Pid, SlotId};
 use crate::core::notice::{
     ConfigurationNotice, LifeNotice, Loudness, Notice, ProvingNotice, SlotNotice, SocketNotice,
@@ -10,7 +11,7 @@ use crate::core::notice::{
 
 /// An event of a notice; it gets its number when it is kept.
 pub(super) fn event(notice: &Notice, time: String) -> Event {
-    let About { service, worker, slot, pid, generation } = about(notice);
+    let About { service, worker, slot, pid, generation, left } = about(notice);
     Event {
         number: 0,
         time,
@@ -27,6 +28,7 @@ pub(super) fn event(notice: &Notice, time: String) -> Event {
         worker: worker.map(|worker| worker.worker.0),
         pid: pid.map(|pid| pid.0),
         generation: generation.map(|generation| generation.0),
+        left: left.map(Left::from),
         dropped: None,
     }
 }
@@ -120,6 +122,8 @@ struct About<'a> {
     slot: Option<SlotId>,
     pid: Option<Pid>,
     generation: Option<GenerationId>,
+    /// Of the worker.
+    left: Option<Remains>,
 }
 
 fn about(notice: &Notice) -> About<'_> {
@@ -129,12 +133,12 @@ fn about(notice: &Notice) -> About<'_> {
         Notice::Started { worker, generation, pid } => {
             About { pid: Some(*pid), generation: Some(*generation), ..of(worker) }
         }
+        Notice::StillBusy { worker, left, .. } => About { left: Some(*left), ..of(worker) },
         Notice::MainChanged { worker, pid } => About { pid: Some(*pid), ..of(worker) },
         Notice::Ready { worker, .. }
         | Notice::Ended { worker, .. }
         | Notice::Withdrawing { worker }
         | Notice::Emptying { worker, .. }
-        | Notice::StillBusy { worker, .. }
         | Notice::WorkerStopping { worker, .. }
         | Notice::NextSignal { worker, .. }
         | Notice::Drained { worker, .. }

@@ -67,6 +67,7 @@ impl Daemon {
             wanted: service.wanted,
             ready: service.ready,
             generation: service.generation.0,
+            balance: service.balance.map(|balance| balance.name().to_owned()),
             reloading: service.reloading.map(|generation| generation.0),
             queued: service.queued,
             last_abort: service.last_abort,
@@ -91,6 +92,7 @@ fn worker(status: WorkerStatus) -> wire::Worker {
             Stage::Draining => wire::WorkerState::Draining,
         },
         since: seconds(status.since),
+        left: status.left.map(wire::Left::from),
         memory: None,
         said: status.said,
     }
