@@ -101,6 +101,48 @@ shepherd.yaml: 3 mistakes
 }
 
 #[test]
+fn what_cannot_be_steered_is_told_where_it_was_asked_for() {
+    let text = "\
+services:
+  web:
+    command: sh
+    listen: unix:web.sock
+    balance: slots
+  other:
+    command: sh
+    listen: [8000, unix:other.sock]
+    balance: slots
+    drain: {before_stop: 0s}
+  old:
+    command: sh
+    listen: 8001
+    balance: shared
+    drain:
+      before_stop: 10s
+";
+    let directory = with("shepherd.yaml", text);
+    let (code, _, stderr) = shepherd(directory.path(), &["check"]);
+    assert_eq!(code, Some(CONFIGURATION), "{stderr}");
+    let expected = "\
+error: `balance: slots` needs a TCP or UDP socket, since a unix socket is one for all workers
+ --> shepherd.yaml:5:14
+  |
+5 |     balance: slots
+  |              ^^^^^ add one to `listen`, or take `balance: slots` away
+
+error: `before_stop` needs new connections to go to other workers meanwhile, and with \
+`balance: shared` they do not
+  --> shepherd.yaml:16:20
+   |
+16 |       before_stop: 10s
+   |                    ^^^ take one of these away
+
+shepherd.yaml: 2 mistakes
+";
+    assert_eq!(stderr, expected);
+}
+
+#[test]
 fn what_the_machine_lacks_is_found_all_at_once() {
     let text = "\
 services:

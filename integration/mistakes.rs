@@ -151,6 +151,24 @@ fn to_wait_for_listening_without_a_socket_is_wrong_usage() {
 }
 
 #[test]
+fn to_steer_without_a_socket_for_it_is_wrong_usage() {
+    let slots = &["`--balance slots` needs a TCP or UDP socket", "; add `-p SOCKET`, or take"];
+    refused(serving().args(["--balance", "slots"]), USAGE, slots);
+    refused(serving().listen("unix:@no-one").args(["--balance", "slots"]), USAGE, slots);
+    let time = &["`--before-stop` needs new connections to go to other workers"];
+    refused(serving().listen("unix:@no-one").args(["--before-stop", "9s"]), USAGE, time);
+    refused(
+        serving().listen("127.0.0.1:0").args(["--balance", "shared", "--before-stop", "9s"]),
+        USAGE,
+        &["and with `--balance shared` they do not; take one of these away"],
+    );
+    let near = &["`slot` is no way for connections to find a worker; write `slots`"];
+    refused(serving().args(["--balance", "slot"]), USAGE, near);
+    let time = &["`never` is no time before the stop; write `auto`, or a duration such as `10s`"];
+    refused(serving().args(["--before-stop", "never"]), USAGE, time);
+}
+
+#[test]
 fn to_connect_without_a_socket_is_wrong_usage() {
     for (ready, shown) in [("tcp", "`--ready tcp`"), ("http:/x", "`--ready http`")] {
         refused(

@@ -25,6 +25,8 @@ services:
     limits: {core: 0}
     ready: listen
     ready_timeout: 1m30s
+    balance: slots
+    drain: {before_stop: 1.5s}
     stop: [TERM, \"INT:5s\"]
     drain_timeout: 500ms
   agent:
@@ -73,6 +75,8 @@ start agent
         &BEFORE
             .replace("  agent:", "  other:")
             .replace("admin.sock", "boss.sock")
+            .replace("slots", "shared")
+            .replace("before_stop: 1.5s", "before_stop: auto")
             .replace("500ms", "1s"),
     );
     let other = shown(daemon.client(words));
@@ -88,7 +92,10 @@ close admin=unix:{home}/admin.sock
         home = home.display()
     );
     assert_eq!(steps(&other), expected);
-    assert!(other.contains("changed: listen, drain_timeout"), "{other}");
+    assert!(
+        other.contains("changed: listen, balance, drain.before_stop, drain_timeout"),
+        "{other}"
+    );
     let json = shown(daemon.client([&words[..], &["--json"]].concat()));
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!((&json["running"], json["steps"][1]["do"].as_str()), (&true.into(), Some("bind")));

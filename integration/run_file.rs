@@ -116,6 +116,8 @@ fn a_file_and_options_of_one_service_do_not_go_together() {
         ("--ready-timeout", "1s"),
         ("--ready-interval", "1s"),
         ("--ready-probe-timeout", "1s"),
+        ("--balance", "slots"),
+        ("--before-stop", "1s"),
         ("--stop-signal", "INT"),
         ("--drain-timeout", "1s"),
         ("--directory", "/"),

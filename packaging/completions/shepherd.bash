@@ -545,7 +545,7 @@ _shepherd() {
             return 0
             ;;
         shepherd__subcmd__run)
-            opts="-c -n -p -h --config --workers --port --listen --upstreams --upstreams-reload --ready --ready-timeout --ready-interval --ready-probe-timeout --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --logs --name --control --admin --pid-file --help"
+            opts="-c -n -p -h --config --workers --port --listen --balance --upstreams --upstreams-reload --ready --ready-timeout --ready-interval --ready-probe-timeout --before-stop --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --logs --name --control --admin --pid-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -579,6 +579,10 @@ _shepherd() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --balance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --upstreams)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -600,6 +604,10 @@ _shepherd() {
                     return 0
                     ;;
                 --ready-probe-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --before-stop)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -18,8 +18,8 @@ use crate::config::admin::AdminAddress;
 use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
 use crate::config::upstreams::UpstreamsFile;
-use crate::config::values::{self, Logs, StopSignals, Workers};
-use crate::core::policy::ReadyWhen;
+use crate::config::values::{self, Balance, Logs, StopSignals, Workers};
+use crate::core::policy::{BeforeStop, ReadyWhen};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -111,6 +111,24 @@ pub(super) struct Run {
     #[arg(short = 'p', long = "listen", visible_alias = "port", value_name = "SOCKET")]
     pub(super) listen: Vec<SocketSpec>,
 
+    /// How connections find a worker: `generation`, `slots` or `shared`.
+    ///
+    /// `generation`: the workers of a generation share a socket, and whoever is free takes the next
+    /// connection. At a reload the kernel sends new connections to the new generation once it is
+    /// ready, and the old one takes those that wait for it still. Best for most.
+    ///
+    /// `slots`: each worker has a socket of its own, and the kernel spreads new connections evenly.
+    /// Choose it where a few workers would take most connections, as event loops do that accept all
+    /// that they find, and where a worker that is stopped alone, as by a scale down, is to get
+    /// nothing new first. A slow worker delays its own share, even while others are free.
+    ///
+    /// `shared`: all workers of all generations share one socket. Choose it where connections may find
+    /// any worker that has the socket, old or new, as behind a server that forks. Nothing can be kept
+    /// from workers that are to stop, and it is for them to finish what they took. It is what unix
+    /// sockets get whatever is asked for, and sockets that were handed over without SO_REUSEPORT.
+    #[arg(long, value_name = "generation|slots|shared", default_value = "generation")]
+    pub(super) balance: Balance,
+
     /// Keep a file for a proxy in front: which slots have a ready worker, and where.
     ///
     /// For a service with a socket a slot (`-p 8001+{slot}`). FORMAT is `nginx`, for lines that are
@@ -161,6 +179,22 @@ pub(super) struct Run {
     #[arg(long, value_name = "DURATION", default_value = "2s",
           value_parser = values::positive_duration)]
     pub(super) ready_probe_timeout: Duration,
+
+    /// How long a worker that gets no new connections may finish what it has before it gets the stop
+    /// signal: `auto` or a duration; `0s` is not at all.
+    ///
+    /// Thus a program that ends at once at the stop signal loses nothing either. What waits in its
+    /// queue is waited for, and what it has open. `auto` is 15s at most, and only for the queue once
+    /// the program was seen to finish its open connections after the signal. Choose a longer time
+    /// where requests take longer and the program cuts them; `0s` where it takes what waits in its
+    /// queue itself before it exits.
+    ///
+    /// It needs other workers that get what is new: a new generation at a reload, any other worker
+    /// with `--balance slots`. In other cases, with `--balance shared`, and when a service stops, the
+    /// signal comes at once.
+    #[arg(long, value_name = "auto|DURATION", default_value = "auto",
+          value_parser = values::before_stop)]
+    pub(super) before_stop: BeforeStop,
 
     /// How a worker is asked to stop: a signal, or several with the time each is given, such as
     /// `TERM,INT:5s`. One without a time is given the drain timeout. SIGKILL follows the last.

@@ -32,6 +32,10 @@ pub(super) fn page() -> Vec<u8> {
     keys(&mut roff, "KEYS", &at("/properties"), schema::File::KEYS);
     let of_a_service = at("/$defs/Service/properties");
     keys(&mut roff, "KEYS OF A SERVICE", &of_a_service, schema::Service::KEYS);
+    let of_drain = at("/$defs/DrainKeys/properties");
+    keys(&mut roff, "KEYS OF DRAIN", &of_drain, schema::DrainKeys::KEYS);
+    let of_upstreams = at("/$defs/UpstreamsKeys/properties");
+    keys(&mut roff, "KEYS OF UPSTREAMS", &of_upstreams, schema::UpstreamsKeys::KEYS);
     let ways = at("/$defs/Listen/anyOf");
     let map = ways.as_array().and_then(|ways| ways.iter().find_map(|way| way.get("properties")));
     keys(&mut roff, "KEYS OF A SOCKET", map.unwrap_or(&Value::Null), &listen::keys());
@@ -64,6 +68,8 @@ mod tests {
     fn every_key_is_on_the_page_with_what_is_said_of_it() {
         let page = String::from_utf8(page()).expect("text");
         let keys = schema::File::KEYS.iter().chain(schema::Service::KEYS).copied();
+        let keys = keys.chain(schema::DrainKeys::KEYS.iter().copied());
+        let keys = keys.chain(schema::UpstreamsKeys::KEYS.iter().copied());
         for key in keys.chain(listen::keys()) {
             let entry = page.split(&format!(".TP\n\\fB{key}\\fR\n")).nth(1);
             let said = entry.and_then(|entry| entry.lines().next()).unwrap_or_default();

@@ -9,8 +9,8 @@ use crate::config::identity::Identity;
 use crate::config::run::{Name, RunConfig, RunConfigError};
 use crate::config::service::{ServiceConfig, Source};
 use crate::config::upstreams::Upstreams;
-use crate::config::values::{self, Balance};
-use crate::core::policy::{BeforeStop, CheckPace};
+use crate::config::values;
+use crate::core::policy::CheckPace;
 use crate::daemon::{self, Ended, Reread, StartError};
 use crate::os::stderr::Stderr;
 
@@ -111,10 +111,10 @@ fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
         ready_timeout: run.ready_timeout,
         check_pace: CheckPace { interval: run.ready_interval, timeout: run.ready_probe_timeout },
         stop: run.stop_signal,
-        balance: Balance::default(),
+        balance: run.balance,
         canary: None,
         probation: std::time::Duration::ZERO,
-        before_stop: BeforeStop::Auto,
+        before_stop: run.before_stop,
         drain_timeout: run.drain_timeout,
         // Neither goes without the other.
         upstreams: run

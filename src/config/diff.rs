@@ -153,6 +153,8 @@ fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
         ("ready_timeout", old.ready_timeout != new.ready_timeout),
         ("ready_interval", old.check_pace.interval != new.check_pace.interval),
         ("ready_probe_timeout", old.check_pace.timeout != new.check_pace.timeout),
+        ("balance", old.balance != new.balance),
+        ("drain.before_stop", old.before_stop != new.before_stop),
         ("stop", old.stop != new.stop),
         ("drain_timeout", old.drain_timeout != new.drain_timeout),
         ("upstreams", old.upstreams != new.upstreams),

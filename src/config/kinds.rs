@@ -13,9 +13,9 @@ use super::identity::{self, Account, Groups, Umask};
 use super::reader::{At, Leaf, OneOrMany, Read, other_type};
 use super::schema::{File, Service};
 use super::upstreams::Format;
-use super::values::{self, Logs, StopSignals, ValueError, Workers};
+use super::values::{self, Balance, Logs, StopSignals, ValueError, Workers};
 use super::yaml::{Is, Node};
-use crate::core::policy::ReadyWhen;
+use crate::core::policy::{BeforeStop, ReadyWhen};
 use crate::core::service::WORKERS_MAX;
 
 /// A text in which variables stand, which no schema can know the value of.
@@ -175,6 +175,23 @@ leaf!(
     "`auto`, `notify`, `listen`, `alive:D`, `tcp`, `http:/PATH` or `exec:COMMAND`",
     |text| values::ready_when(text).map(Ready),
     { "type": "string", "pattern": r"^(auto|notify|listen|tcp|alive:.+|http:/.*|exec:.+)$|\$\{" }
+);
+leaf!(
+    Balance,
+    "a way for connections to find a worker",
+    "`generation`, `slots` or `shared`",
+    str::parse,
+    { "anyOf": [
+        { "enum": ["generation", "slots", "shared"] },
+        { "type": "string", "pattern": VARIABLE },
+    ] }
+);
+leaf!(
+    BeforeStop,
+    "a time before the stop",
+    "`auto`, or a duration such as `10s`",
+    |text| with_unit(text).and_then(values::before_stop),
+    { "type": "string", "pattern": r"^(auto|([0-9.]+(ms|s|min|m|h|d))+)$|\$\{" }
 );
 leaf!(
     Logs,

@@ -213,7 +213,10 @@ impl<'a> Entries<'a> {
                 continue;
             }
             let near = || nearest(name, keys.iter().copied()).map(Hint::meant);
-            let all = || Hint { meant: None, step: format!("there are {}", keys.join(", ")) };
+            let all = || match keys {
+                [only] => Hint { meant: None, step: format!("there is only `{only}`") },
+                keys => Hint { meant: None, step: format!("there are {}", keys.join(", ")) },
+            };
             let Hint { meant, step } = hint(name).or_else(near).unwrap_or_else(all);
             mistakes.add(key.at, &format!("`{name}` is no key of {whose}; {step}"));
             // It is there, under another name.

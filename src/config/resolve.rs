@@ -186,6 +186,9 @@ fn resolve(
     at("groups", service.groups.as_ref().map(|groups| groups.at));
     at("upstreams", service.upstreams.as_ref().map(|upstreams| upstreams.at));
     at("ready", service.ready.as_ref().map(|ready| ready.at));
+    at("balance", service.balance.as_ref().map(|balance| balance.at));
+    let before_stop = service.drain.and_then(|drain| drain.is.before_stop);
+    at("drain.before_stop", before_stop.as_ref().map(|time| time.at));
     let variables = service.env.map(|env| env.is.0).unwrap_or_default();
     for (variable, _) in &variables {
         if !is_name(&variable.is) {
@@ -250,10 +253,10 @@ fn resolve(
                 .map_or(default.check_pace.timeout, |time| time.is.0),
         },
         stop: service.stop.map_or(default.stop, |stop| stop.is.0),
-        balance: default.balance,
+        balance: service.balance.map_or(default.balance, |balance| balance.is),
         canary: default.canary,
         probation: default.probation,
-        before_stop: default.before_stop,
+        before_stop: before_stop.map_or(default.before_stop, |time| time.is),
         drain_timeout: service.drain_timeout.map_or(default.drain_timeout, |time| time.is.0),
         upstreams,
         depends_on,
@@ -325,6 +328,11 @@ fn together(config: &RunConfig, places: &[ServicePlaces], services: Span, mistak
         if let Some(mistake) = without_socket(service) {
             mistakes.add(places.of("ready"), &mistake.told(Spelling::Keys));
         }
+        if service.sockets.is_empty()
+            && let Some(mistake) = service.check_balance()
+        {
+            mistakes.add(place(service, places, &mistake), &mistake.told(Spelling::Keys));
+        }
     }
     for error in config.check().err().into_iter().flatten() {
         let message = error.to_string();
@@ -376,6 +384,8 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
         | ServiceMistake::NoSocketToConnectTo(_)
         | ServiceMistake::AlwaysLate { .. } => places.of("ready"),
         ServiceMistake::TooManySockets(_) => places.of("listen"),
+        ServiceMistake::NoSocketForSlots => places.of("balance"),
+        ServiceMistake::NothingSteeredAway { .. } => places.of("drain.before_stop"),
         ServiceMistake::NoSocketForUpstreams => places.of("upstreams"),
         ServiceMistake::NoPortForSlot { socket, .. } | ServiceMistake::PathForUpstreams(socket) => {
             let mut sockets = service.sockets.iter().zip(&places.sockets);

@@ -14,7 +14,8 @@ use super::kinds::{
 use super::listen::Listen;
 use super::reader::{Hint, OneOrMany, Table, keys};
 use super::upstreams::Format;
-use super::values::{Logs, Workers};
+use super::values::{Balance, Logs, Workers};
+use crate::core::policy::BeforeStop;
 
 /// Where the schema is said to be from.
 const ID: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -119,6 +120,17 @@ keys! {
     /// How long one probe may take. Default: 2s.
     ready_probe_timeout: PositiveTime,
 
+    /// How connections find a worker. `generation`: the workers of a generation share a socket, whoever
+    /// is free takes the next connection, and at a reload the kernel is told to send new ones to the
+    /// new generation. `slots`: each worker has a socket of its own, connections are spread evenly, and
+    /// a slow worker delays its own share. `shared`: all workers of all generations share one socket,
+    /// which is what unix sockets get in any case, and sockets that were handed over without
+    /// SO_REUSEPORT. Default: `generation`.
+    balance: Balance,
+
+    /// What a worker is given before the stop signal, once new connections go to others.
+    drain: DrainKeys,
+
     /// How a worker is asked to stop: a signal, or several with the time each is given, such as
     /// `[TERM, "INT:5s"]`. One without a time is given the drain timeout. SIGKILL follows the last.
     /// Default: TERM.
@@ -164,6 +176,26 @@ keys! {
     reload: Text,
 }
 
+keys! {
+    /// What a worker is given before the stop signal, once new connections go to others: where a new
+    /// generation is ready, or, with `balance: slots`, another worker is.
+    DrainKeys is "`drain`",
+    such as "`before_stop: 10s` below it, or `drain_timeout` for the time after the stop signal",
+    in a table "", hint hint_of_drain, needs []
+
+    /// How long a worker that gets no new connections may finish what waits in its queue and what it
+    /// has open before it gets the stop signal: `auto` or a duration; `0s` is not at all. `auto` is 15s
+    /// at most, and only for the queue once the program was seen to finish its open connections after
+    /// the signal. Default: `auto`.
+    before_stop: BeforeStop,
+}
+
+fn hint_of_drain(name: &str) -> Option<Hint> {
+    let is_timeout = matches!(name, "timeout" | "drain_timeout");
+    let step = || "write `drain_timeout` beside `drain`".to_owned();
+    is_timeout.then(|| Hint { meant: None, step: step() })
+}
+
 fn no_hint(_: &str) -> Option<Hint> {
     None
 }
@@ -197,6 +229,9 @@ fn hint_of_service(name: &str) -> Option<Hint> {
     if File::KEYS.contains(&name) && name != "services" {
         let step = "it is for all services: write it beside `services`".to_owned();
         return Some(Hint { meant: None, step });
+    }
+    if DrainKeys::KEYS.contains(&name) {
+        return Some(Hint { meant: None, step: "write it below `drain:`".to_owned() });
     }
     let (_, ours) = OTHER_NAMES.iter().find(|(theirs, _)| *theirs == name)?;
     Some(Hint::meant(ours))

@@ -91,6 +91,13 @@ pub enum ServiceMistake {
         /// How many there are to be.
         workers: u32,
     },
+    /// Its workers could not each have a socket of their own.
+    NoSocketForSlots,
+    /// Whatever is waited for before the stop, more of it would come.
+    NothingSteeredAway {
+        /// How connections are to find a worker.
+        balance: Balance,
+    },
     /// A proxy could be told of no address.
     NoSocketForUpstreams,
     /// A proxy would not understand the path of this socket.
@@ -145,6 +152,28 @@ impl ServiceMistake {
                 "`{socket}` has ports for {slots_max} slots, up to 65535, and {workers} workers \
                  are asked for; begin at a lower port"
             ),
+            ServiceMistake::NoSocketForSlots => format!(
+                "`{key}balance{mark}slots` needs a TCP or UDP socket, since a unix socket is one for \
+                 all workers; {socket}, or take `{key}balance{mark}slots` away"
+            ),
+            ServiceMistake::NothingSteeredAway { balance } => {
+                let time = match spelling {
+                    Spelling::Options => "`--before-stop`",
+                    Spelling::Keys => "`before_stop`",
+                };
+                let needs =
+                    format!("{time} needs new connections to go to other workers meanwhile");
+                match balance {
+                    Balance::Shared => format!(
+                        "{needs}, and with `{key}balance{mark}shared` they do not; take one of \
+                         these away"
+                    ),
+                    Balance::Generation | Balance::Slots => format!(
+                        "{needs}, and only those of a TCP or UDP socket do; {socket}, or take \
+                         {time} away"
+                    ),
+                }
+            }
             ServiceMistake::NoSocketForUpstreams => {
                 let socket = match spelling {
                     Spelling::Options => "add `-p 8001+{slot}`",
@@ -207,6 +236,9 @@ impl ServiceConfig {
         if let Workers::Count(workers) = self.workers {
             mistakes.extend(self.check_slots(workers).err());
         }
+        if !self.sockets.is_empty() {
+            mistakes.extend(self.check_balance());
+        }
         if self.upstreams.is_some() {
             match upstreams::socket(&self.sockets) {
                 None => mistakes.push(ServiceMistake::NoSocketForUpstreams),
@@ -247,6 +279,19 @@ impl ServiceConfig {
                 Err(ServiceMistake::NoPortForSlot { socket, slots_max, workers })
             }
             None => Ok(()),
+        }
+    }
+
+    /// Checks that new connections can be steered if that is asked for, where no more sockets are to
+    /// come than those that it has.
+    #[must_use]
+    pub fn check_balance(&self) -> Option<ServiceMistake> {
+        let steerable = self.sockets.iter().any(SocketSpec::is_steerable);
+        match (self.balance, self.before_stop) {
+            (Balance::Slots, _) if !steerable => Some(ServiceMistake::NoSocketForSlots),
+            (_, BeforeStop::Auto | BeforeStop::For(Duration::ZERO)) => None,
+            (balance, BeforeStop::For(_)) => (balance == Balance::Shared || !steerable)
+                .then_some(ServiceMistake::NothingSteeredAway { balance }),
         }
     }
 

@@ -246,6 +246,19 @@ impl SocketSpec {
         kind(self.transport, &self.address)
     }
 
+    /// Whether several sockets of ours can have its address, so that new connections can be sent to
+    /// one of them and not to another.
+    #[must_use]
+    pub fn is_steerable(&self) -> bool {
+        match (self.transport, &self.address) {
+            (
+                Transport::Stream | Transport::Datagram,
+                Address::Port(_) | Address::Ip(_) | Address::Localhost(_),
+            ) => true,
+            (Transport::Seqpacket, _) | (_, Address::Unix(_) | Address::Abstract(_)) => false,
+        }
+    }
+
     /// Whether the kernel chooses the port, another each time.
     #[must_use]
     pub fn is_any_port(&self) -> bool {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::core::policy::{Check, ReadyWhen, Signal, StopLadder, StopStep};
+use super::diagnostic::nearest;
+use crate::core::policy::{BeforeStop, Check, ReadyWhen, Signal, StopLadder, StopStep};
 use crate::core::service::WORKERS_MAX;
 
 pub use crate::core::policy::Balance;
@@ -82,6 +83,8 @@ pub fn positive_duration(text: &str) -> Result<Duration, ValueError> {
 }
 
 impl Balance {
+    const ALL: [Balance; 3] = [Balance::Generation, Balance::Slots, Balance::Shared];
+
     /// The word for it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -90,6 +93,45 @@ impl Balance {
             Balance::Slots => "slots",
             Balance::Shared => "shared",
         }
+    }
+}
+
+impl FromStr for Balance {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Balance, ValueError> {
+        Balance::ALL.into_iter().find(|balance| balance.name() == text).ok_or_else(|| {
+            let step = match nearest(text, Balance::ALL.map(Balance::name)) {
+                Some(near) => format!("write `{near}`"),
+                None => "there are `generation`, `slots` and `shared`".to_owned(),
+            };
+            ValueError(format!("`{text}` is no way for connections to find a worker; {step}"))
+        })
+    }
+}
+
+/// Reads how long workers may finish what they have before the stop signal: `auto`, or a duration.
+///
+/// # Errors
+///
+/// For anything else.
+pub fn before_stop(text: &str) -> Result<BeforeStop, ValueError> {
+    let begins_with_a_number = text.starts_with(|char: char| char.is_ascii_digit());
+    match text {
+        "auto" => Ok(BeforeStop::Auto),
+        _ if begins_with_a_number => duration(text).map(BeforeStop::For),
+        _ => Err(ValueError(format!(
+            "`{text}` is no time before the stop; write `auto`, or a duration such as `10s`"
+        ))),
+    }
+}
+
+/// The same as [`before_stop`] reads it.
+#[must_use]
+pub fn before_stop_text(before_stop: BeforeStop) -> String {
+    match before_stop {
+        BeforeStop::Auto => "auto".to_owned(),
+        BeforeStop::For(time) => format!("{}s", time.as_secs_f64()),
     }
 }
 
@@ -376,6 +418,34 @@ mod tests {
             "TERM,TERM,TERM,TERM,TERM,TERM,TERM,TERM,TERM",
         ] {
             assert!(text.parse::<StopSignals>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn balance_is_one_of_three_words_and_a_near_one_is_told() {
+        for balance in Balance::ALL {
+            assert_eq!(balance.name().parse(), Ok(balance));
+        }
+        let wrong = |text: &str| text.parse::<Balance>().expect_err("wrong").to_string();
+        assert!(wrong("slot").ends_with("; write `slots`"), "{}", wrong("slot"));
+        assert!(wrong("Generation").ends_with("; write `generation`"));
+        assert!(wrong("random").ends_with("; there are `generation`, `slots` and `shared`"));
+        assert!(wrong("").ends_with("; there are `generation`, `slots` and `shared`"));
+    }
+
+    #[test]
+    fn the_time_before_the_stop_is_auto_or_a_duration() {
+        for (text, expected) in [
+            ("auto", BeforeStop::Auto),
+            ("0s", BeforeStop::For(Duration::ZERO)),
+            ("1m30s", BeforeStop::For(Duration::from_secs(90))),
+            ("1.5ms", BeforeStop::For(Duration::from_micros(1500))),
+        ] {
+            assert_eq!(before_stop(text), Ok(expected));
+            assert_eq!(before_stop(&before_stop_text(expected)), Ok(expected), "{text}");
+        }
+        for text in ["", "0", "never", "Auto", "30 s", "8d", "-1s"] {
+            assert!(before_stop(text).is_err(), "{text}");
         }
     }
 

@@ -72,6 +72,12 @@ fn service(told: &wire::ServiceConfig, other: Option<&ServiceConfig>) -> Service
     if timeout.abs_diff(service.ready_timeout) >= SAME_TIME {
         service.ready_timeout = timeout;
     }
+    if let Ok(balance) = told.balance.parse() {
+        service.balance = balance;
+    }
+    if let Ok(before_stop) = values::before_stop(&told.before_stop) {
+        service.before_stop = before_stop;
+    }
     stop(&mut service, &told.stop);
     service.depends_on.clone_from(&told.depends_on);
     service.bind_to.clone_from(&told.bind_to);

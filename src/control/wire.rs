@@ -211,6 +211,12 @@ pub struct ServiceConfig {
     pub ready: String,
     /// How long a worker may take to be ready, in seconds.
     pub ready_timeout: f64,
+    /// How connections find a worker, as `--balance` takes it.
+    #[serde(default)]
+    pub balance: String,
+    /// How long workers may finish what they have before the stop signal, as `--before-stop` takes it.
+    #[serde(default)]
+    pub before_stop: String,
     /// How its workers are asked to stop, in order; KILL follows.
     pub stop: Vec<StopStep>,
     /// Names of variables that are set for its workers.

@@ -311,6 +311,11 @@ pub(super) fn check_sockets(
     count: usize,
     has_stream: bool,
 ) -> Result<(), RunConfigError> {
+    if count == 0
+        && let Some(mistake) = service.check_balance()
+    {
+        return Err(of_service(config, service, mistake));
+    }
     let mistake = match (count, &service.ready) {
         (0, ReadyWhen::Listen) => ServiceMistake::NoSocketToWaitOn,
         (_, ReadyWhen::Check(Check::Tcp)) if !has_stream => {

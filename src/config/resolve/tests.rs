@@ -100,6 +100,24 @@ fn mistakes() -> Vec<(&'static str, String)> {
         service("a list as a number", "workers: [2]"),
         service("too many workers", "workers: 99999"),
         service("nothing as a value", "workers:\nenv:\nlisten:"),
+        service("no balance", "balance: slot"),
+        service("another balance", "balance: round-robin"),
+        service("slots of a unix socket", "balance: slots\nlisten: [unix:a.sock, \"unix:@b\"]"),
+        service("slots without a socket", "balance: slots"),
+        service("a time alone for drain", "drain: 10s"),
+        service("keys that drain has not", "drain: {before-stop: 10s, timeout: 30s, colour: red}"),
+        service("a key of drain beside it", "before_stop: 10s"),
+        service("no time before the stop", "drain: {before_stop: never}"),
+        service("no unit before the stop", "drain:\n  before_stop: 10"),
+        service(
+            "a time before the stop where all is shared",
+            "listen: 8000\nbalance: shared\ndrain: {before_stop: 10s}",
+        ),
+        service(
+            "a time before the stop with a unix socket",
+            "listen: unix:a.sock\ndrain: {before_stop: 1m30s}",
+        ),
+        service("a time before the stop without a socket", "drain: {before_stop: 10s}"),
         service("no unit", "drain_timeout: 30\nready_timeout: 5"),
         service("a wrong unit", "drain_timeout: 30 seconds\nready_interval: 1w"),
         service("no time", "ready_timeout: 0s"),
@@ -221,6 +239,8 @@ services:
     limits: {nofile: 1024:65536, core: unlimited}
     ready: http:/health
     ready_timeout: 1m
+    balance: slots
+    drain: {before_stop: 10s}
     stop: [TERM, INT:5s]
     drain_timeout: 0s
     depends_on: [agent]

@@ -104,6 +104,9 @@ fn what_can_be_written_in_several_ways_may_be() {
         "stop: [TERM, \"INT:5s\"]",
         "depends_on: a, bind_to: [b, c]",
         "ready: http:/, ready_timeout: 1m30s, drain_timeout: 0s",
+        "balance: slots, drain: {before_stop: auto}",
+        "balance: \"${BALANCE}\", drain: {before_stop: 10s}",
+        "drain: {}",
     ] {
         assert_eq!(refused(&service(right)), None, "{right}");
     }
@@ -121,6 +124,9 @@ fn what_a_schema_can_see_is_refused_by_it_too() {
         "services: {web: {command: a, workers: 0}}",
         "services: {web: {command: a, workers: [1]}}",
         "services: {web: {command: a, drain_timeout: 30}}",
+        "services: {web: {command: a, drain: 10s}}",
+        "services: {web: {command: a, drain: {before_stop: 10}}}",
+        "services: {web: {command: a, drain: {timeout: 10s}}}",
         "services: {web: {command: a, listen: {port: 80, unix: a}}}",
         "services: {web: {command: a, listen: {backlog: 5}}}",
         "services: {web: {command: a, listen: {port: 80, backlogg: 5}}}",
@@ -142,6 +148,8 @@ fn each_key_is_in_the_schema_with_a_description() {
     for (properties, keys) in [
         (map("/properties"), File::KEYS.to_vec()),
         (map("/$defs/Service/properties"), Service::KEYS.to_vec()),
+        (map("/$defs/DrainKeys/properties"), DrainKeys::KEYS.to_vec()),
+        (map("/$defs/UpstreamsKeys/properties"), UpstreamsKeys::KEYS.to_vec()),
         (listen, listen::keys()),
     ] {
         let known: BTreeSet<&str> = properties.keys().map(String::as_str).collect();

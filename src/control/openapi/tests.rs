@@ -139,6 +139,8 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         listen: vec!["8000".into()],
         ready: "auto".into(),
         ready_timeout: 30.0,
+        balance: "generation".into(),
+        before_stop: "auto".into(),
         stop: vec![stop],
         env: vec!["PORT".into()],
         env_files: vec!["/srv/env".into()],

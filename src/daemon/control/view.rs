@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::run::RunConfig;
 use crate::config::service::ServiceConfig;
+use crate::config::values;
 use crate::control::wire;
 use crate::core::ids::WorkerId;
 use crate::core::policy::ReadyWhen;
@@ -117,6 +118,8 @@ fn service_config(service: &ServiceConfig) -> wire::ServiceConfig {
         listen: service.sockets.iter().map(ToString::to_string).collect(),
         ready: ready(&service.ready),
         ready_timeout: seconds(service.ready_timeout),
+        balance: service.balance.name().to_owned(),
+        before_stop: values::before_stop_text(service.before_stop),
         stop: steps
             .map(|step| wire::StopStep {
                 signal: step.signal.name().to_owned(),
