@@ -158,7 +158,6 @@ fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
         ("stop", old.stop != new.stop),
         ("drain_timeout", old.drain_timeout != new.drain_timeout),
         ("upstreams", old.upstreams != new.upstreams),
-        ("upstreams", old.upstreams != new.upstreams),
         ("depends_on", names(&old.depends_on) != names(&new.depends_on)),
         ("bind_to", names(&old.bind_to) != names(&new.bind_to)),
     ]
@@ -210,9 +209,13 @@ impl fmt::Display for Difference {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::run::testing::{config, service};
-    use crate::config::values::Workers;
+    use crate::config::upstreams::{Format, Upstreams, UpstreamsFile};
+    use crate::config::values::{Balance, Workers};
+    use crate::core::policy::BeforeStop;
 
     #[test]
     fn services_are_told_apart_by_name_and_sockets_by_name_and_place() {
@@ -255,6 +258,20 @@ mod tests {
             "`cache` is new; `web` differs in workers, listen; `old` is gone"
         );
         assert!(Difference::between(&new, &new).is_empty());
+    }
+
+    #[test]
+    fn each_key_that_differs_is_named_once() {
+        let old = config(vec![service("web", &["8001+{slot}"], &[])]);
+        let mut new = old.clone();
+        let web = &mut new.services[0];
+        web.balance = Balance::Slots;
+        web.before_stop = BeforeStop::For(Duration::ZERO);
+        let (format, path) = (Format::Nginx, "/etc/web.conf".into());
+        let file = UpstreamsFile { format, path };
+        web.upstreams = Some(Upstreams { file, reload: "true".to_owned() });
+        let told = "`web` differs in balance, drain.before_stop, upstreams";
+        assert_eq!(Difference::between(&old, &new).to_string(), told);
     }
 
     #[test]
