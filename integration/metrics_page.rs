@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use shepherd::control::metrics::{Counters, Format, Outcome, page};
 use shepherd::control::wire::{
-    BackingOff, Daemon, Service, ServiceState, Status, Worker, WorkerState,
+    BackingOff, Daemon, Member, Service, ServiceState, Socket, Status, Worker, WorkerState,
 };
 use shepherd::core::event::{Exit, SpawnFailure};
 use shepherd::core::ids::{GenerationId, Pid, SlotId, WorkerId};
@@ -89,6 +89,12 @@ fn what_is_shown_is_what_happened() {
         "shepherd_worker_start_duration_seconds_bucket{service=\"web\",le=\"0.1\"} 1",
         // Both workers of the slot together.
         "shepherd_worker_memory_bytes{service=\"web\",slot=\"0\"} 3000",
+        "shepherd_worker_connections{service=\"web\",slot=\"0\"} 6",
+        // Both members of the socket together.
+        "shepherd_socket_queue_connections{service=\"web\",socket=\"http\"} 7",
+        "shepherd_socket_queue_limit_connections{service=\"web\",socket=\"http\"} 200",
+        "shepherd_socket_queue_bytes{service=\"web\",socket=\"udp:[::]:53\"} 0",
+        "shepherd_socket_queue_limit_bytes{service=\"web\",socket=\"udp:[::]:53\"} 212992",
         "shepherd_reloads_total{service=\"web\",outcome=\"committed\"} 1",
         "shepherd_reloads_total{service=\"web\",outcome=\"aborted\"} 1",
         "shepherd_control_requests_total{outcome=\"refused\"} 1",
@@ -252,7 +258,9 @@ fn lint(page: &str, format: Format) {
             assert!(number >= 0.0 && number.is_finite(), "{series:?} {value}");
             assert_eq!(series.labels.contains_key("le"), suffix == "_bucket", "{series:?}");
             for label in series.labels.keys() {
-                let known = ["service", "slot", "state", "how", "why", "outcome", "version", "le"];
+                let known = [
+                    "service", "slot", "socket", "state", "how", "why", "outcome", "version", "le",
+                ];
                 assert!(known.contains(&label.as_str()), "{series:?} has an unknown label");
             }
         }
@@ -298,7 +306,15 @@ fn status() -> Status {
         since: 5.0,
         left: None,
         memory: Some(memory),
+        connections: u32::try_from(memory / 500).ok(),
         said: None,
+    };
+    let member = |member, queued| Member {
+        member,
+        queued: Some(queued),
+        queue_max: Some(100),
+        queued_bytes: None,
+        queue_max_bytes: None,
     };
     let service = |name: &str, state| Service {
         name: name.to_owned(),
@@ -332,6 +348,24 @@ fn status() -> Status {
                 workers: vec![
                     worker(1, 0, 1, WorkerState::Draining, 1000),
                     worker(2, 0, 2, WorkerState::Ready, 2000),
+                ],
+                sockets: vec![
+                    Socket {
+                        name: Some("http".to_owned()),
+                        address: "[::]:8000".to_owned(),
+                        members: vec![member(1, 3), member(2, 4)],
+                    },
+                    Socket {
+                        name: None,
+                        address: "udp:[::]:53".to_owned(),
+                        members: vec![Member {
+                            queued: None,
+                            queue_max: None,
+                            queued_bytes: Some(0),
+                            queue_max_bytes: Some(212_992),
+                            ..member(3, 0)
+                        }],
+                    },
                 ],
                 ..service("web", ServiceState::Up)
             },

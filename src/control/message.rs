@@ -1,19 +1,17 @@
 //! What the control thread and the daemon's loop say to each other. Neither waits for the other: a
 //! full queue refuses, and an answer that nobody wants any more is dropped.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use tokio::sync::oneshot;
 
 use super::events::Batch;
-use super::memory::Memory;
 use super::metrics::Counters;
+use super::readings::{Readings, Whereabouts};
 use super::wire::{self, Problem, ProblemKind};
 use super::{problem, server};
 use crate::os::clock;
-use crate::os::memory::Account;
 use crate::os::wake::Wake;
 
 /// How many calls may wait for the loop: one of each client, so that it is full only while the loop
@@ -69,11 +67,11 @@ pub enum Operation {
 /// What the loop answers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// To [`Ask::Status`] and [`Ask::Standing`]. The thread fills in the memory of the workers whose
-    /// accounts these are, by the workers' numbers.
-    Status(wire::Status, BTreeMap<u64, Account>),
+    /// To [`Ask::Status`] and [`Ask::Standing`]. The thread fills in what can be read of the workers and
+    /// sockets that are to be found there.
+    Status(wire::Status, Whereabouts),
     /// To [`Ask::Metrics`]; likewise.
-    Metrics(wire::Status, BTreeMap<u64, Account>, Counters),
+    Metrics(wire::Status, Whereabouts, Counters),
     /// To [`Ask::Alive`].
     Alive,
     /// To [`Ask::Config`].
@@ -119,14 +117,14 @@ impl Client {
 pub struct Asker {
     calls: SyncSender<Call>,
     wake: Wake,
-    memory: Arc<Memory>,
+    readings: Arc<Readings>,
 }
 
 /// Both ends. The loop is woken by `wake`.
 #[must_use]
 pub fn channel(wake: Wake) -> (Asker, Receiver<Call>) {
     let (calls, receiver) = sync_channel(CALLS_MAX);
-    (Asker { calls, wake, memory: Arc::default() }, receiver)
+    (Asker { calls, wake, readings: Arc::default() }, receiver)
 }
 
 impl Asker {
@@ -148,8 +146,8 @@ impl Asker {
         }
         let mut answer = answer.await.unwrap_or_else(|_| Err(stopped()));
         match &mut answer {
-            Ok(Reply::Status(status, accounts) | Reply::Metrics(status, accounts, _)) => {
-                self.memory.fill(clock::now(), status, accounts);
+            Ok(Reply::Status(status, places) | Reply::Metrics(status, places, _)) => {
+                self.readings.fill(clock::now(), status, places);
             }
             Ok(Reply::Alive | Reply::Config(_) | Reply::Events(_) | Reply::Done(_)) | Err(_) => {}
         }

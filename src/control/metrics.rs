@@ -1,7 +1,7 @@
 //! The page for Prometheus: from what status shows and what was counted to text. Pure.
 //!
-//! Labels are names of services, numbers of slots and words from short lists, never pids or numbers
-//! of workers: a series lives as long as its service. Each series is there from the start, at zero,
+//! Labels are names of services and their sockets, numbers of slots and words from short lists, never
+//! pids or numbers of workers: a series lives as long as its service. Each series is there from the start, at zero,
 //! so that a first failure is a change and not a birth.
 
 mod counters;
@@ -19,7 +19,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::wire::{Service, ServiceState, Status, WorkerState};
+use super::wire::{Member, Service, ServiceState, Status, Worker, WorkerState};
 
 pub use counters::{Counters, Outcome};
 
@@ -107,6 +107,7 @@ impl Collector for Page {
         self.daemon(&mut writer)?;
         self.services(&mut writer)?;
         self.workers(&mut writer)?;
+        self.sockets(&mut writer)?;
         self.reloads(&mut writer)
     }
 }
@@ -217,14 +218,40 @@ impl Page {
             &seconds("worker_drain_duration", "How long workers took from being asked to the exit"),
             tallies.iter().map(|(service, tally)| (of(service), &tally.drain_times)),
         )?;
-        let memory = memory(&self.status);
+        let memory = by_slot(&self.status, |worker| worker.memory);
         let held = "What all processes of the slot's workers have in memory, where it can be read";
         writer.integers(
             &bytes("worker_memory", held),
             memory.iter().map(|((service, slot), bytes)| {
                 (vec![("service", *service), ("slot", slot.as_str())], *bytes)
             }),
+        )?;
+        let open = by_slot(&self.status, |worker| worker.connections.map(u64::from));
+        let held = "Connections that the slot's workers have accepted and not closed";
+        writer.integers(
+            &family("worker_connections", held),
+            open.iter().map(|((service, slot), count)| {
+                (vec![("service", *service), ("slot", slot.as_str())], *count)
+            }),
         )
+    }
+
+    fn sockets(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
+        let mut each = |family: &Family, value: fn(&Member) -> Option<u32>| {
+            let sums = by_socket(&self.status, value);
+            let series = sums.iter().map(|((service, socket), sum)| {
+                (vec![("service", *service), ("socket", *socket)], *sum)
+            });
+            writer.integers(family, series)
+        };
+        let waiting = "Connections that wait to be accepted";
+        each(&family("socket_queue_connections", waiting), |member| member.queued)?;
+        let most = "Connections that may wait to be accepted before further ones are dropped";
+        each(&family("socket_queue_limit_connections", most), |member| member.queue_max)?;
+        let waiting = "What datagrams that wait to be received take";
+        each(&bytes("socket_queue", waiting), |member| member.queued_bytes)?;
+        let most = "What datagrams that wait may take before further ones are dropped";
+        each(&bytes("socket_queue_limit", most), |member| member.queue_max_bytes)
     }
 
     fn reloads(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
@@ -264,18 +291,39 @@ pub(super) fn serves(state: &ServiceState) -> bool {
 }
 
 /// By service and slot: at a reload two workers have one.
-fn memory(status: &Status) -> BTreeMap<(&str, String), u64> {
-    let mut memory = BTreeMap::new();
+fn by_slot(
+    status: &Status,
+    value: impl Fn(&Worker) -> Option<u64>,
+) -> BTreeMap<(&str, String), u64> {
+    let mut sums = BTreeMap::new();
     for service in &status.services {
         for worker in &service.workers {
-            if let Some(bytes) = worker.memory {
+            if let Some(value) = value(worker) {
                 let slot = (service.name.as_str(), worker.slot.to_string());
-                let sum: &mut u64 = memory.entry(slot).or_default();
-                *sum = sum.saturating_add(bytes);
+                let sum: &mut u64 = sums.entry(slot).or_default();
+                *sum = sum.saturating_add(value);
             }
         }
     }
-    memory
+    sums
+}
+
+/// By service and socket, all its members together. One without a name is called by its address.
+fn by_socket(
+    status: &Status,
+    value: impl Fn(&Member) -> Option<u32>,
+) -> BTreeMap<(&str, &str), u64> {
+    let mut sums = BTreeMap::new();
+    for service in &status.services {
+        for socket in &service.sockets {
+            for value in socket.members.iter().filter_map(&value) {
+                let name = socket.name.as_ref().unwrap_or(&socket.address);
+                let sum: &mut u64 = sums.entry((service.name.as_str(), name.as_str())).or_default();
+                *sum = sum.saturating_add(value.into());
+            }
+        }
+    }
+    sums
 }
 
 fn count<Key: Ord + Copy>(counts: &BTreeMap<Key, u64>, key: Key) -> u64 {

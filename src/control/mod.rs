@@ -18,7 +18,7 @@ pub mod api;
 
 pub mod admin;
 
-mod memory;
+pub mod readings;
 
 pub mod problem;
 

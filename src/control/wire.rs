@@ -111,6 +111,29 @@ pub struct Socket {
     pub name: Option<String>,
     /// Where it is reached, as it is bound: `[::]:8000`, `unix:/run/web.sock`.
     pub address: String,
+    /// The kernel's sockets that are bound there; each has a queue of its own.
+    #[serde(default)]
+    pub members: Vec<Member>,
+}
+
+/// One of the kernel's sockets behind a socket of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its number, never used twice.
+    pub member: u32,
+    /// How many connections wait to be accepted, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued: Option<u32>,
+    /// How many may wait before further ones are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_max: Option<u32>,
+    /// How many bytes of datagrams wait to be received, with what it takes to keep them, where that is
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queued_bytes: Option<u32>,
+    /// How many may wait before further datagrams are dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_max_bytes: Option<u32>,
 }
 
 /// A worker at one moment.
@@ -136,6 +159,10 @@ pub struct Worker {
     /// memory is counted what is charged to it, else the sum of their resident sets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// How many connections to the sockets of its service all its processes have open, where that can
+    /// be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
     /// The last line that it said about itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,

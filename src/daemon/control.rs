@@ -18,6 +18,7 @@ use crate::config::run::RunConfig;
 use crate::control::events::{Batch, Events};
 use crate::control::message::{self, Answer, Ask, Call, Client, Reply};
 use crate::control::metrics::{Counters, Outcome};
+use crate::control::readings::Whereabouts;
 use crate::control::wire::{self, Problem, ProblemKind};
 use crate::control::{problem, server};
 use crate::core::ids::{RequestId, WorkerId};
@@ -228,16 +229,18 @@ impl Daemon {
     fn hear_call(&mut self, Call { ask, client }: Call) {
         match ask {
             Ask::Status => {
-                let accounts = self.accounts();
-                client.answer(Ok(Reply::Status(self.status(), accounts)));
+                let whereabouts = self.whereabouts();
+                client.answer(Ok(Reply::Status(self.status(), whereabouts)));
             }
-            Ask::Standing => client.answer(Ok(Reply::Status(self.status(), BTreeMap::new()))),
+            Ask::Standing => {
+                client.answer(Ok(Reply::Status(self.status(), Whereabouts::default())));
+            }
             Ask::Metrics => {
-                let (status, accounts) = (self.status(), self.accounts());
+                let (status, whereabouts) = (self.status(), self.whereabouts());
                 let counters = &mut self.control.counters;
                 counters.keep(status.services.iter().map(|service| service.name.as_str()));
                 counters.lines_dropped(self.output.lines_dropped());
-                client.answer(Ok(Reply::Metrics(status, accounts, counters.clone())));
+                client.answer(Ok(Reply::Metrics(status, whereabouts, counters.clone())));
             }
             Ask::Alive => client.answer(Ok(Reply::Alive)),
             Ask::Config => client.answer(Ok(Reply::Config(self.control.config.clone()))),

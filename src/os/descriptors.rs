@@ -1,7 +1,7 @@
 //! How many descriptors a process has, and which sockets are among them, see proc_pid_fd(5). It opens
 //! and changes nothing of what they stand for.
 //!
-//! Measured here: 10 us to count 10,000 descriptors, and 1 us to read one.
+//! Measured here: 10 us to count 10,000 descriptors, and 2 to 4 us to read one.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -68,6 +68,8 @@ pub mod left;
 
 pub mod looks;
 
+pub mod traffic;
+
 pub mod holder;
 
 pub mod probe;

@@ -88,6 +88,12 @@ impl Place {
         }
     }
 
+    /// Whether there are connections to it, that wait and are taken.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        self.transport.accepts()
+    }
+
     /// Whether what has this address was reached by way of the socket, or of one bound beside it.
     fn has(&self, local: SocketAddr) -> bool {
         match self.address {

@@ -1,7 +1,7 @@
 //! Daemons to be shown, for tests.
 
 use crate::control::wire::{
-    BackingOff, Daemon, Event, Left, Level, Service, ServiceState, Socket, Status, Worker,
+    BackingOff, Daemon, Event, Left, Level, Member, Service, ServiceState, Socket, Status, Worker,
     WorkerState,
 };
 
@@ -27,7 +27,31 @@ pub(in crate::cli) fn daemon() -> Daemon {
 
 pub(in crate::cli) fn worker(id: u64, slot: u32, generation: u64, state: WorkerState) -> Worker {
     let pid = u32::try_from(id).ok().map(|id| 4230 + id);
-    Worker { id, slot, generation, pid, state, since: 8000.4, left: None, memory: None, said: None }
+    Worker {
+        id,
+        slot,
+        generation,
+        pid,
+        state,
+        since: 8000.4,
+        left: None,
+        memory: None,
+        connections: None,
+        said: None,
+    }
+}
+
+/// One in which nothing waits.
+pub(in crate::cli) fn socket(name: Option<&str>, address: &str) -> Socket {
+    let member = Member {
+        member: 1,
+        queued: Some(0),
+        queue_max: Some(4096),
+        queued_bytes: None,
+        queue_max_bytes: None,
+    };
+    let name = name.map(str::to_owned);
+    Socket { name, address: address.to_owned(), members: vec![member] }
 }
 
 /// Two workers of generation 3 that are ready.
@@ -44,7 +68,7 @@ pub(in crate::cli) fn service(name: &str) -> Service {
         last_abort: None,
         waits_for: Vec::new(),
         restarts: 0,
-        sockets: vec![Socket { name: None, address: "[::]:8000".to_owned() }],
+        sockets: vec![socket(None, "[::]:8000")],
         workers: vec![worker(8, 0, 3, WorkerState::Ready), worker(9, 1, 3, WorkerState::Ready)],
         backing_off: Vec::new(),
     }
@@ -158,13 +182,13 @@ fn finishing() -> Service {
 pub(in crate::cli) fn shop() -> Status {
     let mut web = service("web");
     web.restarts = 1;
-    web.sockets.push(Socket {
-        name: Some("admin".to_owned()),
-        address: "unix:/run/shop/admin.sock".to_owned(),
-    });
+    web.sockets[0].members[0].queued = Some(3);
+    web.sockets.push(socket(Some("admin"), "unix:/run/shop/admin.sock"));
     web.workers[0].memory = Some(47_185_920);
     web.workers[0].said = Some("1204 requests served, 3 under way, database is slow today".into());
     web.workers[1].memory = Some(1_610_612_736);
+    web.workers[0].connections = Some(1207);
+    web.workers[1].connections = Some(0);
     let mut jobs = service("background-jobs");
     jobs.sockets.clear();
     jobs.state = ServiceState::Failing;

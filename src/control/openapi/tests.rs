@@ -82,10 +82,11 @@ fn every_reference_leads_somewhere_and_every_schema_is_used() {
 
 #[test]
 fn types_have_the_fields_that_are_described_and_no_others() {
-    let socket = wire::Socket { name: Some("http".into()), address: "[::]:8000".into() };
+    let socket = socket();
     holds("Socket", &socket);
     let left = wire::Left { connections: Some(2), queued: Some(1), handshakes: Some(0) };
     holds("Left", &left);
+    holds("Member", &socket.members[0]);
     let worker = wire::Worker {
         id: 1,
         slot: 0,
@@ -95,6 +96,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         since: 0.5,
         left: Some(left),
         memory: Some(1),
+        connections: Some(2),
         said: Some("x".into()),
     };
     holds("Worker", &worker);
@@ -195,6 +197,18 @@ fn problems_have_the_fields_that_are_described_and_no_others() {
         services: vec![ended],
     };
     holds("Problem", &problem);
+}
+
+/// A socket with all that there is.
+fn socket() -> wire::Socket {
+    let member = wire::Member {
+        member: 3,
+        queued: Some(1),
+        queue_max: Some(4096),
+        queued_bytes: Some(0),
+        queue_max_bytes: Some(0),
+    };
+    wire::Socket { name: Some("http".into()), address: "[::]:8000".into(), members: vec![member] }
 }
 
 /// Every field of a value whose fields are all set is described, and the other way round; what is

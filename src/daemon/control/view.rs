@@ -1,17 +1,17 @@
 //! The daemon as clients see it: what the core knows, and what only the shell does.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::run::RunConfig;
 use crate::config::service::ServiceConfig;
 use crate::config::values;
+use crate::control::readings::Whereabouts;
 use crate::control::wire;
-use crate::core::ids::WorkerId;
+use crate::core::ids::{MemberId, WorkerId};
 use crate::core::policy::ReadyWhen;
 use crate::core::status::{ServiceState, ServiceStatus, Stage, WorkerStatus};
 use crate::os::clock;
-use crate::os::memory::Account;
+use crate::os::socket_table::Place;
 
 use super::super::event_loop::Daemon;
 use super::super::services;
@@ -35,10 +35,14 @@ impl Daemon {
         wire::Status { daemon, services: services.collect() }
     }
 
-    /// Where the memory of its workers can be read, by their numbers.
-    pub(super) fn accounts(&self) -> BTreeMap<u64, Account> {
+    /// Where its workers and sockets are found by who reads what takes long.
+    pub(super) fn whereabouts(&self) -> Whereabouts {
         let account = |worker: &WorkerId| Some((worker.0, self.processes.account(*worker)?));
-        self.workers.keys().filter_map(account).collect()
+        let members = self.parts.listeners.iter();
+        Whereabouts {
+            workers: self.workers.keys().filter_map(account).collect(),
+            members: members.map(|(member, listener)| (member.0, Place::of(listener))).collect(),
+        }
     }
 
     fn service(&self, service: ServiceStatus) -> wire::Service {
@@ -51,11 +55,6 @@ impl Daemon {
             ServiceState::Stopping => wire::ServiceState::Stopping,
             ServiceState::Stopped => wire::ServiceState::Stopped,
         };
-        let own = service.members.iter().filter_map(|member| self.parts.listeners.get(member));
-        let sockets = own.map(|listener| wire::Socket {
-            name: listener.name.clone(),
-            address: listener.place(),
-        });
         let mut workers: Vec<wire::Worker> = service.workers.into_iter().map(worker).collect();
         workers.sort_by_key(|worker| (worker.slot, worker.id));
         let backing_off = service.backing_off.into_iter();
@@ -74,10 +73,32 @@ impl Daemon {
             last_abort: service.last_abort,
             waits_for: service.waits_for,
             restarts: service.restarts,
-            sockets: sockets.collect(),
+            sockets: self.sockets(&service.members),
             workers,
             backing_off,
         }
+    }
+
+    /// Those that are bound to one address are one socket.
+    fn sockets(&self, members: &[MemberId]) -> Vec<wire::Socket> {
+        let mut sockets: Vec<wire::Socket> = Vec::new();
+        for member in members {
+            let Some(listener) = self.parts.listeners.get(member) else { continue };
+            let (name, address) = (listener.name.clone(), listener.place());
+            let member = wire::Member {
+                member: member.0,
+                queued: None,
+                queue_max: None,
+                queued_bytes: None,
+                queue_max_bytes: None,
+            };
+            let same = sockets.iter_mut().find(|it| it.name == name && it.address == address);
+            match same {
+                Some(socket) => socket.members.push(member),
+                None => sockets.push(wire::Socket { name, address, members: vec![member] }),
+            }
+        }
+        sockets
     }
 }
 
@@ -95,6 +116,7 @@ fn worker(status: WorkerStatus) -> wire::Worker {
         since: seconds(status.since),
         left: status.left.map(wire::Left::from),
         memory: None,
+        connections: None,
         said: status.said,
     }
 }

@@ -1,8 +1,9 @@
 //! Lists sockets, see sock_diag(7): those of TCP or UDP that have certain ports, or all unix ones.
 //! The kernel picks them, so that a machine's many others cost a walk over its table and no more.
 //!
-//! Measured here: 2 ms for the walk over a table of 262,144 places, and 0.5 us for each socket that
-//! is told of; 10 us for sockets that listen, which have a small table of their own.
+//! Measured here, on a machine that was quiet and one that was busy: 2 to 5 ms for the walk over a
+//! table of 262,144 places, and 0.7 us for each socket that is told of; 30 us for sockets that
+//! listen, which have a small table of their own.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
