@@ -10,6 +10,7 @@ mod cli_find;
 mod cli_reload;
 mod cli_terminal;
 mod cli_verbs;
+mod connections;
 mod control;
 mod control_clients;
 mod control_events;

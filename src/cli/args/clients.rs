@@ -90,7 +90,7 @@ pub(in crate::cli) struct Reload {
     pub(in crate::cli) target: Target,
 }
 
-/// Show services and their workers: states, generations, restarts, memory.
+/// Show services and their workers: states, generations, restarts, connections, memory.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 States of a service:
@@ -108,7 +108,11 @@ States of a worker:
   draining     to stop, and finishing what it has; until the stop signal the note says what
   backing off  nobody is in this slot until the time in the note has passed
 
-Columns that have nothing to show are left out. A terminal that is too narrow loses the note first.")]
+CONN is how many connections a worker has accepted and not closed. Those that wait to be
+accepted are shown behind their socket, as in `[::]:8000 (3 of 4096 queued)`.
+
+Columns that have nothing to show are left out. On a terminal that is too narrow the note is cut
+first.")]
 pub(in crate::cli) struct Status {
     /// Services to show [default: all].
     #[arg(value_name = "SERVICE", value_parser = values::service_name)]

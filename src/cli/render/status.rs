@@ -1,7 +1,7 @@
 //! `shepherd status`: the daemon in a line, each service with a headline, its workers in a table.
 
 use crate::control::wire::{
-    BackingOff, Daemon, Service, ServiceState, Status, Worker, WorkerState,
+    BackingOff, Daemon, Member, Service, ServiceState, Socket, Status, Worker, WorkerState,
 };
 
 use super::{Hue, Look, columns, compact, cut, left, memory, plain, workers, wrapped};
@@ -99,7 +99,9 @@ fn headline(service: &Service, look: Look) -> String {
     }
     let sockets: Vec<String> = service.sockets.iter().map(socket).collect();
     if !sockets.is_empty() {
-        line(&mut text, &look.fit(&format!("  on {}", sockets.join(", "))));
+        let hue = if service.sockets.iter().any(is_nearly_full) { Hue::Bad } else { Hue::Plain };
+        let on = look.fit(&format!("  on {}", sockets.join(", ")));
+        line(&mut text, &look.paint(hue, &on));
     }
     if let Some(abort) = &service.last_abort {
         for abort in wrapped("  ", "    ", &plain(abort), look.width) {
@@ -132,25 +134,60 @@ fn state(service: &Service) -> (String, Hue) {
     (word, hue)
 }
 
-fn socket(socket: &crate::control::wire::Socket) -> String {
+/// A socket, and what waits there if anything does.
+fn socket(socket: &Socket) -> String {
     let name = socket.name.as_ref().map(|name| format!("{name}=")).unwrap_or_default();
-    plain(&format!("{name}{}", socket.address))
+    let mut text = plain(&format!("{name}{}", socket.address));
+    let connections = queued(socket, |it| (it.queued, it.queue_max), |count| count.to_string());
+    let bytes = queued(socket, |it| (it.queued_bytes, it.queue_max_bytes), memory);
+    for queued in connections.into_iter().chain(bytes) {
+        text.extend([" (", &queued, ")"]);
+    }
+    text
+}
+
+/// What waits in all members of a socket together: `3 of 4096 queued`.
+fn queued(
+    socket: &Socket,
+    of: impl Fn(&Member) -> (Option<u32>, Option<u32>),
+    show: impl Fn(u64) -> String,
+) -> Option<String> {
+    let members = || socket.members.iter().map(&of);
+    let waiting: u64 = members().filter_map(|(waiting, _)| waiting).map(u64::from).sum();
+    let most: Option<u64> = members().map(|(_, most)| most.map(u64::from)).sum();
+    let waiting = (waiting > 0).then(|| show(waiting))?;
+    let most = most.map(|most| format!(" of {}", show(most))).unwrap_or_default();
+    Some(format!("{waiting}{most} queued"))
+}
+
+/// Whether four fifths of what may wait in a member do.
+fn is_nearly_full(socket: &Socket) -> bool {
+    let is_nearly_full = |(waiting, most): (Option<u32>, Option<u32>)| {
+        let pair = waiting.zip(most).filter(|(waiting, _)| *waiting > 0);
+        pair.is_some_and(|(waiting, most)| u64::from(waiting) * 5 >= u64::from(most) * 4)
+    };
+    socket.members.iter().any(|member| {
+        is_nearly_full((member.queued, member.queue_max))
+            || is_nearly_full((member.queued_bytes, member.queue_max_bytes))
+    })
 }
 
 /// The columns, in the order in which they stand.
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 9] = [
     Column { title: "SLOT", side: Side::Left, leaves: None },
     Column { title: "WORKER", side: Side::Right, leaves: None },
     Column { title: "PID", side: Side::Right, leaves: None },
     Column { title: "GEN", side: Side::Right, leaves: Some(3) },
     Column { title: "STATE", side: Side::Left, leaves: None },
     Column { title: "SINCE", side: Side::Right, leaves: Some(2) },
+    Column { title: "CONN", side: Side::Right, leaves: Some(4) },
     Column { title: "MEMORY", side: Side::Right, leaves: Some(1) },
     Column { title: "NOTE", side: Side::Left, leaves: Some(0) },
 ];
 
 const STATE: usize = 4;
-const NOTE: usize = 7;
+const MEMORY: usize = 7;
+const NOTE: usize = 8;
 
 /// What stands in front of a row, and between two columns.
 const GAP: &str = "  ";
@@ -205,6 +242,7 @@ fn worker(service: &str, worker: &Worker) -> Row {
             worker.generation.to_string(),
             state,
             compact(worker.since),
+            worker.connections.map(|count| count.to_string()).unwrap_or_default(),
             worker.memory.map(memory).unwrap_or_default(),
             notes.into_iter().flatten().collect::<Vec<_>>().join("; "),
         ],
@@ -217,7 +255,9 @@ fn backing_off(service: &str, BackingOff { slot, left }: &BackingOff) -> Row {
     let note = format!("starts in {}", compact(*left));
     let state = "backing off".to_owned();
     let slot = format!("{service}.{slot}");
-    let cells = [slot, nothing(), nothing(), nothing(), state, nothing(), String::new(), note];
+    let mut cells = [const { String::new() }; COLUMNS.len()];
+    cells[1..MEMORY - 1].fill_with(nothing);
+    (cells[0], cells[STATE], cells[NOTE]) = (slot, state, note);
     Row { cells, hue: Hue::Bad }
 }
 
@@ -226,7 +266,7 @@ struct Widths([Option<usize>; COLUMNS.len()]);
 
 impl Widths {
     /// A column in which there is nothing is left out; where the screen is too narrow the note is
-    /// cut first, and then columns go one by one.
+    /// cut first, memory goes before little is left of it, and then columns go one by one.
     fn of<'a>(rows: impl Iterator<Item = &'a Row>, width: Option<usize>) -> Widths {
         let mut most = [0; COLUMNS.len()];
         for row in rows {
@@ -240,12 +280,19 @@ impl Widths {
         }
         let mut widths = Widths(widths);
         let Some(screen) = width else { return widths };
-        let too_much = widths.total().saturating_sub(screen);
         if let Some(note) = widths.0[NOTE] {
-            let note = note.saturating_sub(too_much);
-            widths.0[NOTE] = (note >= NOTE_MIN || too_much == 0).then_some(note);
+            let cut = |widths: &Widths| {
+                let too_much = widths.total().saturating_sub(screen);
+                let note = note.saturating_sub(too_much);
+                (note >= NOTE_MIN || too_much == 0).then_some(note)
+            };
+            // When a slot is filled again is told by a note, and nowhere else.
+            if cut(&widths).is_none() {
+                widths.0[MEMORY] = None;
+            }
+            widths.0[NOTE] = cut(&widths);
         }
-        for turn in 1..=3 {
+        for turn in 1..=4 {
             let leaves = COLUMNS.iter().position(|column| column.leaves == Some(turn));
             if widths.total() > screen
                 && let Some(index) = leaves
@@ -317,6 +364,39 @@ mod tests {
     #[test]
     fn several_services_align_with_each_other() {
         assert_snapshot!(status(&samples::shop(), TERMINAL));
+    }
+
+    #[test]
+    fn what_waits_stands_beside_its_socket_and_is_bad_when_there_is_much() {
+        let tcp = |queues: &[(u32, u32)]| {
+            let mut socket = samples::socket(Some("http"), "[::]:8000");
+            let one = socket.members[0].clone();
+            let member = |&(queued, queue_max)| Member {
+                queued: Some(queued),
+                queue_max: Some(queue_max),
+                ..one.clone()
+            };
+            socket.members = queues.iter().map(member).collect();
+            socket
+        };
+        let mut udp = samples::socket(None, "udp:[::]:53");
+        let bytes = (Some(150_000), Some(212_992));
+        let one = udp.members[0].clone();
+        let (queued_bytes, queue_max_bytes) = bytes;
+        let waiting = Member { queued: None, queue_max: None, ..one.clone() };
+        udp.members[0] = Member { queued_bytes, queue_max_bytes, ..waiting.clone() };
+        for (one, text, bad) in [
+            (tcp(&[(0, 128)]), "http=[::]:8000", false),
+            (tcp(&[]), "http=[::]:8000", false),
+            (tcp(&[(3, 128)]), "http=[::]:8000 (3 of 128 queued)", false),
+            (tcp(&[(102, 128), (0, 128)]), "http=[::]:8000 (102 of 256 queued)", false),
+            (tcp(&[(0, 128), (103, 128)]), "http=[::]:8000 (103 of 256 queued)", true),
+            (udp.clone(), "udp:[::]:53 (146 KiB of 208 KiB queued)", false),
+        ] {
+            assert_eq!((socket(&one).as_str(), is_nearly_full(&one)), (text, bad));
+        }
+        udp.members[0] = Member { queued_bytes: Some(1000), ..waiting };
+        assert_eq!(socket(&udp), "udp:[::]:53 (0 KiB queued)");
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl World {
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 1,
             launching_max: 1,
-            published: false,
+            proxy: None,
             canary: None,
             probation: Duration::ZERO,
             depends_on: BTreeSet::new(),
