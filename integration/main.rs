@@ -35,6 +35,7 @@ mod logs_readers;
 mod many;
 mod metrics_page;
 mod mistakes;
+mod nothing_lost;
 mod output;
 mod packaging;
 mod plan;
