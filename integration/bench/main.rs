@@ -11,6 +11,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints what it measured")]
 #![expect(clippy::disallowed_methods, reason = "it measures real time and looks for programs")]
 
+mod arrivals;
 mod clock;
 mod contender;
 mod cost;
@@ -62,6 +63,10 @@ enum What {
     Memory,
     /// What each worker costs shepherd, from a few to a thousand.
     Growth,
+    /// How connections find workers, and how long they wait, for each way of balancing.
+    Balance,
+    /// How long a reload waits for connections to end, and what the waiting costs.
+    Drain,
 }
 
 /// Lets the two of a pair take turns.
@@ -109,6 +114,16 @@ fn main() {
     if wanted(What::Growth) {
         say(What::Growth, "C workers");
         println!("\n{}", report::growth(&measure::growth::measure(effort)));
+    }
+    if wanted(What::Balance) {
+        say(What::Balance, "workers that serve one at a time");
+        println!("\n{}", report::balance(&measure::balance::measure(effort)));
+    }
+    if wanted(What::Drain) {
+        say(What::Drain, "manners unknown and learned");
+        println!("\n{}", report::learning(&measure::drain::learning(effort)));
+        say(What::Drain, "idle connections");
+        println!("\n{}", report::waiting(&measure::drain::waiting(effort)));
     }
 }
 

@@ -167,7 +167,7 @@ fn wait_for_line(running: &Running, workers: usize) -> Says {
 
 /// A world of its own for each, on a file system in memory where there is one: runtime directories
 /// are on such a one, and a socket in `/tmp` would cost what the disk's file system does.
-fn builder() -> Builder {
+pub fn builder() -> Builder {
     let memory = Path::new("/dev/shm");
     let home = if memory.is_dir() { Home::new_in(memory) } else { Home::new() };
     // A stopping worker does not wait long for clients that keep idle connections.

@@ -1,6 +1,8 @@
 //! What is measured, a file each. Two contenders take turns, one right after the other, and each
 //! turn gives one value of either.
 
+pub mod balance;
+pub mod drain;
 pub mod growth;
 pub mod memory;
 pub mod reload;
@@ -54,6 +56,7 @@ pub enum Unit {
     /// Of a processor or of a clock.
     Seconds,
     KiB,
+    Percent,
     Count,
 }
 
@@ -62,10 +65,11 @@ impl Unit {
     pub fn show(self, value: f64) -> String {
         match self {
             Unit::PerSecond => format!("{value:.0}/s"),
-            Unit::Seconds if value < 1e-3 => format!("{:.1} us", value * 1e6),
-            Unit::Seconds if value < 1.0 => format!("{:.1} ms", value * 1e3),
+            Unit::Seconds if value.abs() < 1e-3 => format!("{:.1} us", value * 1e6),
+            Unit::Seconds if value.abs() < 1.0 => format!("{:.1} ms", value * 1e3),
             Unit::Seconds => format!("{value:.2} s"),
             Unit::KiB => format!("{value:.0} KiB"),
+            Unit::Percent => format!("{value:.0} %"),
             Unit::Count => format!("{value:.0}"),
         }
     }
