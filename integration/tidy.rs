@@ -65,6 +65,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ("src/daemon/checks.rs", &["tracing::"]),
     ("src/daemon/sockets.rs", &["tracing::"]),
     ("src/daemon/slots.rs", &["tracing::"]),
+    ("src/daemon/steering.rs", &["tracing::"]),
     ("src/daemon/upstreams.rs", &["tracing::"]),
     ("src/daemon/capture.rs", &["std::os::"]),
     ("src/daemon/output.rs", &["tracing::", "std::os::"]),

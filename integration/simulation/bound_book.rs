@@ -25,6 +25,7 @@ impl Ledger {
                 along
             }
             Request::Reload { .. }
+            | Request::RollBack(_)
             | Request::Scale { .. }
             | Request::Signal { .. }
             | Request::Stop

@@ -514,26 +514,11 @@ impl fmt::Display for Notice {
             Notice::Withdrawing { worker } => {
                 write!(f, "{worker} is to stop; telling the proxy in front first")
             }
-            Notice::Emptying { worker, longest } => {
-                write!(f, "{worker} gets nothing new; stopping it once it has finished what it ")?;
-                write!(f, "has, in {} at the latest", Human(*longest))
-            }
+            Notice::Emptying { worker, longest } => tell_emptying(worker, *longest, f),
             Notice::StillBusy { worker, left, after } => {
                 write!(f, "{worker} has not finished in {}: {left}", Human(*after))
             }
-            Notice::Manners { service, manners } => match manners {
-                Manners::Finishes => {
-                    write!(f, "{service}: its workers finish their connections after the stop ")?;
-                    write!(f, "signal; a reload does not wait for those from here on")
-                }
-                Manners::Cuts | Manners::Unknown => {
-                    write!(
-                        f,
-                        "{service}: the stop signal ends its workers in the middle of their "
-                    )?;
-                    write!(f, "connections; a reload waits for those first")
-                }
-            },
+            Notice::Manners { service, manners } => tell_manners(service, *manners, f),
             Notice::Upstreams { service, what } => write!(f, "{service}: {what}"),
             Notice::Slot { service, slot, what } => write!(f, "{service}: slot {slot} {what}"),
             Notice::Life { service, what } => write!(f, "{service}: {what}"),
@@ -564,6 +549,28 @@ fn tell_cause(
         ReloadCause::SocketRenewed => {
             write!(f, ", because a socket was bound anew: ")?;
             write!(f, "generation {generation} is the same program")
+        }
+    }
+}
+
+fn tell_emptying(
+    worker: &WorkerName,
+    longest: Duration,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    write!(f, "{worker} gets nothing new; stopping it once it has finished what it has, ")?;
+    write!(f, "in {} at the latest", Human(longest))
+}
+
+fn tell_manners(service: &str, manners: Manners, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match manners {
+        Manners::Finishes => {
+            write!(f, "{service}: its workers finish their connections after the stop signal; ")?;
+            write!(f, "a reload does not wait for those from here on")
+        }
+        Manners::Cuts | Manners::Unknown => {
+            write!(f, "{service}: the stop signal ends its workers in the middle of their ")?;
+            write!(f, "connections; a reload waits for those first")
         }
     }
 }

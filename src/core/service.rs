@@ -95,8 +95,8 @@ pub struct Service {
     probation: Option<Probation>,
     /// Why the generation that serves is taken back, while it is.
     taken_back: Option<Failure>,
-    /// Somebody wants the definition back that served before.
-    roll_back: bool,
+    /// Where the queued reload leads.
+    direction: Direction,
     /// How the last reload failed, until the next begins: a service manager is told by the status.
     last_abort: Option<String>,
     /// Who waits for the next reload, if one is to follow.
@@ -135,6 +135,16 @@ enum FirstStart {
     Stumbled,
     /// All workers of a generation have been ready together.
     Committed,
+}
+
+/// Where a reload leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Direction {
+    /// To the definition as it is by then.
+    #[default]
+    Forward,
+    /// To the definition that served before.
+    Back,
 }
 
 /// Whether a service manager need not wait for a service any more.
@@ -210,7 +220,7 @@ impl Service {
             previous: None,
             probation: None,
             taken_back: None,
-            roll_back: false,
+            direction: Direction::Forward,
             last_abort: None,
             queued: None,
             workers: Roster::default(),
@@ -271,12 +281,12 @@ impl Service {
     /// The services that it needs: whose definitions that serve, are to serve or have workers name.
     #[must_use]
     pub fn needs(&self) -> BTreeSet<ServiceId> {
-        let uses = |generation: &GenerationId| {
+        let is_in_use = |generation: &GenerationId| {
             self.previous != Some(*generation)
                 || self.serving.generation == *generation
                 || self.workers.generations().any(|it| it == *generation)
         };
-        let used = self.policies.iter().filter(|(generation, _)| uses(generation));
+        let used = self.policies.iter().filter(|(generation, _)| is_in_use(generation));
         used.flat_map(|(_, policy)| policy.needs()).collect()
     }
 
@@ -409,7 +419,7 @@ impl Service {
             self.respond(requests, &End::Refused(Refusal::Stopping), context);
         }
         self.next = None;
-        self.roll_back = false;
+        self.direction = Direction::Forward;
         self.leave_probation(context);
         self.sockets.announce(&[]);
         if self.reload.as_ref().is_some_and(|reload| reload.cause.is_wanted()) {
@@ -626,7 +636,7 @@ impl Service {
         self.stopping = true;
         self.waits_for.clear();
         self.next = None;
-        self.roll_back = false;
+        self.direction = Direction::Forward;
         self.leave_probation(context);
         self.sockets.announce(&[]);
         if let Some(reload) = self.reload.take() {

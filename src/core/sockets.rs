@@ -301,7 +301,9 @@ impl Sockets {
     }
 
     fn put_away(&mut self, members: Vec<MemberId>) -> Vec<Action> {
-        members.iter().for_each(|&member| self.steering.arrived(member));
+        for &member in &members {
+            self.steering.arrived(member);
+        }
         self.take_out(members)
     }
 
@@ -313,8 +315,9 @@ impl Sockets {
 
     fn not_there(&mut self, asked: Option<Vec<MemberId>>) {
         self.told = None;
-        let asked = asked.unwrap_or_default();
-        asked.into_iter().for_each(|member| self.steering.failed(member));
+        for member in asked.unwrap_or_default() {
+            self.steering.failed(member);
+        }
     }
 
     /// Those that were asked for are there, for the workers of this generation: `wanted`, as they

@@ -100,11 +100,11 @@ impl Steering {
 
     /// A member listens no more: the last one has its place.
     pub fn leave(&mut self, member: MemberId) {
-        if let Some(group) = self.group(member) {
-            if group.order().contains(&member) {
-                group.change(Change::Left(member));
-                group.attached = None;
-            }
+        if let Some(group) = self.group(member)
+            && group.order().contains(&member)
+        {
+            group.change(Change::Left(member));
+            group.attached = None;
         }
     }
 
@@ -151,7 +151,9 @@ impl Steering {
                 .map(|member| Share { member, weight: weight(id, member) })
                 .collect();
             if shares.iter().all(|share| share.weight == 0) {
-                shares.iter_mut().for_each(|share| share.weight = 1);
+                for share in &mut shares {
+                    share.weight = 1;
+                }
             }
             if !shares.is_empty() && group.attached.as_ref() != Some(&shares) {
                 group.attached = Some(shares.clone());

@@ -20,7 +20,7 @@ use crate::core::ids::{GenerationId, MemberId, RequestId, SlotId, SocketId};
 use crate::core::notice::{AfterAbort, LifeNotice, Notice, Told, WorkerName};
 use crate::core::policy::{BoundMember, Members, Policy, Socket};
 use crate::core::refusal::{Operation, Refusal};
-use crate::core::reload::{Reload, ReloadCause, ReloadStage};
+use crate::core::reload::{Reload, ReloadStage};
 use crate::core::request::{End, WAITING_MAX};
 use crate::core::slots::SlotSockets;
 use crate::core::time::Time;
@@ -538,6 +538,7 @@ impl Service {
 
     /// A reload under way ends with its service.
     pub(super) fn end_reload(&mut self, now: Time, context: &mut Context<'_>) {
+        self.leave_probation(context);
         let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
             return;
         };

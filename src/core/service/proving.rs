@@ -8,7 +8,7 @@ use crate::core::reload::{Failure, Probation};
 use crate::core::request::Behind;
 use crate::core::time::{Time, Why};
 
-use super::{Context, Service};
+use super::{Context, Direction, Service};
 
 impl Service {
     /// Whether the definition that served before may be asked for.
@@ -27,7 +27,7 @@ impl Service {
 
     /// Asks for the definition that served before.
     pub fn ask_roll_back(&mut self, request: RequestId) {
-        self.roll_back = true;
+        self.direction = Direction::Back;
         self.queued.get_or_insert_default().push(request);
     }
 
@@ -101,7 +101,7 @@ impl Service {
         let generation = self.serving.generation;
         self.tell_proving(ProvingNotice::Failed { generation }, context);
         self.taken_back = Some(Failure { reason, worker });
-        self.roll_back = true;
+        self.direction = Direction::Back;
         self.queued.get_or_insert_default().extend(requests);
     }
 

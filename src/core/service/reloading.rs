@@ -14,7 +14,7 @@ use crate::core::request::{Behind, End, WAITING_MAX};
 use crate::core::time::Time;
 
 use super::life::{Life, Then};
-use super::{Context, FirstStart, Service};
+use super::{Context, Direction, FirstStart, Service};
 
 impl Service {
     /// A definition was read, and these sockets were bound for it.
@@ -125,7 +125,7 @@ impl Service {
             return;
         }
         let (requests, cause) = match self.queued.take() {
-            Some(requests) if std::mem::take(&mut self.roll_back) => {
+            Some(requests) if std::mem::take(&mut self.direction) == Direction::Back => {
                 let previous = self.previous.unwrap_or(self.serving.generation);
                 let cause = match self.taken_back {
                     Some(_) => ReloadCause::Failed(previous),

@@ -50,8 +50,10 @@ impl Supervisor {
                 });
             }
             Request::RollBack(scope) => {
-                let services = self.to_serve(&scope);
-                let ask = |service: &mut Service, _: &mut Context<'_>| service.ask_roll_back(id);
+                let services = self.to_serve(&scope).map(each_alone);
+                let ask = |service: &mut Service, _: Option<&str>, _: &mut Context<'_>| {
+                    service.ask_roll_back(id);
+                };
                 self.ask(id, services, Service::may_ask_roll_back, ask);
             }
             Request::Restart(scope) => {

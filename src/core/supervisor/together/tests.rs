@@ -10,7 +10,8 @@ use crate::core::event::{Event, Exit, Fault, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{LifeNotice, Notice};
 use crate::core::policy::{
-    BoundMember, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, BoundMember, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder,
+    StopStep,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Behind, End, Request, Response, Scope, worst};
@@ -206,10 +207,14 @@ fn policy(services: Services<'_>, at: usize) -> Policy {
             id: SocketId(service.0),
             name: name.to_owned(),
             members: Members::Shared,
+            steered: false,
         }],
         ready: ReadyWhen::Notify,
         ready_timeout: wait,
         check_pace: CheckPace { interval: wait, timeout: wait },
+        canary: None,
+        probation: Duration::ZERO,
+        before_stop: BeforeStop::Auto,
         stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
         starting_max: 1,
         launching_max: 1,
