@@ -37,7 +37,7 @@ use super::event::WorkerEvent;
 use super::fleet::Fleet;
 use super::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
 use super::notice::{ConfigurationNotice, Next, Notice, Told, WorkerName};
-use super::policy::Policy;
+use super::policy::{Members, Policy};
 use super::publication::{Publication, WITHDRAW_MAX};
 use super::refusal::Refusal;
 use super::reload::{Failure, Probation, Reload, ReloadStage};
@@ -238,7 +238,15 @@ impl Service {
             killed: false,
             policy,
         };
-        service.open_own_slots(first, service.wanted);
+        let policy = Rc::clone(&service.policy);
+        let bound = policy.sockets.iter().flat_map(|socket| {
+            let bound = match &socket.members {
+                Members::EachWorker { bound } => bound.as_slice(),
+                Members::Shared | Members::EachGeneration | Members::EachSlot { .. } => &[],
+            };
+            (0..).map(SlotId).zip(bound).map(|(slot, _)| (socket.id, slot))
+        });
+        service.open_own_slots(first, bound);
         service
     }
 
@@ -669,7 +677,9 @@ impl Service {
         }
         self.policies.retain(|generation, _| is_known(generation));
         let roots: BTreeSet<GenerationId> = used.iter().map(|&it| self.sockets.root(it)).collect();
-        self.own_slots.retain(|generation, _| roots.contains(generation));
+        // What is being bound for one that is over is waited for, and closed then.
+        let keeps = |own: &SlotSockets| own.is_binding();
+        self.own_slots.retain(|generation, own| roots.contains(generation) || keeps(own));
         context.actions.extend(self.sockets.keep(&used));
     }
 
@@ -679,15 +689,17 @@ impl Service {
     }
 
     /// Numbers for what the workers of a generation get and is not open yet, in the first so many
-    /// slots.
+    /// slots. Where it has the slots of another, these are seen to as they were before.
     fn new_members(
         &mut self,
         generation: GenerationId,
         slots: u32,
         context: &mut Context<'_>,
     ) -> Vec<NewMember> {
+        let own = self.own_slots.contains_key(&self.sockets.root(generation));
         let lacking = self.sockets.lacking(generation, slots).into_iter();
         lacking
+            .filter(|(_, slot)| slot.is_none() || !own)
             .map(|(socket, slot)| {
                 *context.last_member += 1;
                 NewMember { socket, slot, member: MemberId(*context.last_member) }

@@ -30,11 +30,10 @@ enum Stand {
 }
 
 impl SlotSockets {
-    /// The slots of a generation of whose sockets each has one, with sockets in the first so many.
+    /// The slots of a generation of whose sockets each has one, and these have them.
     #[must_use]
-    pub fn of_generation(sockets: Vec<SocketId>, bound: u32) -> SlotSockets {
-        let bound = if sockets.is_empty() { 0 } else { bound };
-        let slots = (0..bound).map(|slot| (SlotId(slot), Stand::Bound)).collect();
+    pub fn of_generation(sockets: Vec<SocketId>, bound: &BTreeSet<SlotId>) -> SlotSockets {
+        let slots = bound.iter().map(|&slot| (slot, Stand::Bound)).collect();
         SlotSockets { sockets, slots }
     }
 

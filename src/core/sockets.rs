@@ -436,6 +436,14 @@ impl Sockets {
         order.filter(|(_, kind)| *kind == Kind::EachWorker).map(|&(socket, _)| socket).collect()
     }
 
+    /// Whether each slot of a generation has what each slot is to have by these.
+    #[must_use]
+    pub fn fit_slots(&self, generation: GenerationId, sockets: &[Socket]) -> bool {
+        let each_worker = sockets.iter().filter(|it| Kind::of(&it.members) == Kind::EachWorker);
+        let wanted: BTreeSet<SocketId> = each_worker.map(|socket| socket.id).collect();
+        wanted == self.of_each_worker(generation).into_iter().collect()
+    }
+
     /// Has the kernel send new connections to those who claim them. Sockets of all generations go
     /// to whoever has them; where nobody of a socket can take any, they wait with the generation that
     /// serves.
@@ -519,11 +527,17 @@ impl Sockets {
     }
 
     /// The members of a worker that others get new connections for, after it had some; none where one
-    /// of those that could be steered still gets some.
+    /// of those that are its generation's alone still gets some. What it shares with other generations
+    /// is theirs as well, whoever stops.
     #[must_use]
     pub fn steered_away(&self, generation: GenerationId, slot: SlotId) -> Vec<MemberId> {
         let members = self.members_for(generation, slot).into_iter();
-        let steered: Vec<MemberId> = members.filter(|&it| self.steering.has(it)).collect();
+        let own = |id: &MemberId| {
+            let member = self.members.get(id);
+            let own = member.is_some_and(|member| member.scope.generation().is_some());
+            own && self.steering.has(*id)
+        };
+        let steered: Vec<MemberId> = members.filter(own).collect();
         let away = |id: &MemberId| {
             let had_share = self.members.get(id).is_some_and(|member| member.had_share);
             had_share && self.steering.is_steered_away(*id)

@@ -10,7 +10,6 @@ use crate::core::ids::{MemberId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice, Suspects, WorkerName};
 use crate::core::repair::{Health, Step};
 use crate::core::restart::{Random, backoff};
-use crate::core::slots::SlotSockets;
 use crate::core::sockets::{Findings, ModeNews, Occasion, Recipient};
 use crate::core::suspicion::{Holder, Suspicion};
 use crate::core::time::{Time, Why};
@@ -51,10 +50,16 @@ impl Service {
                 let name = by.map(|worker| self.name_of(worker));
                 let serving = self.serving.generation;
                 let found = self.sockets.inspected(member, occasion, serving, state);
+                if found.listen {
+                    // One that was shut down is back by it, whatever it waits for.
+                    self.sockets.listens_again(member);
+                }
                 self.undo(member, found, name.as_ref(), state, context.actions);
             }
             SocketEvent::ShutDown(repair) => {
                 self.sockets.left(member);
+                // When it listens again, nothing finds it that is meant for another.
+                self.steer(context);
                 // One that waits for its repair, or gets none, is found shut down at each look.
                 if self.broken(now, member, repair, context) != Step::Nothing {
                     self.suspect(now, member, repair);
@@ -119,9 +124,10 @@ impl Service {
     /// When it wants to be woken for its sockets.
     pub(super) fn sockets_deadline(&self) -> Option<(Time, Why)> {
         let refresh = (self.has_stale() && self.may_reload()).then_some(self.refresh_from);
-        let own = self.own_slots.values().filter_map(SlotSockets::deadline);
-        let slots = own.chain(self.slots.deadline()).min().filter(|_| self.serves());
-        let at = [self.sockets.deadline(), slots, refresh].into_iter().flatten().min()?;
+        let at = [self.sockets.deadline(), self.slots_deadline(), refresh]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some((at, Why::Socket))
     }
 

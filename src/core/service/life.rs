@@ -524,7 +524,8 @@ impl Service {
                 self.slots.bound(slot);
             }
         }
-        self.open_own_slots(coming.generation, self.wanted);
+        let slots = wanted.iter().filter_map(|new| Some((new.socket, new.slot?)));
+        self.open_own_slots(coming.generation, slots);
     }
 
     /// A generation serves from here on, with nobody beside it.

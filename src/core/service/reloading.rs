@@ -27,13 +27,13 @@ impl Service {
         if self.life.generation() == Some(generation) {
             return self.change_prepared(generation, bound);
         }
-        let slots = self.wanted_next();
         if let Some(reload) = &mut self.reload
             && reload.generation == generation
         {
             let rolling = ReloadStage::Rolling(Fleet::new(generation));
             if let ReloadStage::Preparing(wanted) = std::mem::replace(&mut reload.stage, rolling) {
                 self.sockets.open(generation, &wanted, bound);
+                let slots = wanted.iter().filter_map(|new| Some((new.socket, new.slot?)));
                 self.open_own_slots(generation, slots);
             }
             return;
@@ -150,6 +150,7 @@ impl Service {
         // Where nobody can take what waits, they take it: it is theirs as well.
         let nobody = self.workers.tally_of(self.serving.generation).ready == 0;
         let heir_of = nobody.then_some(self.serving.generation);
+        let heir_of = heir_of.filter(|&other| self.sockets.fit_slots(other, &policy.sockets));
         self.sockets.take_up(generation, &policy.sockets, heir_of);
         let bind = self.new_members(generation, workers.unwrap_or(self.wanted), context);
         self.sockets.ask(generation, &bind);

@@ -99,9 +99,7 @@ impl Service {
                 context.actions.extend(self.sockets.close_slot(None, slot));
             }
         }
-        let rolling = self.rolling().map(|fleet| fleet.generation);
-        let current = [Some(self.serving.generation), rolling];
-        let current = current.map(|generation| generation.map(|it| self.sockets.root(it)));
+        let current = self.current();
         let most = self.slots_wanted();
         for (&generation, slots) in &mut self.own_slots {
             // All of another goes with its last worker.
@@ -129,13 +127,33 @@ impl Service {
         shut
     }
 
-    /// A generation has the sockets of which each of its slots has one, in the first so many slots.
-    pub(super) fn open_own_slots(&mut self, generation: GenerationId, slots: u32) {
+    /// A generation has the sockets of which each of its slots has one, in those slots for which they
+    /// were bound: more or fewer may be wanted by then.
+    pub(super) fn open_own_slots(
+        &mut self,
+        generation: GenerationId,
+        bound: impl Iterator<Item = (SocketId, SlotId)>,
+    ) {
         let sockets = self.sockets.of_each_worker(generation);
         let root = self.sockets.root(generation);
         if !sockets.is_empty() && !self.own_slots.contains_key(&root) {
-            self.own_slots.insert(root, SlotSockets::of_generation(sockets, slots));
+            let slots = bound.filter(|(socket, _)| sockets.contains(socket)).map(|(_, slot)| slot);
+            let slots = slots.collect();
+            self.own_slots.insert(root, SlotSockets::of_generation(sockets, &slots));
         }
+    }
+
+    /// The generations that are to have as many slots as are wanted.
+    fn current(&self) -> [Option<GenerationId>; 2] {
+        let rolling = self.rolling().map(|fleet| fleet.generation);
+        [Some(self.serving.generation), rolling].map(|it| it.map(|it| self.sockets.root(it)))
+    }
+
+    /// When a slot whose sockets could not be bound is tried again.
+    pub(super) fn slots_deadline(&self) -> Option<Time> {
+        let current = self.current().into_iter().flatten();
+        let own = current.filter_map(|generation| self.own_slots.get(&generation)?.deadline());
+        own.chain(self.slots.deadline()).min().filter(|_| self.serves())
     }
 
     fn slots_of(&mut self, of: Option<GenerationId>) -> Option<&mut SlotSockets> {

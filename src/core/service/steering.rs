@@ -29,13 +29,19 @@ impl Service {
         };
         let mut claim = Claim { generation: serving, part: 1, ready: ready(&self.serving) };
         let mut claims = Vec::new();
-        if let Some(Reload { canary: Some(_), generation, stage, .. }) = &self.reload
+        if let Some(Reload { canary, generation, stage, .. }) = &self.reload
             && let ReloadStage::Rolling(fleet) = stage
-            && let Some(canary) = self.policies.get(generation).and_then(|policy| policy.canary)
         {
-            claim.part = 100u32.saturating_sub(canary.percent);
-            let (generation, part) = (*generation, canary.percent);
-            claims.push(Claim { generation, part, ready: ready(fleet) });
+            if self.sockets.root(*generation) == self.sockets.root(serving) {
+                // Those that have the same members can take what comes just as well.
+                claim.ready.extend(ready(fleet));
+            } else if canary.is_some()
+                && let Some(canary) = self.policies.get(generation).and_then(|policy| policy.canary)
+            {
+                claim.part = 100u32.saturating_sub(canary.percent);
+                let (generation, part) = (*generation, canary.percent);
+                claims.push(Claim { generation, part, ready: ready(fleet) });
+            }
         }
         claims.push(claim);
         context.actions.extend(self.sockets.steer(serving, &claims));
@@ -125,3 +131,6 @@ impl Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! A service of two workers whose slots have sockets of their own, driven by hand.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not looked for does not matter")]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::core::Supervisor;
+use crate::core::action::{Action, NewMember, Share};
+use crate::core::configuration::Configuration;
+use crate::core::event::{Backlog, Event, Mode, Repair, SocketEvent, SocketState, WorkerEvent};
+use crate::core::ids::{
+    GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, SocketId, WorkerId,
+};
+use crate::core::notice::Notice;
+use crate::core::policy::{
+    BeforeStop, BoundMember, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder,
+    StopStep,
+};
+use crate::core::request::{Behind, Request, Scale, Scope};
+use crate::core::time::{Time, Why};
+
+const SERVICE: ServiceId = ServiceId(0);
+
+struct World {
+    now: Time,
+    supervisor: Supervisor,
+    policy: Policy,
+    requests: u64,
+}
+
+impl World {
+    /// Both workers' programs run. Each slot of a generation has a socket, and each slot a port.
+    fn new(sockets: Vec<Socket>) -> World {
+        let wait = Duration::from_secs(60);
+        let policy = Policy {
+            service: SERVICE,
+            name: "web".to_owned(),
+            workers: 2,
+            sockets,
+            proxy: None,
+            ready: ReadyWhen::Notify,
+            ready_timeout: wait,
+            check_pace: CheckPace { interval: wait, timeout: wait },
+            canary: None,
+            probation: Duration::ZERO,
+            before_stop: BeforeStop::Auto,
+            stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
+            starting_max: 9,
+            launching_max: 9,
+            depends_on: BTreeSet::new(),
+            bind_to: BTreeSet::new(),
+        };
+        let now = Time::ZERO + wait;
+        let supervisor = Supervisor::new(now, vec![policy.clone()], 1);
+        let mut world = World { now, supervisor, policy, requests: 0 };
+        world.start([1, 2]);
+        world
+    }
+
+    fn happens(&mut self, event: Event) -> Vec<Action> {
+        self.supervisor.handle_event(self.now, event);
+        std::iter::from_fn(|| self.supervisor.poll_action()).collect()
+    }
+
+    fn start<const N: usize>(&mut self, workers: [u64; N]) {
+        for worker in workers {
+            let pid = Pid(u32::try_from(worker).expect("few"));
+            self.happens(Event::Worker(WorkerId(worker), WorkerEvent::Started { pid }));
+        }
+    }
+
+    fn ready(&mut self, worker: u64) -> Vec<Action> {
+        self.happens(Event::Worker(WorkerId(worker), WorkerEvent::SaidReady))
+    }
+
+    fn ask(&mut self, request: Request) -> Vec<Action> {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        let mut actions = self.happens(Event::Requested(id, request));
+        if actions.iter().any(|action| matches!(action, Action::ReadConfiguration { .. })) {
+            let services = vec![self.policy.clone()];
+            let configuration = Configuration { services, removed: Vec::new() };
+            actions.extend(self.happens(Event::ConfigurationRead { request: id, configuration }));
+        }
+        actions
+    }
+
+    fn reload(&mut self) -> Vec<NewMember> {
+        let actions = self.ask(Request::Reload { scope: Scope::All, behind: Behind::Queue });
+        let bind = actions.into_iter().find_map(|action| match action {
+            Action::Prepare { bind, .. } => Some(bind),
+            _ => None,
+        });
+        bind.expect("a definition is read")
+    }
+
+    fn scale(&mut self, to: u32) -> Vec<Action> {
+        self.ask(Request::Scale { services: Scope::All, to: Scale::To(to) })
+    }
+
+    fn prepared(&mut self, generation: u64, bind: &[NewMember]) -> Vec<Action> {
+        let generation = GenerationId(generation);
+        let bound = bind.iter().map(|new| bound(new.member.0)).collect();
+        self.happens(Event::Prepared { service: SERVICE, generation, bound })
+    }
+}
+
+fn bound(member: u32) -> BoundMember {
+    BoundMember { member: MemberId(member), name: format!("port {member}") }
+}
+
+fn each_worker() -> Socket {
+    let members = Members::EachWorker { bound: [10, 11].map(bound).into() };
+    Socket { id: SocketId(1), name: "http".to_owned(), members, steered: true }
+}
+
+fn each_slot() -> Socket {
+    let members = Members::EachSlot { bound: [20, 21].map(bound).into(), slots_max: 9 };
+    Socket { id: SocketId(2), name: "8001+{slot}".to_owned(), members, steered: true }
+}
+
+/// The shares of the last program for the first socket.
+fn steered(actions: &[Action]) -> Option<Vec<(u32, u32)>> {
+    let shares = actions.iter().rev().find_map(|action| match action {
+        Action::Steer { group, shares } if group.socket == SocketId(1) => Some(shares),
+        _ => None,
+    });
+    let pair = |share: &Share| (share.member.0, share.weight);
+    shares.map(|shares| shares.iter().map(pair).collect())
+}
+
+fn bound_slots(actions: &[Action]) -> Vec<(Option<u64>, u32)> {
+    let slots = actions.iter().filter_map(|action| match action {
+        Action::BindSlot { generation, slot, .. } => Some((generation.map(|it| it.0), slot.0)),
+        _ => None,
+    });
+    slots.collect()
+}
+
+#[test]
+fn a_port_of_each_slot_hinders_nobody_from_finishing_what_came_by_another_socket() {
+    let mut world = World::new(vec![each_worker(), each_slot()]);
+    world.ready(1);
+    world.ready(2);
+    let bind = world.reload();
+    assert_eq!(bind.iter().map(|new| new.socket.0).collect::<Vec<_>>(), [1, 1]);
+    world.prepared(2, &bind);
+    world.start([3]);
+    world.ready(3);
+    world.start([4]);
+    let actions = world.ready(4);
+    let emptied = actions.iter().filter(|it| matches!(it, Action::Notice(Notice::Emptying { .. })));
+    assert_eq!(emptied.count(), 2);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..))));
+}
+
+#[test]
+fn more_slots_that_are_wanted_while_a_reload_binds_its_sockets_get_theirs_after_it() {
+    let mut world = World::new(vec![each_worker()]);
+    world.ready(1);
+    world.ready(2);
+    let bind = world.reload();
+    assert_eq!(bound_slots(&world.scale(3)), [(Some(1), 2)]);
+    let actions = world.prepared(2, &bind);
+    assert_eq!(bound_slots(&actions), [(Some(2), 2)]);
+}
+
+#[test]
+fn slots_that_are_bound_already_are_not_bound_for_an_heir_of_theirs() {
+    let mut world = World::new(vec![each_worker()]);
+    world.scale(3);
+    // Nobody is ready, and somebody has failed.
+    let how = crate::core::event::Exit::Code(1);
+    let exited = WorkerEvent::Exited { how, left: 0, used: None };
+    world.happens(Event::Worker(WorkerId(1), exited));
+    assert_eq!(world.reload(), [], "slot 2 is being bound for the one before");
+    let members = vec![(SocketId(1), bound(12))];
+    let (generation, slot) = (Some(GenerationId(1)), SlotId(2));
+    world.happens(Event::SlotBound { service: SERVICE, generation, slot, members });
+    world.prepared(2, &[]);
+    world.start([3, 4, 5]);
+    // Its first worker has what the others have, and is the only one that can take what comes.
+    let actions = world.ready(4);
+    assert_eq!(steered(&actions), Some(vec![(10, 1), (11, 0), (12, 0)]));
+}
+
+#[test]
+fn what_could_not_be_bound_for_a_generation_that_is_over_is_not_tried_again() {
+    let mut world = World::new(vec![each_worker()]);
+    world.ready(1);
+    world.ready(2);
+    let bind = world.reload();
+    world.scale(3);
+    let reason = "it is in use".to_owned();
+    let (generation, slot) = (Some(GenerationId(1)), SlotId(2));
+    world.happens(Event::SlotNotBound { service: SERVICE, generation, slot, reason });
+    world.prepared(2, &bind);
+    let (generation, members) = (Some(GenerationId(2)), vec![(SocketId(1), bound(15))]);
+    world.happens(Event::SlotBound { service: SERVICE, generation, slot, members });
+    assert!(world.supervisor.next_deadline().is_some_and(|(_, why)| why == Why::Socket));
+    for worker in 3..6 {
+        world.start([worker]);
+        world.ready(worker);
+    }
+    assert!(world.supervisor.next_deadline().is_some_and(|(_, why)| why == Why::Empty));
+}
+
+#[test]
+fn a_member_that_was_shut_down_gets_nothing_before_it_is_known_to_be_back() {
+    let mut world = World::new(vec![each_worker()]);
+    world.ready(1);
+    world.ready(2);
+    let shut_down = SocketEvent::ShutDown(Repair::Listen);
+    let actions = world.happens(Event::Socket(MemberId(10), shut_down));
+    let of_interest = |action: &&Action| matches!(action, Action::Steer { .. } | Action::Listen(_));
+    let mut order = actions.iter().filter(of_interest);
+    let first = order.next().cloned().into_iter().collect::<Vec<_>>();
+    assert_eq!(steered(&first), Some(vec![(11, 1)]));
+    assert_eq!(order.next(), Some(&Action::Listen(MemberId(10))));
+    assert_eq!(steered(&actions), Some(vec![(11, 1), (10, 1)]));
+
+    // That failed, and what was seen meanwhile has it listen all the same.
+    let (repair, again) = (Repair::Listen, crate::core::event::Again::Later);
+    let failed = SocketEvent::RepairFailed { repair, reason: "no".to_owned(), again };
+    let actions = world.happens(Event::Socket(MemberId(10), failed));
+    assert_eq!(steered(&actions), Some(vec![(11, 1)]));
+    let state = SocketState { mode: Mode::Blocking, backlog: Backlog::Unseen };
+    let seen = SocketEvent::Inspected { by: None, state };
+    let actions = world.happens(Event::Socket(MemberId(10), seen));
+    assert!(actions.contains(&Action::Listen(MemberId(10))));
+    assert_eq!(steered(&actions), Some(vec![(11, 1), (10, 1)]));
+}
