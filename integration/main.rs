@@ -57,6 +57,7 @@ mod sockets;
 mod start;
 mod stop;
 mod storm;
+mod strangers;
 mod tidy;
 mod tour;
 mod transports;

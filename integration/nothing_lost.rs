@@ -52,6 +52,11 @@ fn slots_lose_nothing_of_a_worker_that_dies_at_once() {
 }
 
 #[test]
+fn slots_lose_nothing_of_a_worker_that_shuts_its_sockets_down() {
+    rolls("slots", "shuts-down").assert_clean();
+}
+
+#[test]
 fn a_shared_socket_loses_nothing_of_a_graceful_worker() {
     rolls("shared", "graceful").assert_clean();
 }

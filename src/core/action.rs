@@ -95,6 +95,14 @@ pub enum Action {
         /// Which workers.
         workers: Vec<WorkerId>,
     },
+    /// Bind sockets that no worker gets, to be at the end of their groups; all of them or none.
+    /// Answered by `SparesBound`.
+    BindSpares {
+        /// Whose.
+        service: ServiceId,
+        /// What the new ones are called.
+        members: Vec<NewMember>,
+    },
     /// Have the kernel choose among the members of a group by these shares, see
     /// `SO_ATTACH_REUSEPORT_CBPF` in socket(7).
     Steer {

@@ -56,6 +56,15 @@ pub enum Event {
         /// Which one, why, and the next step, for people.
         reason: String,
     },
+    /// The answer to `Action::BindSpares`: they are there, or none is, for this reason.
+    SparesBound {
+        /// Whose.
+        service: ServiceId,
+        /// As named in the action.
+        members: Vec<MemberId>,
+        /// For people.
+        failure: Option<String>,
+    },
     /// The answer to `Action::LookAtDrain`. What is on its way from a handshake to a queue to a worker
     /// was looked for in this order, so that nothing was passed by.
     DrainSeen {

@@ -475,6 +475,7 @@ impl Service {
         self.steer(context);
         self.look_at_drains(now, context);
         self.forget(context);
+        self.close_spares(context);
     }
 
     fn apply(&mut self, now: Time, id: WorkerId, change: Change, context: &mut Context<'_>) {
@@ -613,6 +614,7 @@ impl Service {
         }
         if !cut.is_empty() {
             self.steer(context);
+            self.secure(&cut, context);
         }
         for id in cut {
             self.ask_stop(now, id, context);

@@ -545,6 +545,66 @@ impl Sockets {
         if steered.iter().all(away) { steered } else { Vec::new() }
     }
 
+    /// The members that workers of these generations and slots have, as far as they are in groups.
+    #[must_use]
+    pub fn in_groups(&self, places: &BTreeSet<(GenerationId, SlotId)>) -> BTreeSet<MemberId> {
+        let places: BTreeSet<_> = places.iter().map(|&(of, slot)| (self.root(of), slot)).collect();
+        let generations: BTreeSet<GenerationId> = places.iter().map(|&(of, _)| of).collect();
+        let has = |(_, member): &(_, &Member)| match member.scope {
+            Scope::Generation(of) => generations.contains(&of),
+            Scope::Worker(of, slot) => places.contains(&(of, slot)),
+            // It stays with all others that have it, whoever leaves.
+            Scope::Shared | Scope::Slot(_) | Scope::Coming(_) => false,
+        };
+        let members = self.members.iter().filter(has).map(|(&id, _)| id);
+        members.filter(|&id| self.steering.has(id)).collect()
+    }
+
+    /// The sockets of which spares are to be bound while these members may leave their groups, and
+    /// how many.
+    #[must_use]
+    pub fn spares_lacking(&self, at_risk: &BTreeSet<MemberId>) -> Vec<(SocketId, usize)> {
+        let lacking = self.steering.lacking(at_risk).into_iter();
+        lacking.map(|(group, count)| (group.socket, count)).collect()
+    }
+
+    /// These are asked for as spares.
+    pub fn ask_spares(&mut self, wanted: &[NewMember]) {
+        self.told = None;
+        for &NewMember { socket, slot, member } in wanted {
+            self.steering.ask_spare(GroupId { socket, slot }, member);
+        }
+    }
+
+    /// The spares are there, all that were asked for, or none.
+    pub fn spares_asked(&mut self, members: &[MemberId], bound: bool) {
+        self.told = None;
+        for &member in members {
+            if bound {
+                self.steering.arrived(member);
+            } else {
+                self.steering.failed(member);
+            }
+        }
+    }
+
+    /// These spares are there, and nobody wants them any more.
+    pub fn discard_spares(&mut self, members: Vec<MemberId>) -> Vec<Action> {
+        self.take_out(members)
+    }
+
+    /// Whether a spare is one of ours.
+    #[must_use]
+    pub fn has_spares(&self) -> bool {
+        self.steering.spares().next().is_some()
+    }
+
+    /// Takes out the spares of groups that none of these members may leave, to be closed.
+    pub fn close_spares(&mut self, at_risk: &BTreeSet<MemberId>) -> Vec<Action> {
+        let idle = self.steering.idle_spares(at_risk);
+        if idle.is_empty() { Vec::new() } else { self.take_out(idle) }
+    }
+
     /// Somebody shut a member down: it is out of its group.
     pub fn left(&mut self, member: MemberId) {
         self.told = None;
@@ -800,7 +860,8 @@ impl Sockets {
     /// Takes all members out, to be closed: the service stops.
     pub fn close(&mut self) -> Vec<Action> {
         self.announced.clear();
-        let all = std::mem::take(&mut self.members).into_keys().collect();
+        let mut all: Vec<MemberId> = std::mem::take(&mut self.members).into_keys().collect();
+        all.extend(self.steering.spares());
         self.steering.close(all)
     }
 }

@@ -19,8 +19,12 @@
 //! one. Where none has, the hash finds the only member left, or one that is emptied before its
 //! workers stop, since they are looked at again after every change.
 //!
+//! # What workers do to the order
+//!
 //! A worker that calls shutdown(2) takes its member out of the group, and listen(2) puts it at the
-//! end. Between that and our hearing of it the program points elsewhere than it should.
+//! end. Between that and our hearing of it the program points elsewhere than it should. Many programs
+//! do it when they are asked to stop, so before they are, there are *spares* at the end, one for each
+//! that may leave: members that nobody has but us, that get nothing, and that move into the holes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,6 +59,8 @@ struct Group {
     awaited: BTreeSet<MemberId>,
     /// What the program does that is attached; nothing where it has to be attached anew.
     attached: Option<Vec<Share>>,
+    /// Members that nobody has but us.
+    spares: BTreeSet<MemberId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +82,33 @@ impl Steering {
         self.join(group, member);
     }
 
+    /// The same of a spare.
+    pub fn ask_spare(&mut self, group: GroupId, member: MemberId) {
+        self.groups.entry(group).or_default().spares.insert(member);
+        self.ask(group, member);
+    }
+
+    /// How many spares each group lacks while these members may leave it at any time.
+    #[must_use]
+    pub fn lacking(&self, at_risk: &BTreeSet<MemberId>) -> Vec<(GroupId, usize)> {
+        let lacking = self.groups.iter().map(|(&id, group)| (id, group.lacking(at_risk)));
+        lacking.filter(|(_, lacking)| *lacking > 0).collect()
+    }
+
+    /// The spares of groups that none of these members may leave.
+    #[must_use]
+    pub fn idle_spares(&self, at_risk: &BTreeSet<MemberId>) -> Vec<MemberId> {
+        let spares = self.groups.values().filter(|group| !group.spares.is_empty());
+        let idle = spares.filter(|group| group.awaited.is_disjoint(&group.spares));
+        let idle = idle.filter(|group| !group.order().iter().any(|it| at_risk.contains(it)));
+        idle.flat_map(|group| group.spares.iter().copied()).collect()
+    }
+
+    /// All spares.
+    pub fn spares(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.groups.values().flat_map(|group| group.spares.iter().copied())
+    }
+
     /// A member that was asked for is there.
     pub fn arrived(&mut self, member: MemberId) {
         if let Some(group) = self.group(member) {
@@ -92,6 +125,7 @@ impl Steering {
             });
             group.base.retain(|&it| it != member);
             group.awaited.remove(&member);
+            group.spares.remove(&member);
             group.attached = None;
             group.fold();
         }
@@ -152,7 +186,7 @@ impl Steering {
                 .collect();
             if shares.iter().all(|share| share.weight == 0) {
                 for share in &mut shares {
-                    share.weight = 1;
+                    share.weight = u32::from(!group.spares.contains(&share.member));
                 }
             }
             if !shares.is_empty() && group.attached.as_ref() != Some(&shares) {
@@ -201,6 +235,22 @@ impl Steering {
 }
 
 impl Group {
+    fn lacking(&self, at_risk: &BTreeSet<MemberId>) -> usize {
+        let Some(shares) = &self.attached else { return 0 };
+        let order = self.order();
+        let leaving = order.iter().filter(|member| at_risk.contains(member)).count();
+        let has_share = |member: &MemberId| {
+            shares.iter().any(|share| share.member == *member && share.weight > 0)
+        };
+        // Where one leaves all of whose fellows have a share, the kernel's own choice is right.
+        let fellows = || order.iter().filter(|member| !at_risk.contains(member));
+        if leaving == 0 || leaving == 1 && fellows().all(has_share) {
+            return 0;
+        }
+        let behind = order.iter().rev().take_while(|member| !has_share(member)).count();
+        leaving.saturating_sub(behind)
+    }
+
     fn order(&self) -> Vec<MemberId> {
         let mut order = self.base.clone();
         for change in &self.since {
@@ -238,6 +288,7 @@ impl Group {
             }
             for &member in now {
                 actions.push(Action::Close(member));
+                self.spares.remove(&member);
                 self.change(Change::Left(member));
             }
             if let Some(shares) = self.attached.take()
@@ -365,6 +416,38 @@ mod tests {
         let closed = [MemberId(1), MemberId(2)];
         assert_eq!(steering.close(closed.to_vec()), closed.map(Action::Close));
         assert!(!steering.has(MemberId(2)));
+    }
+
+    #[test]
+    fn there_is_a_spare_for_each_that_may_leave_with_others_in_front_of_the_last() {
+        let mut steering = steering(&[1, 2, 3, 4]);
+        let new = |_, member: MemberId| u32::from((3..=4).contains(&member.0));
+        steering.steer(new);
+        let at_risk = |members: &[u32]| members.iter().copied().map(MemberId).collect();
+        assert_eq!(steering.lacking(&at_risk(&[])), []);
+        assert_eq!(steering.lacking(&at_risk(&[1])), [(GROUP, 1)]);
+        assert_eq!(steering.lacking(&at_risk(&[1, 2])), [(GROUP, 2)]);
+        steering.ask_spare(GROUP, MemberId(5));
+        steering.arrived(MemberId(5));
+        assert_eq!(steering.lacking(&at_risk(&[1, 2])), [(GROUP, 1)]);
+        steering.ask_spare(GROUP, MemberId(6));
+        steering.arrived(MemberId(6));
+        assert_eq!(steering.lacking(&at_risk(&[1, 2])), []);
+        assert_eq!(steering.idle_spares(&at_risk(&[1])), []);
+        let spares = steering.idle_spares(&at_risk(&[]));
+        assert_eq!(spares, [MemberId(5), MemberId(6)]);
+        // They get nothing, whoever else does.
+        let nobody = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 0), (6, 0)];
+        assert_eq!(steering.steer(|_, _| 0), [shares(&nobody)]);
+        steering.close(spares);
+        assert_eq!(steering.spares().count(), 0);
+    }
+
+    #[test]
+    fn of_two_the_one_that_stays_is_found_without_a_spare() {
+        let mut steering = steering(&[1, 2]);
+        steering.steer(only(2));
+        assert_eq!(steering.lacking(&BTreeSet::from([MemberId(1)])), []);
     }
 
     #[test]

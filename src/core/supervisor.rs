@@ -171,6 +171,11 @@ impl Supervisor {
                     service.handle_slot_not_bound(now, generation, slot, reason, context);
                 });
             }
+            Event::SparesBound { service, members, failure } => {
+                self.with_service(service, |service, context| {
+                    service.handle_spares(members, failure.is_none(), context);
+                });
+            }
             Event::DrainSeen { service, number, members, workers } => {
                 self.with_service(service, |service, context| {
                     service.handle_drain_seen(now, number, &members, &workers, context);

@@ -51,6 +51,7 @@ impl Daemon {
             Action::BindSlot { service, generation, slot, members } => {
                 self.bind_slot(service, generation, slot, &members);
             }
+            Action::BindSpares { service, members } => self.bind_spares(service, &members),
             Action::Steer { group, shares } => {
                 self.steering.steer(group, shares, &self.parts.listeners);
             }

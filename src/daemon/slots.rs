@@ -1,6 +1,6 @@
 //! Sockets of which each slot has one: how they are asked for, bound and told of to the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::config::text::one_line;
@@ -278,6 +278,17 @@ impl Daemon {
         self.watch_members(&new);
     }
 
+    /// Binds sockets that no worker gets.
+    pub(super) fn bind_spares(&mut self, service: ServiceId, members: &[NewMember]) {
+        let bound = self.bind_members(service, members);
+        let failure = bound.err().map(|fault| fault.reason().to_owned());
+        if let Some(reason) = &failure {
+            tracing::warn!("cannot keep the order of sockets: {}", one_line(reason));
+        }
+        let members = members.iter().map(|new| new.member).collect();
+        self.events.push_back(Event::SparesBound { service, members, failure });
+    }
+
     /// Binds these, all or none; gives them in the same order. They are watched once that is told.
     pub(super) fn bind_members(
         &mut self,
@@ -312,6 +323,14 @@ impl Daemon {
             }
             bound.extend(fresh.into_iter().zip(listeners));
         }
+        let joined: BTreeSet<SocketId> = members
+            .iter()
+            .filter(|new| !bound.contains_key(&new.member))
+            .map(|new| new.socket)
+            .collect();
+        let beside = joined.iter().filter_map(|&socket| services.open_member(socket));
+        let beside: Vec<MemberId> = beside.collect();
+        self.steering.turn_down_strangers(&beside, &self.parts.listeners, &bound)?;
         for &NewMember { socket, member, .. } in members {
             if bound.contains_key(&member) {
                 continue;
@@ -330,6 +349,13 @@ impl Daemon {
                     return Err(error);
                 }
             }
+        }
+        // One that came in between has taken a place that we did not see.
+        if let Err(fault) =
+            self.steering.turn_down_strangers(&beside, &self.parts.listeners, &bound)
+        {
+            bound.into_values().for_each(Listener::discard);
+            return Err(fault);
         }
         let mut told = Vec::new();
         for &NewMember { socket, member, .. } in members {

@@ -7,7 +7,7 @@ use crate::config::socket::Transport;
 use crate::config::text::one_line;
 use crate::core::action::Share;
 use crate::core::drain::HANDSHAKE_WAIT;
-use crate::core::event::{Event, Left};
+use crate::core::event::{Event, Fault, Left};
 use crate::core::ids::{MemberId, ServiceId, WorkerId};
 use crate::core::steering::GroupId;
 use crate::core::time::Time;
@@ -17,6 +17,7 @@ use crate::os::listeners::Listener;
 use crate::os::looks::Looks;
 use crate::os::socket_table::Place;
 use crate::os::steering;
+use crate::os::strangers::{Reach, strangers};
 use crate::protocol::steering_program::{self, Admitted, Plan, Spread};
 
 use super::event_loop::{Daemon, Token};
@@ -35,6 +36,8 @@ pub(super) struct Steering {
     away: BTreeMap<MemberId, Time>,
     /// Those of which it was told that they cannot be steered.
     told: BTreeSet<GroupId>,
+    /// Sockets of others of which it was told.
+    strangers: BTreeSet<u64>,
 }
 
 /// Where a connection of ours comes from.
@@ -87,6 +90,44 @@ impl Steering {
         for group in groups {
             self.attach(group, listeners);
         }
+    }
+
+    /// Before and after a group gets further members: nobody else may be in it, since then the order
+    /// of its members is not known. Who serves beside it is told of, once.
+    pub(super) fn turn_down_strangers(
+        &mut self,
+        members: &[MemberId],
+        listeners: &Listeners,
+        new: &Listeners,
+    ) -> Result<(), Fault> {
+        if members.is_empty() {
+            return Ok(());
+        }
+        let ours: BTreeSet<u64> =
+            listeners.values().chain(new.values()).map(|listener| listener.inode).collect();
+        for listener in members.iter().filter_map(|member| listeners.get(member)) {
+            // Where they cannot be listed, nobody is known.
+            for stranger in strangers(listener, &ours).unwrap_or_default() {
+                let place = listener.place();
+                match stranger.reach {
+                    Reach::Within => {
+                        return Err(Fault::Sockets(format!(
+                            "cannot bind another socket to `{place}`: {stranger} serves there too, \
+                             with SO_REUSEPORT, so that new connections could go to it; stop it \
+                             first"
+                        )));
+                    }
+                    Reach::Beside if self.strangers.insert(stranger.inode) => tracing::warn!(
+                        "{} serves at an address that goes before `{}` or behind it: it gets what \
+                         comes to the narrower one of the two",
+                        one_line(&stranger.to_string()),
+                        one_line(&place)
+                    ),
+                    Reach::Beside => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A member is closed.

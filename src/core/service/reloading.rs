@@ -241,6 +241,9 @@ impl Service {
         self.refresh_failures = 0;
         self.adopt_modes(context.actions);
         self.steer(context);
+        if self.policy.before_stop.longest().is_zero() {
+            self.secure(&old, context);
+        }
         for id in old {
             self.ask_stop(now, id, context);
         }

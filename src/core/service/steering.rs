@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::core::action::Action;
+use crate::core::action::{Action, NewMember};
 use crate::core::drain::{Look, Manners};
 use crate::core::event::{Left, WorkerEvent};
 use crate::core::fleet::Fleet;
@@ -80,6 +80,7 @@ impl Service {
     ) {
         let (done, learned) = self.drains.seen(now, number, members, workers);
         self.tell_manners(learned, context);
+        self.secure(&done, context);
         for id in done {
             if self.workers.get(id).is_some_and(Worker::is_emptying) {
                 self.drains.asked(now, id);
@@ -122,7 +123,70 @@ impl Service {
             let after = now.since(worker.since());
             context.notice(Notice::StillBusy { worker: name, left, after });
             self.drains.asked(now, id);
+            self.secure(&[id], context);
         }
+    }
+
+    /// These workers are about to be asked to stop, and may shut their sockets down: nobody else's
+    /// place in a group is to change by that.
+    pub(super) fn secure(&mut self, workers: &[WorkerId], context: &mut Context<'_>) {
+        if workers.is_empty() || !self.serves() {
+            return;
+        }
+        let at_risk = self.at_risk(workers);
+        let mut spares = Vec::new();
+        for (socket, count) in self.sockets.spares_lacking(&at_risk) {
+            for _ in 0..count {
+                *context.last_member += 1;
+                let member = MemberId(*context.last_member);
+                spares.push(NewMember { socket, slot: None, member });
+            }
+        }
+        if !spares.is_empty() {
+            self.sockets.ask_spares(&spares);
+            let service = self.policy.service;
+            context.actions.push_back(Action::BindSpares { service, members: spares });
+        }
+    }
+
+    /// Spares are there, or could not be had: then it is as it was without them.
+    pub fn handle_spares(
+        &mut self,
+        members: Vec<MemberId>,
+        bound: bool,
+        context: &mut Context<'_>,
+    ) {
+        self.sockets.spares_asked(&members, bound);
+        if bound && !self.serves() {
+            // Everything was closed while they were bound.
+            context.actions.extend(self.sockets.discard_spares(members));
+        }
+    }
+
+    /// Closes the spares that nobody needs any more.
+    pub(super) fn close_spares(&mut self, context: &mut Context<'_>) {
+        if self.sockets.has_spares() {
+            let at_risk = self.at_risk(&[]);
+            context.actions.extend(self.sockets.close_spares(&at_risk));
+        }
+    }
+
+    /// The members of groups that these workers may leave at any time, and those that were asked to
+    /// stop before.
+    fn at_risk(&self, workers: &[WorkerId]) -> BTreeSet<MemberId> {
+        let was_asked = |worker: &&Worker| match worker.state {
+            WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => true,
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. } => false,
+        };
+        let about = workers.iter().filter_map(|&id| self.workers.get(id));
+        let all = self.workers.iter().filter(was_asked).chain(about);
+        let places = all.map(|worker| (worker.generation, worker.slot)).collect();
+        self.sockets.in_groups(&places)
     }
 
     fn tell_manners(&self, learned: Option<Manners>, context: &mut Context<'_>) {
