@@ -27,6 +27,7 @@ services:
     ready_timeout: 1m30s
     balance: slots
     drain: {before_stop: 1.5s}
+    reload: {canary: 5%, canary_for: 1.5s, probation: 1m}
     stop: [TERM, \"INT:5s\"]
     drain_timeout: 500ms
   agent:
@@ -77,6 +78,8 @@ start agent
             .replace("admin.sock", "boss.sock")
             .replace("slots", "shared")
             .replace("before_stop: 1.5s", "before_stop: auto")
+            .replace("canary: 5%, canary_for: 1.5s", "probation: 0s")
+            .replace(", probation: 1m", "")
             .replace("500ms", "1s"),
     );
     let other = shown(daemon.client(words));
@@ -93,7 +96,10 @@ close admin=unix:{home}/admin.sock
     );
     assert_eq!(steps(&other), expected);
     assert!(
-        other.contains("changed: listen, balance, drain.before_stop, drain_timeout"),
+        other.contains(
+            "changed: listen, balance, drain.before_stop, reload.canary, reload.canary_for, \
+             reload.probation, drain_timeout"
+        ),
         "{other}"
     );
     let json = shown(daemon.client([&words[..], &["--json"]].concat()));

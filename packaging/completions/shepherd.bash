@@ -46,6 +46,9 @@ _shepherd() {
             shepherd,restart)
                 cmd="shepherd__subcmd__restart"
                 ;;
+            shepherd,rollback)
+                cmd="shepherd__subcmd__rollback"
+                ;;
             shepherd,run)
                 cmd="shepherd__subcmd__run"
                 ;;
@@ -94,6 +97,9 @@ _shepherd() {
             shepherd__subcmd__help,restart)
                 cmd="shepherd__subcmd__help__subcmd__restart"
                 ;;
+            shepherd__subcmd__help,rollback)
+                cmd="shepherd__subcmd__help__subcmd__rollback"
+                ;;
             shepherd__subcmd__help,run)
                 cmd="shepherd__subcmd__help__subcmd__run"
                 ;;
@@ -119,7 +125,7 @@ _shepherd() {
 
     case "${cmd}" in
         shepherd)
-            opts="-h -V --help --version run status reload scale restart stop start kill events check plan schema exec completions man help"
+            opts="-h -V --help --version run status reload rollback scale restart stop start kill events check plan schema exec completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -201,7 +207,7 @@ _shepherd() {
             return 0
             ;;
         shepherd__subcmd__help)
-            opts="run status reload scale restart stop start kill events check plan schema exec completions man help"
+            opts="run status reload rollback scale restart stop start kill events check plan schema exec completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -341,6 +347,20 @@ _shepherd() {
             return 0
             ;;
         shepherd__subcmd__help__subcmd__restart)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shepherd__subcmd__help__subcmd__rollback)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -544,8 +564,34 @@ _shepherd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        shepherd__subcmd__rollback)
+            opts="-h --timeout --json --control --name --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         shepherd__subcmd__run)
-            opts="-c -n -p -h --config --workers --port --listen --balance --upstreams --upstreams-reload --ready --ready-timeout --ready-interval --ready-probe-timeout --before-stop --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --logs --name --control --admin --pid-file --help"
+            opts="-c -n -p -h --config --workers --port --listen --balance --upstreams --upstreams-reload --ready --ready-timeout --ready-interval --ready-probe-timeout --before-stop --canary --canary-for --probation --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --logs --name --control --admin --pid-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -608,6 +654,18 @@ _shepherd() {
                     return 0
                     ;;
                 --before-stop)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --canary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --canary-for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --probation)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub(super) use clients::{Events, Kill, Reload, Restart, Scale, Start, Status, Stop, Target};
+pub(super) use clients::{
+    Events, Kill, Reload, Restart, Rollback, Scale, Start, Status, Stop, Target,
+};
 
 mod clients;
 
@@ -18,7 +20,7 @@ use crate::config::admin::AdminAddress;
 use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
 use crate::config::upstreams::UpstreamsFile;
-use crate::config::values::{self, Balance, Logs, StopSignals, Workers};
+use crate::config::values::{self, Balance, Logs, Percent, StopSignals, Workers};
 use crate::core::policy::{BeforeStop, ReadyWhen};
 
 const STYLES: Styles = Styles::styled()
@@ -50,6 +52,7 @@ pub(super) enum Verb {
     Run(Box<Run>),
     Status(Status),
     Reload(Reload),
+    Rollback(Rollback),
     Scale(Scale),
     Restart(Restart),
     Stop(Stop),
@@ -195,6 +198,27 @@ pub(super) struct Run {
     #[arg(long, value_name = "auto|DURATION", default_value = "auto",
           value_parser = values::before_stop)]
     pub(super) before_stop: BeforeStop,
+
+    /// The part of new connections that a new generation gets at first at a reload, such as `5%`
+    /// [default: all of them at once].
+    ///
+    /// Once all its workers are ready they get that part, and the old generation the rest. Should one
+    /// of them exit, the reload is aborted and the old generation gets all again; else, after
+    /// --canary-for, the new one does. It needs a TCP or UDP socket, and no `--balance shared`.
+    #[arg(long, value_name = "PERCENT")]
+    pub(super) canary: Option<Percent>,
+
+    /// For how long a new generation gets that part only [default: 30s].
+    #[arg(long, value_name = "DURATION", requires = "canary",
+          value_parser = values::positive_duration)]
+    pub(super) canary_for: Option<Duration>,
+
+    /// For how long after a reload the generation before is brought back by itself should a worker of
+    /// the new one exit [default: not at all].
+    ///
+    /// `shepherd reload` waits for that time too, since only then it is known how the reload ended.
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub(super) probation: Option<Duration>,
 
     /// How a worker is asked to stop: a signal, or several with the time each is given, such as
     /// `TERM,INT:5s`. One without a time is given the drain timeout. SIGKILL follows the last.

@@ -20,6 +20,9 @@ pub(super) const CONFIGURATION: u8 = 3;
 /// A reload was aborted; the old generation serves.
 pub(super) const ABORTED: u8 = 4;
 
+/// A reload was aborted, and what served before could not be brought back in all of it.
+pub(super) const NOT_PUT_BACK: u8 = 5;
+
 /// There is no daemon to talk to.
 pub(super) const NO_DAEMON: u8 = 6;
 
@@ -51,6 +54,10 @@ const MEANINGS: &[(u8, &str)] = &[
     (USAGE, "wrong usage"),
     (CONFIGURATION, "wrong configuration; nothing has happened"),
     (ABORTED, "reload aborted; the old generation serves on"),
+    (
+        NOT_PUT_BACK,
+        "reload aborted and not all could be put back; `shepherd status` says what serves",
+    ),
     (NO_DAEMON, "no daemon to talk to"),
     (TIMED_OUT, "timed out; what was asked for goes on"),
     (PERMISSION, "permission: the daemon belongs to somebody else"),
@@ -78,6 +85,7 @@ pub(super) fn name(code: u8) -> &'static str {
         USAGE => "usage",
         CONFIGURATION => "configuration",
         ABORTED => "aborted",
+        NOT_PUT_BACK => "not-put-back",
         NO_DAEMON => "no-daemon",
         TIMED_OUT => "timed-out",
         PERMISSION => "permission",
@@ -114,6 +122,7 @@ pub(super) fn of_problem(kind: ProblemKind) -> u8 {
         ProblemKind::Configuration => CONFIGURATION,
         ProblemKind::Bind => BIND,
         ProblemKind::Aborted => ABORTED,
+        ProblemKind::NotPutBack => NOT_PUT_BACK,
         ProblemKind::Forbidden => PERMISSION,
     }
 }

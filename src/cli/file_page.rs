@@ -34,6 +34,8 @@ pub(super) fn page() -> Vec<u8> {
     keys(&mut roff, "KEYS OF A SERVICE", &of_a_service, schema::Service::KEYS);
     let of_drain = at("/$defs/DrainKeys/properties");
     keys(&mut roff, "KEYS OF DRAIN", &of_drain, schema::DrainKeys::KEYS);
+    let of_reload = at("/$defs/ReloadKeys/properties");
+    keys(&mut roff, "KEYS OF RELOAD", &of_reload, schema::ReloadKeys::KEYS);
     let of_upstreams = at("/$defs/UpstreamsKeys/properties");
     keys(&mut roff, "KEYS OF UPSTREAMS", &of_upstreams, schema::UpstreamsKeys::KEYS);
     let ways = at("/$defs/Listen/anyOf");
@@ -69,6 +71,7 @@ mod tests {
         let page = String::from_utf8(page()).expect("text");
         let keys = schema::File::KEYS.iter().chain(schema::Service::KEYS).copied();
         let keys = keys.chain(schema::DrainKeys::KEYS.iter().copied());
+        let keys = keys.chain(schema::ReloadKeys::KEYS.iter().copied());
         let keys = keys.chain(schema::UpstreamsKeys::KEYS.iter().copied());
         for key in keys.chain(listen::keys()) {
             let entry = page.split(&format!(".TP\n\\fB{key}\\fR\n")).nth(1);

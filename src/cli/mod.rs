@@ -72,6 +72,7 @@ pub fn main() -> ExitCode {
         Verb::Run(run) => run::main(*run),
         Verb::Status(status) => ended(status::main(&status)),
         Verb::Reload(reload) => ended(reload::main(&reload)),
+        Verb::Rollback(rollback) => ended(reload::roll_back(&rollback)),
         Verb::Scale(scale) => ended(scale::main(&scale)),
         Verb::Restart(restart) => ended(restart::main(&restart)),
         Verb::Stop(stop) => ended(stop::main(&stop)),

@@ -1,4 +1,4 @@
-//! `shepherd reload`: asks for a reload, shows how it goes, and ends as it ended.
+//! `shepherd reload` and `shepherd rollback`: ask for it, show how it goes, and end as it ended.
 //!
 //! What goes on is told on stderr: drawn in place on a terminal, else a line each. How it ended is
 //! on stdout. The end is the daemon's word: committed or aborted; old workers that drain after it are
@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::config::text::one_line;
 use crate::control::client::{Client, ClientError};
@@ -15,7 +16,7 @@ use crate::core::time::Time;
 use crate::os::clock;
 use crate::os::terminal::Terminal;
 
-use super::args::Reload;
+use super::args::{Reload, Rollback, Target};
 use super::exit_code;
 use super::failure::Failure;
 use super::find::find;
@@ -31,41 +32,98 @@ const FRAME: Duration = Duration::from_millis(100);
 /// How long the last events may take after the answer, which is on its way at the same time.
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(1);
 
-const WHAT: &str = "the reload";
-
 pub(super) fn main(args: &Reload) -> Result<(), Failure> {
+    let Reload { services, queue, timeout, json, target } = args;
+    let body = json!(wire::Reload { services: services.clone(), queue: *queue });
+    let words = Words::RELOAD;
+    let path = "/v1/reload";
+    let (queue, timeout, json) = (*queue, *timeout, *json);
+    carry_out(&Order { words, path, body, services, queue, timeout, json, target })
+}
+
+pub(super) fn roll_back(args: &Rollback) -> Result<(), Failure> {
+    let Rollback { services, timeout, json, target } = args;
+    let body = json!(wire::RollBack { services: services.clone() });
+    let words = Words::ROLLBACK;
+    let path = "/v1/rollback";
+    let (queue, timeout, json) = (false, *timeout, *json);
+    carry_out(&Order { words, path, body, services, queue, timeout, json, target })
+}
+
+/// What is asked for, and how.
+struct Order<'a> {
+    words: Words,
+    path: &'static str,
+    body: Value,
+    services: &'a [String],
+    /// Whether it may run next.
+    queue: bool,
+    timeout: Option<Duration>,
+    json: bool,
+    target: &'a Target,
+}
+
+/// What is asked for, in words.
+#[derive(Debug, Clone, Copy)]
+struct Words {
+    /// The thing.
+    noun: &'static str,
+    /// The same when it is known which.
+    the: &'static str,
+    /// It ended well.
+    done: &'static str,
+    /// What there is after it was aborted.
+    after_abort: &'static str,
+}
+
+impl Words {
+    const RELOAD: Words = Words {
+        noun: "reload",
+        the: "the reload",
+        done: "reload committed",
+        after_abort: outcome::OLD_SERVES,
+    };
+    const ROLLBACK: Words = Words {
+        noun: "rollback",
+        the: "the rollback",
+        done: "rolled back",
+        after_abort: "what served before it serves on",
+    };
+}
+
+fn carry_out(order: &Order<'_>) -> Result<(), Failure> {
     let began = clock::now();
-    let reloaded = reload(args, began);
+    let ended = until_it_ends(order, began);
     let took = clock::now().since(began).as_secs_f64();
-    if args.json {
-        out::print_json(&report(&reloaded, took))?;
-    } else if let Ok((done, after)) = &reloaded {
-        out::print(&outcome::reloaded(done, took, after.as_ref()))?;
+    if order.json {
+        out::print_json(&report(&ended, took))?;
+    } else if let Ok((done, after)) = &ended {
+        out::print(&outcome::reloaded(done, order.words.done, took, after.as_ref()))?;
     }
-    reloaded.map(|_| ())
+    ended.map(|_| ())
 }
 
 /// Until the end. The status is the one after it, if it could be had.
-fn reload(args: &Reload, began: Time) -> Result<(Done, Option<Status>), Failure> {
-    let client = find(&args.target)?;
+fn until_it_ends(order: &Order<'_>, began: Time) -> Result<(Done, Option<Status>), Failure> {
+    let client = find(order.target)?;
     let waiting = Waiting::new()?;
-    let deadline = args.timeout.map(|timeout| began + timeout);
-    if !args.json {
+    let deadline = order.timeout.map(|timeout| began + timeout);
+    if !order.json {
         waiting.hear_events(&client)?;
         // Nothing that the reload does may be missed, so it is asked for after that.
         if let Heard::Interrupted = waiting.next(Some(ANSWER_WITHIN)) {
             return Err(Failure::new(
                 exit_code::INTERRUPTED,
-                "interrupted; no reload was asked for",
+                format!("interrupted; no {} was asked for", order.words.noun),
             ));
         }
     }
     let status = client.get("/v1/status", Some(ANSWER_WITHIN))?;
-    let mut show = Show::new(args, began, &status);
-    let body = wire::Reload { services: args.services.clone(), queue: args.queue };
-    waiting.post(&client, "/v1/reload".to_owned(), body)?;
+    let mut show = Show::new(order, began, &status);
+    waiting.post(&client, order.path.to_owned(), order.body.clone())?;
     let file = status.daemon.file.as_deref();
-    let done = wait(&waiting, &mut show, deadline).map_err(|failure| advised(failure, args, file));
+    let done = wait(&waiting, &mut show, deadline, order.words);
+    let done = done.map_err(|failure| advised(failure, order, file));
     let after = done.as_ref().ok().and_then(|_| status_after(&client));
     if let Some(after) = &after {
         show.progress.see(show.now(), after);
@@ -74,16 +132,20 @@ fn reload(args: &Reload, began: Time) -> Result<(Done, Option<Status>), Failure>
     done.map(|done| (done, after))
 }
 
-fn wait(waiting: &Waiting, show: &mut Show, deadline: Option<Time>) -> Result<Done, Failure> {
+fn wait(
+    waiting: &Waiting,
+    show: &mut Show,
+    deadline: Option<Time>,
+    Words { noun, the, after_abort, .. }: Words,
+) -> Result<Done, Failure> {
     loop {
         show.draw();
         let now = clock::now();
         let left = deadline.map(|deadline| deadline.since(now));
         if left == Some(Duration::ZERO) {
             let waited = compact(show.now().as_secs_f64());
-            let text = format!(
-                "no outcome within {waited}; the reload goes on: `shepherd status` shows it"
-            );
+            let text =
+                format!("no outcome within {waited}; {the} goes on: `shepherd status` shows it");
             return Err(Failure::new(exit_code::TIMED_OUT, text));
         }
         let within = [left, show.screen.is_some().then_some(FRAME)].into_iter().flatten().min();
@@ -94,9 +156,15 @@ fn wait(waiting: &Waiting, show: &mut Show, deadline: Option<Time>) -> Result<Do
                 if is_end(&answer) {
                     hear_the_last(waiting, show);
                 }
-                return answer.map_err(|error| waiting::unanswered(error, WHAT));
+                return answer.map_err(|error| {
+                    let mut failure = waiting::unanswered(error, the);
+                    if let Some(problem) = &failure.problem {
+                        failure.text = outcome::unreloaded(problem, noun, after_abort);
+                    }
+                    failure
+                });
             }
-            Heard::Interrupted => return Err(waiting::interrupted(WHAT)),
+            Heard::Interrupted => return Err(waiting::interrupted(the)),
             Heard::EventsBegin | Heard::Nothing => {}
         }
     }
@@ -107,7 +175,9 @@ fn wait(waiting: &Waiting, show: &mut Show, deadline: Option<Time>) -> Result<Do
 fn is_end(answer: &Result<Done, ClientError>) -> bool {
     match answer {
         Ok(_) => true,
-        Err(ClientError::Problem(problem)) => problem.kind == ProblemKind::Aborted,
+        Err(ClientError::Problem(problem)) => {
+            matches!(problem.kind, ProblemKind::Aborted | ProblemKind::NotPutBack)
+        }
         Err(_) => false,
     }
 }
@@ -130,7 +200,10 @@ fn status_after(client: &Client) -> Option<Status> {
 }
 
 /// What can be done about a refusal by a daemon that was started with this file.
-fn advised(failure: Failure, args: &Reload, file: Option<&str>) -> Failure {
+fn advised(failure: Failure, order: &Order<'_>, file: Option<&str>) -> Failure {
+    if order.words.noun != Words::RELOAD.noun {
+        return failure;
+    }
     let kind = failure.problem.as_ref().map(|problem| problem.kind);
     if let (Some(ProblemKind::NotFound), Some(file)) = (kind, file) {
         // Names are of services that run; what is new in a file comes when all of it is read.
@@ -139,7 +212,7 @@ fn advised(failure: Failure, args: &Reload, file: Option<&str>) -> Failure {
             one_line(file)
         ));
     }
-    if failure.code != exit_code::IN_PROGRESS || args.queue {
+    if failure.code != exit_code::IN_PROGRESS || order.queue {
         return failure;
     }
     // The daemon does not know how its clients ask for that.
@@ -160,12 +233,12 @@ struct Show {
 }
 
 impl Show {
-    fn new(args: &Reload, began: Time, status: &Status) -> Show {
+    fn new(order: &Order<'_>, began: Time, status: &Status) -> Show {
         let moves = Terminal::of_stderr().is_some_and(|terminal| terminal.moves);
-        let is_seen = !args.json;
+        let is_seen = !order.json;
         Show {
             began,
-            progress: Progress::new(clock::now().since(began), status, &args.services),
+            progress: Progress::new(clock::now().since(began), status, order.services),
             is_seen,
             screen: (is_seen && moves).then(Screen::default),
         }
@@ -293,6 +366,7 @@ mod tests {
             |kind| Err(ClientError::Problem(Box::new(problem::of(kind, 500, "no".to_owned()))));
         assert!(is_end(&Ok(Done { services: Vec::new() })));
         assert!(is_end(&refused(ProblemKind::Aborted)));
+        assert!(is_end(&refused(ProblemKind::NotPutBack)));
         assert!(!is_end(&refused(ProblemKind::InProgress)));
         assert!(!is_end(&Err(ClientError::Cut("control.sock".into()))));
     }

@@ -7,10 +7,10 @@ use super::check::File;
 use super::{exit_code, fail};
 use crate::config::identity::Identity;
 use crate::config::run::{Name, RunConfig, RunConfigError};
-use crate::config::service::{ServiceConfig, Source};
+use crate::config::service::{CANARY_FOR, ServiceConfig, Source};
 use crate::config::upstreams::Upstreams;
-use crate::config::values;
-use crate::core::policy::CheckPace;
+use crate::config::values::{self, Percent};
+use crate::core::policy::{Canary, CheckPace};
 use crate::daemon::{self, Ended, Reread, StartError};
 use crate::os::stderr::Stderr;
 
@@ -112,8 +112,10 @@ fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
         check_pace: CheckPace { interval: run.ready_interval, timeout: run.ready_probe_timeout },
         stop: run.stop_signal,
         balance: run.balance,
-        canary: None,
-        probation: std::time::Duration::ZERO,
+        canary: run
+            .canary
+            .map(|Percent(percent)| Canary { percent, time: run.canary_for.unwrap_or(CANARY_FOR) }),
+        probation: run.probation.unwrap_or_default(),
         before_stop: run.before_stop,
         drain_timeout: run.drain_timeout,
         // Neither goes without the other.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::run::{Name, RunConfig};
-use super::service::ServiceConfig;
+use super::service::{CANARY_FOR, ServiceConfig};
 use super::socket::SocketSpec;
 
 /// What differs.
@@ -134,6 +134,9 @@ fn fate(socket: &SocketSpec, fate: SocketFate) -> SocketDifference {
 /// The keys whose values differ, as they are written in a file.
 fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
     let (a, b) = (&old.source, &new.source);
+    let percent = |service: &ServiceConfig| service.canary.map(|canary| canary.percent);
+    // Where there is no canary, its time is that of any.
+    let canary_for = |service: &ServiceConfig| service.canary.map_or(CANARY_FOR, |it| it.time);
     let names = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
     [
         ("command", a.command != b.command),
@@ -155,6 +158,9 @@ fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
         ("ready_probe_timeout", old.check_pace.timeout != new.check_pace.timeout),
         ("balance", old.balance != new.balance),
         ("drain.before_stop", old.before_stop != new.before_stop),
+        ("reload.canary", percent(old) != percent(new)),
+        ("reload.canary_for", canary_for(old) != canary_for(new)),
+        ("reload.probation", old.probation != new.probation),
         ("stop", old.stop != new.stop),
         ("drain_timeout", old.drain_timeout != new.drain_timeout),
         ("upstreams", old.upstreams != new.upstreams),
@@ -215,7 +221,7 @@ mod tests {
     use crate::config::run::testing::{config, service};
     use crate::config::upstreams::{Format, Upstreams, UpstreamsFile};
     use crate::config::values::{Balance, Workers};
-    use crate::core::policy::BeforeStop;
+    use crate::core::policy::{BeforeStop, Canary};
 
     #[test]
     fn services_are_told_apart_by_name_and_sockets_by_name_and_place() {
@@ -267,10 +273,13 @@ mod tests {
         let web = &mut new.services[0];
         web.balance = Balance::Slots;
         web.before_stop = BeforeStop::For(Duration::ZERO);
+        web.canary = Some(Canary { percent: 5, time: Duration::from_secs(60) });
+        web.probation = Duration::from_secs(1);
         let (format, path) = (Format::Nginx, "/etc/web.conf".into());
         let file = UpstreamsFile { format, path };
         web.upstreams = Some(Upstreams { file, reload: "true".to_owned() });
-        let told = "`web` differs in balance, drain.before_stop, upstreams";
+        let told = "`web` differs in balance, drain.before_stop, reload.canary, \
+                    reload.canary_for, reload.probation, upstreams";
         assert_eq!(Difference::between(&old, &new).to_string(), told);
     }
 

@@ -13,7 +13,7 @@ use super::identity::{self, Account, Groups, Umask};
 use super::reader::{At, Leaf, OneOrMany, Read, other_type};
 use super::schema::{File, Service};
 use super::upstreams::Format;
-use super::values::{self, Balance, Logs, StopSignals, ValueError, Workers};
+use super::values::{self, Balance, Logs, Percent, StopSignals, ValueError, Workers};
 use super::yaml::{Is, Node};
 use crate::core::policy::{BeforeStop, ReadyWhen};
 use crate::core::service::WORKERS_MAX;
@@ -192,6 +192,13 @@ leaf!(
     "`auto`, or a duration such as `10s`",
     |text| with_unit(text).and_then(values::before_stop),
     { "type": "string", "pattern": r"^(auto|([0-9.]+(ms|s|min|m|h|d))+)$|\$\{" }
+);
+leaf!(
+    Percent,
+    "a part of new connections",
+    "one such as `5%`",
+    str::parse,
+    { "type": "string", "pattern": r"^[1-9][0-9]?%$|\$\{" }
 );
 leaf!(
     Logs,

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::addresses::overlap;
 use super::diagnostic::{Mistake, Mistakes, Report, Span, nearest};
@@ -13,12 +14,12 @@ use super::kinds::{Amount, Named};
 use super::reader::{At, OneOrMany, Places, Read};
 use super::run::{Name, RunConfig, RunConfigError};
 use super::schema;
-use super::service::{ServiceConfig, ServiceMistake, Source, Spelling};
+use super::service::{CANARY_FOR, ServiceConfig, ServiceMistake, Source, Spelling};
 use super::socket::{Address, SocketSpec, Transport, UNIX_PATH_BYTES_MAX};
 use super::upstreams::{Upstreams, UpstreamsFile};
 use super::values::{self, ValueError};
 use super::yaml;
-use crate::core::policy::{Check, CheckPace, ReadyWhen};
+use crate::core::policy::{Canary, Check, CheckPace, ReadyWhen};
 
 /// A file that was read without a mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +190,9 @@ fn resolve(
     at("balance", service.balance.as_ref().map(|balance| balance.at));
     let before_stop = service.drain.and_then(|drain| drain.is.before_stop);
     at("drain.before_stop", before_stop.as_ref().map(|time| time.at));
+    let reload = service.reload.map(|reload| reload.is);
+    at("reload.canary", reload.as_ref().and_then(|it| Some(it.canary.as_ref()?.at)));
+    let (canary, probation) = reload.map_or((None, None), |it| resolve_reload(it, mistakes));
     let variables = service.env.map(|env| env.is.0).unwrap_or_default();
     for (variable, _) in &variables {
         if !is_name(&variable.is) {
@@ -254,8 +258,8 @@ fn resolve(
         },
         stop: service.stop.map_or(default.stop, |stop| stop.is.0),
         balance: service.balance.map_or(default.balance, |balance| balance.is),
-        canary: default.canary,
-        probation: default.probation,
+        canary: canary.or(default.canary),
+        probation: probation.unwrap_or(default.probation),
         before_stop: before_stop.map_or(default.before_stop, |time| time.is),
         drain_timeout: service.drain_timeout.map_or(default.drain_timeout, |time| time.is.0),
         upstreams,
@@ -264,6 +268,22 @@ fn resolve(
         ..default
     };
     (config, places)
+}
+
+/// How a new generation proves itself. A time without a part is told of.
+fn resolve_reload(
+    reload: schema::ReloadKeys,
+    mistakes: &mut Mistakes,
+) -> (Option<Canary>, Option<Duration>) {
+    let schema::ReloadKeys { places, canary, canary_for, probation } = reload;
+    if let (None, Some(time)) = (places.of("canary"), &canary_for) {
+        let what = "`canary_for` says for how long a new generation gets a part of new connections, \
+                    and not what part; write `canary: 5%` beside it";
+        mistakes.add(time.at, what);
+    }
+    let time = canary_for.map_or(CANARY_FOR, |time| time.is.0);
+    let canary = canary.map(|percent| Canary { percent: percent.is.0, time });
+    (canary, probation.map(|time| time.is.0))
 }
 
 /// What is missing is told of.
@@ -328,9 +348,8 @@ fn together(config: &RunConfig, places: &[ServicePlaces], services: Span, mistak
         if let Some(mistake) = without_socket(service) {
             mistakes.add(places.of("ready"), &mistake.told(Spelling::Keys));
         }
-        if service.sockets.is_empty()
-            && let Some(mistake) = service.check_balance()
-        {
+        let together = if service.sockets.is_empty() { service.check_balance() } else { vec![] };
+        for mistake in together {
             mistakes.add(place(service, places, &mistake), &mistake.told(Spelling::Keys));
         }
     }
@@ -386,6 +405,7 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
         ServiceMistake::TooManySockets(_) => places.of("listen"),
         ServiceMistake::NoSocketForSlots => places.of("balance"),
         ServiceMistake::NothingSteeredAway { .. } => places.of("drain.before_stop"),
+        ServiceMistake::NoPartForCanary { .. } => places.of("reload.canary"),
         ServiceMistake::NoSocketForUpstreams => places.of("upstreams"),
         ServiceMistake::NoPortForSlot { socket, .. } | ServiceMistake::PathForUpstreams(socket) => {
             let mut sockets = service.sockets.iter().zip(&places.sockets);

@@ -14,7 +14,7 @@ use super::kinds::{
 use super::listen::Listen;
 use super::reader::{Hint, OneOrMany, Table, keys};
 use super::upstreams::Format;
-use super::values::{Balance, Logs, Workers};
+use super::values::{Balance, Logs, Percent, Workers};
 use crate::core::policy::BeforeStop;
 
 /// Where the schema is said to be from.
@@ -131,6 +131,9 @@ keys! {
     /// What a worker is given before the stop signal, once new connections go to others.
     drain: DrainKeys,
 
+    /// How a new generation proves itself at a reload, beyond being ready.
+    reload: ReloadKeys,
+
     /// How a worker is asked to stop: a signal, or several with the time each is given, such as
     /// `[TERM, "INT:5s"]`. One without a time is given the drain timeout. SIGKILL follows the last.
     /// Default: TERM.
@@ -190,6 +193,25 @@ keys! {
     before_stop: BeforeStop,
 }
 
+keys! {
+    /// How a new generation proves itself at a reload, beyond being ready. What an operator rolls back
+    /// to has done so.
+    ReloadKeys is "`reload`", such as "`canary: 5%` or `probation: 1m` below it",
+    in a table "", hint no_hint, needs []
+
+    /// The part of new connections that a new generation gets at first, such as `5%`, once all of it is
+    /// ready: should one of its workers exit meanwhile, the reload is aborted. It needs a TCP or UDP
+    /// socket, and a balance other than `shared`. Default: it gets all of them at once.
+    canary: Percent,
+
+    /// For how long it gets that part only, beside `canary`. Default: 30s.
+    canary_for: PositiveTime,
+
+    /// For how long after that the generation before is brought back by itself should a worker of the
+    /// new one exit; the reload is done when that time is over. Default: 0s, which is not at all.
+    probation: Time,
+}
+
 fn hint_of_drain(name: &str) -> Option<Hint> {
     let is_timeout = matches!(name, "timeout" | "drain_timeout");
     let step = || "write `drain_timeout` beside `drain`".to_owned();
@@ -232,6 +254,9 @@ fn hint_of_service(name: &str) -> Option<Hint> {
     }
     if DrainKeys::KEYS.contains(&name) {
         return Some(Hint { meant: None, step: "write it below `drain:`".to_owned() });
+    }
+    if ReloadKeys::KEYS.contains(&name) {
+        return Some(Hint { meant: None, step: "write it below `reload:`".to_owned() });
     }
     let (_, ours) = OTHER_NAMES.iter().find(|(theirs, _)| *theirs == name)?;
     Some(Hint::meant(ours))

@@ -14,6 +14,9 @@ use crate::core::policy::{BeforeStop, Canary, CheckPace, ReadyWhen};
 /// The most sockets of one service: as many as fit into one message of descriptors.
 pub const SOCKETS_MAX: usize = 253;
 
+/// How long a new generation gets a part of new connections, where nothing else is said.
+pub const CANARY_FOR: Duration = Duration::from_secs(30);
+
 /// A service: its workers, the sockets that they share, and what it needs of other services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConfig {
@@ -98,6 +101,11 @@ pub enum ServiceMistake {
         /// How connections are to find a worker.
         balance: Balance,
     },
+    /// A new generation would get its share of new connections by chance.
+    NoPartForCanary {
+        /// How connections are to find a worker.
+        balance: Balance,
+    },
     /// A proxy could be told of no address.
     NoSocketForUpstreams,
     /// A proxy would not understand the path of this socket.
@@ -171,6 +179,23 @@ impl ServiceMistake {
                     Balance::Generation | Balance::Slots => format!(
                         "{needs}, and only those of a TCP or UDP socket do; {socket}, or take \
                          {time} away"
+                    ),
+                }
+            }
+            ServiceMistake::NoPartForCanary { balance } => {
+                let canary = match spelling {
+                    Spelling::Options => "`--canary`",
+                    Spelling::Keys => "`canary`",
+                };
+                let gives = format!("{canary} gives a new generation a part of new connections");
+                match balance {
+                    Balance::Shared => format!(
+                        "{gives}, and with `{key}balance{mark}shared` any worker takes any; take \
+                         one of these away"
+                    ),
+                    Balance::Generation | Balance::Slots => format!(
+                        "{gives}, and only those of a TCP or UDP socket can be divided; {socket}, \
+                         or take {canary} away"
                     ),
                 }
             }
@@ -285,14 +310,21 @@ impl ServiceConfig {
     /// Checks that new connections can be steered if that is asked for, where no more sockets are to
     /// come than those that it has.
     #[must_use]
-    pub fn check_balance(&self) -> Option<ServiceMistake> {
+    pub fn check_balance(&self) -> Vec<ServiceMistake> {
         let steerable = self.sockets.iter().any(SocketSpec::is_steerable);
-        match (self.balance, self.before_stop) {
-            (Balance::Slots, _) if !steerable => Some(ServiceMistake::NoSocketForSlots),
-            (_, BeforeStop::Auto | BeforeStop::For(Duration::ZERO)) => None,
-            (balance, BeforeStop::For(_)) => (balance == Balance::Shared || !steerable)
-                .then_some(ServiceMistake::NothingSteeredAway { balance }),
+        let balance = self.balance;
+        if balance == Balance::Slots && !steerable {
+            return vec![ServiceMistake::NoSocketForSlots];
         }
+        if balance != Balance::Shared && steerable {
+            return Vec::new();
+        }
+        let canary = self.canary.map(|_| ServiceMistake::NoPartForCanary { balance });
+        let before_stop = match self.before_stop {
+            BeforeStop::Auto | BeforeStop::For(Duration::ZERO) => None,
+            BeforeStop::For(_) => Some(ServiceMistake::NothingSteeredAway { balance }),
+        };
+        canary.into_iter().chain(before_stop).collect()
     }
 
     /// The services that must have been ready before it starts, by name.

@@ -110,6 +110,27 @@ impl FromStr for Balance {
     }
 }
 
+/// A share of new connections that is neither none nor all: from 1 to 99 in a hundred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Percent(pub u32);
+
+impl FromStr for Percent {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Percent, ValueError> {
+        let number = text.strip_suffix('%').unwrap_or(text);
+        match number.parse() {
+            Ok(percent @ 1..=99) if number != text => Ok(Percent(percent)),
+            Ok(percent @ 1..=99) => {
+                Err(ValueError(format!("`{text}` has no unit; write `{percent}%`")))
+            }
+            Ok(_) | Err(_) => Err(ValueError(format!(
+                "`{text}` is no part of new connections; write a whole number from `1%` to `99%`"
+            ))),
+        }
+    }
+}
+
 /// Reads how long workers may finish what they have before the stop signal: `auto`, or a duration.
 ///
 /// # Errors
@@ -503,5 +524,17 @@ mod tests {
             let _ = text.parse::<Workers>();
             prop_assert!(service_name(&implicit_name(&text)).is_ok());
         }
+    }
+
+    #[test]
+    fn a_part_of_new_connections_is_neither_none_nor_all() {
+        for (text, expected) in [("1%", 1), ("5%", 5), ("99%", 99)] {
+            assert_eq!(text.parse(), Ok(Percent(expected)));
+        }
+        for text in ["", "%", "5", "0%", "100%", "-5%", "5.5%", "5 %", "5%%", "five%"] {
+            assert!(text.parse::<Percent>().is_err(), "{text}");
+        }
+        let unit = "5".parse::<Percent>().expect_err("no unit").to_string();
+        assert_eq!(unit, "`5` has no unit; write `5%`");
     }
 }

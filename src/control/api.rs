@@ -52,8 +52,10 @@ pub const ROUTES: &[Route] = &[
     Route { method: Method::GET, path: "/v1/config", what: What::Config },
     Route { method: Method::GET, path: "/v1/events", what: What::Events },
     Route { method: Method::POST, path: "/v1/reload", what: What::ReloadSome },
+    Route { method: Method::POST, path: "/v1/rollback", what: What::RollBackSome },
     Route { method: Method::POST, path: "/v1/stop", what: What::StopAll },
     Route { method: Method::POST, path: "/v1/services/{name}/reload", what: What::Reload },
+    Route { method: Method::POST, path: "/v1/services/{name}/rollback", what: What::RollBack },
     Route { method: Method::POST, path: "/v1/services/{name}/restart", what: What::Restart },
     Route { method: Method::POST, path: "/v1/services/{name}/stop", what: What::Stop },
     Route { method: Method::POST, path: "/v1/services/{name}/start", what: What::Start },
@@ -69,8 +71,10 @@ enum What {
     Config,
     Events,
     ReloadSome,
+    RollBackSome,
     StopAll,
     Reload,
+    RollBack,
     Restart,
     Stop,
     Start,
@@ -147,6 +151,11 @@ async fn answer(
         What::Events => return events(asker, since(request.uri().query())?).await,
         What::OpenApi => return Ok(json_text(openapi::DOCUMENT)),
         What::ReloadSome => Operation::Reload(optional(request).await?),
+        What::RollBackSome => Operation::RollBack(optional(request).await?),
+        What::RollBack => {
+            let services = vec![named(parameter()?, request).await?];
+            Operation::RollBack(wire::RollBack { services })
+        }
         What::Reload => {
             let name = parameter()?.to_owned();
             let body: wire::Reload = optional(request).await?;

@@ -45,6 +45,8 @@ pub enum Ask {
 pub enum Operation {
     /// Reload services.
     Reload(wire::Reload),
+    /// Roll services back.
+    RollBack(wire::RollBack),
     /// Stop a service and start it.
     Restart(String),
     /// Stop a service.

@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::wire;
 use crate::config::identity::Identity;
 use crate::config::run::RunConfig;
-use crate::config::service::{ServiceConfig, Source};
+use crate::config::service::{CANARY_FOR, ServiceConfig, Source};
 use crate::config::socket::SocketSpec;
-use crate::config::values::{self, Workers};
+use crate::config::values::{self, Percent, Workers};
+use crate::core::policy::Canary;
 
 /// Times travel in seconds with fractions; nobody writes shorter ones than this.
 const SAME_TIME: Duration = Duration::from_millis(1);
@@ -78,10 +79,26 @@ fn service(told: &wire::ServiceConfig, other: Option<&ServiceConfig>) -> Service
     if let Ok(before_stop) = values::before_stop(&told.before_stop) {
         service.before_stop = before_stop;
     }
+    prove(&mut service, told);
     stop(&mut service, &told.stop);
     service.depends_on.clone_from(&told.depends_on);
     service.bind_to.clone_from(&told.bind_to);
     service
+}
+
+fn prove(service: &mut ServiceConfig, told: &wire::ServiceConfig) {
+    let percent = told.canary.as_ref().and_then(|canary| canary.parse::<Percent>().ok());
+    let time = told.canary_for.map_or(CANARY_FOR, seconds);
+    let time = service
+        .canary
+        .map(|canary| canary.time)
+        .filter(|other| other.abs_diff(time) < SAME_TIME)
+        .unwrap_or(time);
+    service.canary = percent.map(|Percent(percent)| Canary { percent, time });
+    let probation = seconds(told.probation);
+    if probation.abs_diff(service.probation) >= SAME_TIME {
+        service.probation = probation;
+    }
 }
 
 /// The steps are told with their waits, and which of these is the drain timeout is not: other waits

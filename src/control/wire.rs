@@ -244,6 +244,17 @@ pub struct ServiceConfig {
     /// How long workers may finish what they have before the stop signal, as `--before-stop` takes it.
     #[serde(default)]
     pub before_stop: String,
+    /// What part of new connections a new generation gets at first, as `--canary` takes it, if not all
+    /// of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<String>,
+    /// For how long, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_for: Option<f64>,
+    /// How long the generation before is brought back should a worker of the new one exit, in
+    /// seconds.
+    #[serde(default)]
+    pub probation: f64,
     /// How its workers are asked to stop, in order; KILL follows.
     pub stop: Vec<StopStep>,
     /// Names of variables that are set for its workers.
@@ -283,6 +294,15 @@ pub struct Reload {
     pub services: Vec<String>,
     /// Whether to run next when one is under way, instead of being refused.
     pub queue: bool,
+}
+
+/// The body of `POST /v1/rollback`, which may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollBack {
+    /// These services only; none named is all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<String>,
 }
 
 /// The body of `POST /v1/services/{name}/scale`: exactly one of the two.
@@ -390,6 +410,9 @@ pub enum ProblemKind {
     Bind,
     /// A reload was aborted, in one service at least; the old generation serves there (500).
     Aborted,
+    /// A reload was aborted, in one service at least, and what served before could not be brought
+    /// back there (500).
+    NotPutBack,
     /// Too much is asked for at a time (429, 503).
     TooBusy,
     /// Whoever asks may not (403).

@@ -202,10 +202,12 @@ impl End {
             // What became of the other says why.
             End::Refused(Refusal::BoundToStopped { .. }) => 1,
             End::Refused(refusal) if refusal.leaves_all_as_it_was() => 2,
-            End::Aborted(_) => 3,
+            End::Aborted(abort) if abort.put_back => 3,
             // It may be for one that waits for the next.
             End::Refused(Refusal::Failed { worker: None, .. }) => 4,
             End::Refused(_) => 5,
+            // Nobody knows what serves there.
+            End::Aborted(_) => 6,
         }
     }
 }
@@ -240,6 +242,16 @@ mod tests {
         part(service, End::Aborted(abort))
     }
 
+    fn not_put_back(service: &str) -> Part {
+        let abort = Abort {
+            service: service.to_owned(),
+            reason: "it died".to_owned(),
+            worker: None,
+            put_back: false,
+        };
+        part(service, End::Aborted(abort))
+    }
+
     fn refused(service: &str, refusal: Refusal) -> Part {
         part(service, End::Refused(refusal))
     }
@@ -270,6 +282,8 @@ mod tests {
             ([aborted("a"), mistake()], 0),
             ([aborted("a"), aborted("b")], 0),
             ([aborted("a"), failed()], 1),
+            ([not_put_back("a"), failed()], 0),
+            ([aborted("a"), not_put_back("b")], 1),
         ] {
             assert_eq!(worst(&parts), Some(&parts[worst_at].end), "{parts:?}");
         }

@@ -277,7 +277,7 @@ impl Daemon {
                 Response::Aborted(_) => Outcome::Aborted,
                 Response::Refused(_) => Outcome::Refused,
                 Response::Divided(parts) => match requests::kind(parts) {
-                    ProblemKind::Aborted => Outcome::Aborted,
+                    ProblemKind::Aborted | ProblemKind::NotPutBack => Outcome::Aborted,
                     _ => Outcome::Refused,
                 },
             });

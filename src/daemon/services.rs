@@ -312,7 +312,7 @@ pub(super) fn check_sockets(
     has_stream: bool,
 ) -> Result<(), RunConfigError> {
     if count == 0
-        && let Some(mistake) = service.check_balance()
+        && let Some(mistake) = service.check_balance().into_iter().next()
     {
         return Err(of_service(config, service, mistake));
     }

@@ -38,7 +38,8 @@ impl Target {
 /// On a terminal each worker has a line that changes in place; elsewhere each event is a line on
 /// stderr. How it ended is on stdout. Whether the client waits makes no difference to the reload:
 /// after Ctrl-C, or a timeout, it goes on. Old workers that drain after the end are counted and not
-/// waited for.
+/// waited for. With a canary or a probation, as the service has it, the outcome is known once its
+/// time is over.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -47,8 +48,8 @@ Examples:
   shepherd reload --timeout 1m  wait for a minute at most
 
 What --json prints, one object on stdout:
-  outcome    committed, aborted, configuration, bind, in-progress, timed-out, interrupted,
-             no-daemon, permission, usage or failed
+  outcome    committed, aborted, not-put-back, configuration, bind, in-progress, timed-out,
+             interrupted, no-daemon, permission, usage or failed
   exit_code  the exit code
   seconds    how long it took
   services   those that were reloaded: name, outcome, generation, workers, and draining, how many
@@ -62,7 +63,9 @@ Exit codes:
   1    failed otherwise: there is no such service, the daemon was killed meanwhile, ...
   2    wrong usage
   3    the configuration has a mistake; nothing has happened
-  4    aborted: the old generation serves on; of several services, in one at least, and each is told
+  4    aborted: the old generation serves on, or again where the new one failed on probation; of
+       several services, in one at least, and each is told
+  5    aborted, and not all could be put back; `shepherd status` says what serves
   6    no daemon to talk to
   7    --timeout is over; the reload goes on
   8    the daemon belongs to somebody else
@@ -77,6 +80,52 @@ pub(in crate::cli) struct Reload {
     /// When a reload is under way, run next instead of being refused.
     #[arg(long)]
     pub(in crate::cli) queue: bool,
+
+    /// How long to wait for the outcome, such as `30s` [default: as long as it takes].
+    #[arg(long, value_name = "DURATION", value_parser = values::positive_duration)]
+    pub(in crate::cli) timeout: Option<Duration>,
+
+    /// Print the outcome as one JSON object, and nothing on the way.
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+/// Go back to the version that served before; wait for the outcome.
+///
+/// No request is lost: it goes as a reload does, with what the generation before was started with (the program's file
+/// that was found then, environment, directory) and without a canary or a probation. What is read by
+/// path, such as a script, is what is there by now, and that is told. Nothing is read again: the next
+/// reload brings what the configuration says. Rolled back twice, a service is where it was.
+///
+/// The version before is known from the last reload that was committed. One that was taken back on
+/// probation is none to go back to.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  shepherd rollback      all services, or none if one of them has nothing to go back to
+  shepherd rollback web  one of them
+
+What --json prints is what `shepherd reload --json` does.
+
+Exit codes:
+  0    done: the version before serves
+  1    there is nothing to go back to, or it failed otherwise
+  2    wrong usage
+  4    aborted: what served serves on; of several services, in one at least, and each is told
+  5    aborted, and not all could be put back; `shepherd status` says what serves
+  6    no daemon to talk to
+  7    --timeout is over; the rollback goes on
+  8    the daemon belongs to somebody else
+  9    a socket cannot be bound, mostly since somebody has the port; nothing has happened
+  11   a reload or another operation is in progress
+  130  Ctrl-C; the rollback goes on")]
+pub(in crate::cli) struct Rollback {
+    /// Services to roll back [default: all].
+    #[arg(value_name = "SERVICE", value_parser = values::service_name)]
+    pub(in crate::cli) services: Vec<String>,
 
     /// How long to wait for the outcome, such as `30s` [default: as long as it takes].
     #[arg(long, value_name = "DURATION", value_parser = values::positive_duration)]

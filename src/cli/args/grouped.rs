@@ -11,7 +11,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Keep services running", &["run"]),
     (
         "Talk to a running daemon",
-        &["status", "reload", "scale", "restart", "stop", "start", "kill", "events"],
+        &["status", "reload", "rollback", "scale", "restart", "stop", "start", "kill", "events"],
     ),
     ("Write a configuration", &["check", "plan", "schema"]),
     ("For scripts and packages", &["exec", "completions", "man"]),
@@ -109,6 +109,9 @@ mod tests {
             &["kill", "web.0"],
             &["reload", "--timeout", "5"],
             &["reload", "a/b"],
+            &["rollback", "--queue"],
+            &["run", "--canary", "5", "--", "true"],
+            &["run", "--canary-for", "5s", "--", "true"],
             &["restart"],
             &["status", "--name", "a", "--control", "b"],
             &["events", "--since", "x"],

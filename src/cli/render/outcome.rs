@@ -6,16 +6,22 @@ use crate::control::wire::{
 
 use super::{compact, plain, workers};
 
-/// `web: reload committed after 1.2s: generation 2 serves; 4 old workers drain`.
-/// `after` is the status after the end, if it could be had.
-pub(in crate::cli) fn reloaded(done: &Done, took: f64, after: Option<&Status>) -> String {
+/// What there is after a reload that was aborted.
+pub(in crate::cli) const OLD_SERVES: &str = "the old generation serves on";
+
+/// `web: reload committed after 1.2s: generation 2 serves; 4 old workers drain`, with `what` was done
+/// in words. `after` is the status after the end, if it could be had.
+pub(in crate::cli) fn reloaded(
+    done: &Done,
+    what: &str,
+    took: f64,
+    after: Option<&Status>,
+) -> String {
     let mut text = String::new();
     for service in &done.services {
         let DoneService { name, generation, .. } = service;
         let (name, time) = (plain(name), compact(took));
-        text.extend([format!(
-            "{name}: reload committed after {time}: generation {generation} serves"
-        )]);
+        text.extend([format!("{name}: {what} after {time}: generation {generation} serves")]);
         match after.map_or(0, |status| draining(status, service)) {
             0 => {}
             1 => text.push_str("; 1 old worker drains"),
@@ -70,12 +76,13 @@ pub(in crate::cli) fn stopped(done: &Done, asked: &str) -> String {
 
 /// What became of a reload in each of several services, a line each, and below it what the worker
 /// wrote last.
-fn divided(problem: &Problem) -> String {
+fn divided(problem: &Problem, noun: &str) -> String {
     let all = problem.services.len();
     let committed = |service: &&EndedService| service.outcome == COMMITTED;
     let failed = all - problem.services.iter().filter(committed).count();
-    let what = if problem.kind == ProblemKind::Aborted { "aborted" } else { "failed" };
-    let mut text = format!("reload {what} in {failed} of {all} services:");
+    let is_aborted = matches!(problem.kind, ProblemKind::Aborted | ProblemKind::NotPutBack);
+    let what = if is_aborted { "aborted" } else { "failed" };
+    let mut text = format!("{noun} {what} in {failed} of {all} services:");
     for service in &problem.services {
         let EndedService { name, outcome, generation, detail, output, .. } = service;
         text.extend([format!("\n  {}: {}", plain(name), plain(outcome))]);
@@ -93,8 +100,13 @@ fn divided(problem: &Problem) -> String {
 
 /// Why it was not done: what the daemon says, and below it what the worker wrote last.
 pub(in crate::cli) fn problem(problem: &Problem) -> String {
+    unreloaded(problem, "reload", OLD_SERVES)
+}
+
+/// The same of what is called so, and after which this serves where it was aborted.
+pub(in crate::cli) fn unreloaded(problem: &Problem, noun: &str, after_abort: &str) -> String {
     if !problem.services.is_empty() {
-        return divided(problem);
+        return divided(problem, noun);
     }
     let mut text = match problem.kind {
         // Mistakes of a file are shown with their places, on lines of their own.
@@ -112,12 +124,19 @@ pub(in crate::cli) fn problem(problem: &Problem) -> String {
         | ProblemKind::InProgress
         | ProblemKind::Stopping
         | ProblemKind::Aborted
+        | ProblemKind::NotPutBack
         | ProblemKind::TooBusy
         | ProblemKind::Forbidden
         | ProblemKind::Failed => plain(&problem.detail),
     };
     if problem.kind == ProblemKind::Aborted && !text.contains("serves") {
-        text = format!("reload aborted: {text}; the old generation serves on");
+        text = format!("{noun} aborted: {text}; {after_abort}");
+    }
+    if problem.kind == ProblemKind::NotPutBack {
+        text = format!(
+            "{noun} aborted, and not all could be put back: {text}; `shepherd status` says what \
+             serves"
+        );
     }
     for line in &problem.output {
         text.extend([format!("\n    {}", plain(line))]);
@@ -145,8 +164,8 @@ mod tests {
         let done = all_done();
         assert_snapshot!(
             [
-                reloaded(&done, 1.234, Some(&after)),
-                reloaded(&done, 61.0, None),
+                reloaded(&done, "reload committed", 1.234, Some(&after)),
+                reloaded(&done, "rolled back", 61.0, None),
                 super::done(&done, "restarted", "web"),
                 scaled(&done),
                 stopped(&done, "web"),
@@ -183,6 +202,7 @@ mod tests {
     fn problems_of_each_kind() {
         let kinds = [
             (ProblemKind::Aborted, 500, "worker 5 (web.0) exited with code 3 before it was ready"),
+            (ProblemKind::NotPutBack, 500, "worker 5 (web.0) exited with code 3"),
             (ProblemKind::InProgress, 409, "web: another reload is in progress"),
             (ProblemKind::Configuration, 422, "cannot read `shepherd.yaml`: no such file"),
             (

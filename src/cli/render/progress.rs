@@ -31,6 +31,8 @@ struct Rolling {
     /// The generation that serves.
     serving: u64,
     phase: Phase,
+    /// How the new generation proves itself, while it does.
+    trial: Option<String>,
     /// By their numbers.
     workers: BTreeMap<u64, Seen>,
 }
@@ -43,6 +45,12 @@ enum Phase {
     Queued,
     /// To this generation.
     Under(u64),
+    /// The same, which gets a part of new connections.
+    Canary(u64),
+    /// This generation serves, and still has to prove itself.
+    Probation(u64),
+    /// It has failed to: the one before is to serve again.
+    Failed,
     /// This generation serves.
     Committed(u64),
     /// The old one serves.
@@ -114,7 +122,10 @@ impl Progress {
 
     /// Whether a reload of one of them has begun and has not ended, as far as events say.
     pub(in crate::cli) fn is_under_way(&self) -> bool {
-        self.services.iter().any(|it| matches!(it.phase, Phase::Under(_)))
+        self.services.iter().any(|it| match it.phase {
+            Phase::Under(_) | Phase::Canary(_) | Phase::Probation(_) | Phase::Failed => true,
+            Phase::Idle | Phase::Queued | Phase::Committed(_) | Phase::Aborted => false,
+        })
     }
 
     /// The lines to be shown, at most so many.
@@ -131,7 +142,13 @@ impl Progress {
         let mut left = height.saturating_sub(self.services.len());
         for rolling in services {
             match headlines {
-                Headlines::Shown => lines.push(rolling.headline(look)),
+                Headlines::Shown => {
+                    lines.push(rolling.headline(look));
+                    if let Some(trial) = rolling.trial.as_ref().filter(|_| left > 0) {
+                        lines.push(look.fit(&format!("  {trial}")));
+                        left -= 1;
+                    }
+                }
                 Headlines::Left => {}
             }
             let workers = rolling.lines(now, left, look);
@@ -149,6 +166,7 @@ impl Rolling {
             wanted: service.wanted,
             serving: service.generation,
             phase: Phase::Idle,
+            trial: None,
             workers: BTreeMap::new(),
         };
         rolling.see(now, service);
@@ -158,12 +176,21 @@ impl Rolling {
     fn see(&mut self, now: Duration, service: &Service) {
         self.wanted = service.wanted;
         match (service.reloading, self.phase) {
+            (Some(next), Phase::Canary(known)) if next == known => {}
             (Some(next), _) => self.phase = Phase::Under(next),
-            (None, Phase::Under(next)) if service.generation == next => {
+            (None, Phase::Under(next) | Phase::Canary(next)) if service.generation == next => {
                 self.phase = Phase::Committed(next);
             }
-            (None, Phase::Under(_)) => self.phase = Phase::Aborted,
-            (None, Phase::Idle | Phase::Queued | Phase::Committed(_) | Phase::Aborted) => {}
+            (None, Phase::Under(_) | Phase::Canary(_)) => self.phase = Phase::Aborted,
+            (
+                None,
+                Phase::Idle
+                | Phase::Queued
+                | Phase::Probation(_)
+                | Phase::Failed
+                | Phase::Committed(_)
+                | Phase::Aborted,
+            ) => {}
         }
         self.serving = service.generation;
         for worker in self.workers.values_mut() {
@@ -195,7 +222,21 @@ impl Rolling {
         if let Some(id) = event.worker {
             return self.hear_of(now, id, event);
         }
+        let trial = || {
+            let message = event.message.as_str();
+            let message = message.strip_prefix(&format!("{}: ", self.name)).unwrap_or(message);
+            Some(plain(message))
+        };
+        self.trial = match event.kind.as_str() {
+            "canary-begins" | "probation-begins" | "probation-failed" => trial(),
+            "reload-begins" | "reload-committed" | "reload-aborted" | "probation-passed" => None,
+            _ => self.trial.take(),
+        };
         match (event.kind.as_str(), event.generation) {
+            ("canary-begins", Some(next)) => self.phase = Phase::Canary(next),
+            ("probation-begins", Some(next)) => self.phase = Phase::Probation(next),
+            ("probation-passed", Some(next)) => self.phase = Phase::Committed(next),
+            ("probation-failed", _) => self.phase = Phase::Failed,
             ("reload-queued", _) if self.phase == Phase::Idle => self.phase = Phase::Queued,
             ("reload-begins", Some(next)) => {
                 self.workers.retain(|_, worker| worker.stage < Stage::Gone);
@@ -251,15 +292,14 @@ impl Rolling {
                 let rest = format!(" generation {serving} to {next}, {ready} of {wanted} ready");
                 ("reloading", Hue::Moving, rest)
             }
-            Phase::Committed(next) => {
-                let old = |it: &&Seen| it.generation != next && it.stage < Stage::Gone;
-                let rest = match self.workers.values().filter(old).count() {
-                    0 => format!(", generation {next} serves"),
-                    1 => format!(", generation {next} serves, 1 old worker drains"),
-                    many => format!(", generation {next} serves, {many} old workers drain"),
-                };
-                ("committed", Hue::Good, rest)
+            Phase::Canary(next) => {
+                let ready = ready(next);
+                let rest = format!(", generation {serving} to {next}, {ready} of {wanted} ready");
+                ("canary", Hue::Moving, rest)
             }
+            Phase::Probation(next) => ("on probation", Hue::Moving, self.drains(next)),
+            Phase::Failed => ("rolling back", Hue::Bad, format!(", generation {serving} serves")),
+            Phase::Committed(next) => ("committed", Hue::Good, self.drains(next)),
             Phase::Aborted => ("aborted", Hue::Bad, format!(", generation {serving} serves on")),
         };
         let whole = look.fit(&format!("{name}: {word}{rest}"));
@@ -272,6 +312,16 @@ impl Rolling {
                 )
             }
             None => whole,
+        }
+    }
+
+    /// A generation serves, and others drain.
+    fn drains(&self, next: u64) -> String {
+        let old = |it: &&Seen| it.generation != next && it.stage < Stage::Gone;
+        match self.workers.values().filter(old).count() {
+            0 => format!(", generation {next} serves"),
+            1 => format!(", generation {next} serves, 1 old worker drains"),
+            many => format!(", generation {next} serves, {many} old workers drain"),
         }
     }
 
@@ -505,6 +555,39 @@ mod tests {
             reload_event("reload-aborted", 4),
         ];
         assert_snapshot!(film(&events, HEIGHT, COLOURED).replace('\x1b', "␛"));
+    }
+
+    #[test]
+    fn frames_of_a_generation_that_proves_itself() {
+        let proving = |kind: &str, message: &str| Event {
+            message: format!("web: {message}"),
+            ..reload_event(kind, 4)
+        };
+        let events = [
+            reload_event("reload-begins", 4),
+            started(10, 0),
+            worker_event("worker-ready", 10, 0),
+            proving("canary-begins", "generation 4 gets 5% of new connections for 30s"),
+            reload_event("reload-committed", 4),
+            proving("probation-begins", "generation 4 serves, on probation for 1m"),
+            worker_event("worker-drained", 8, 0),
+            worker_event("worker-ended", 10, 0),
+            proving("probation-failed", "generation 4 has failed on probation: rolling back"),
+            reload_event("reload-begins", 5),
+            reload_event("reload-committed", 5),
+        ];
+        assert_snapshot!(film(&events, HEIGHT, TERMINAL));
+        let passed = [
+            proving("probation-begins", "generation 4 serves, on probation for 1m"),
+            proving("probation-passed", "generation 4 has stood its probation"),
+        ];
+        assert_snapshot!(film(&passed, 1, TERMINAL), @r"
+        web: waiting, generation 3 serves
+        --- web: generation 4 serves, on probation for 1m
+        web: on probation, generation 4 serves, 2 old workers drain
+        --- web: generation 4 has stood its probation
+        web: committed, generation 4 serves, 2 old workers drain
+        ");
     }
 
     #[test]

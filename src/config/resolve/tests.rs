@@ -118,6 +118,17 @@ fn mistakes() -> Vec<(&'static str, String)> {
             "listen: unix:a.sock\ndrain: {before_stop: 1m30s}",
         ),
         service("a time before the stop without a socket", "drain: {before_stop: 10s}"),
+        service("no part for a canary", "listen: 8000\nreload: {canary: 5}"),
+        service("all of it for a canary", "listen: 8000\nreload: {canary: 100%, canary_for: 0s}"),
+        service("a time for a canary alone", "listen: 8000\nreload:\n  canary_for: 1m"),
+        service("keys that reload has not", "reload: {canary-for: 1m, surge: 2, probation: 10}"),
+        service("a key of reload beside it", "probation: 10s"),
+        service(
+            "a canary where all is shared",
+            "listen: 8000\nbalance: shared\nreload: {canary: 5%}\ndrain: {before_stop: 10s}",
+        ),
+        service("a canary with a unix socket", "listen: unix:a.sock\nreload: {canary: 5%}"),
+        service("a canary without a socket", "reload: {canary: 5%}"),
         service("no unit", "drain_timeout: 30\nready_timeout: 5"),
         service("a wrong unit", "drain_timeout: 30 seconds\nready_interval: 1w"),
         service("no time", "ready_timeout: 0s"),
@@ -241,6 +252,7 @@ services:
     ready_timeout: 1m
     balance: slots
     drain: {before_stop: 10s}
+    reload: {canary: 5%, probation: 1m}
     stop: [TERM, INT:5s]
     drain_timeout: 0s
     depends_on: [agent]
@@ -270,6 +282,8 @@ services:
         ]
     );
     assert_eq!(web.ready_timeout, Duration::from_secs(60));
+    assert_eq!(web.canary, Some(Canary { percent: 5, time: Duration::from_secs(30) }));
+    assert_eq!(web.probation, Duration::from_secs(60));
     assert_eq!(web.depends_on, ["agent"]);
     assert_eq!(agent.source.command, ["agent", "fast"]);
     assert_eq!(agent.source.directory, Some("/srv".into()));

@@ -143,6 +143,9 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         ready_timeout: 30.0,
         balance: "generation".into(),
         before_stop: "auto".into(),
+        canary: Some("5%".into()),
+        canary_for: Some(30.0),
+        probation: 60.0,
         stop: vec![stop],
         env: vec!["PORT".into()],
         env_files: vec!["/srv/env".into()],
@@ -154,6 +157,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
     holds("ServiceConfig", &config);
     holds("Config", &wire::Config { services: vec![config] });
     holds("Reload", &wire::Reload { services: vec!["web".into()], queue: true });
+    holds("RollBack", &wire::RollBack { services: vec!["web".into()] });
     holds("Signal", &wire::Signal { signal: "HUP".into() });
     let done = wire::DoneService { name: "web".into(), generation: 1, workers: 1 };
     holds("DoneService", &done);
@@ -247,6 +251,7 @@ fn words_are_those_of_the_types() {
         Kind::Configuration,
         Kind::Bind,
         Kind::Aborted,
+        Kind::NotPutBack,
         Kind::TooBusy,
         Kind::Forbidden,
         Kind::Failed,

@@ -59,10 +59,10 @@ impl fmt::Display for ProvingNotice {
             ProvingNotice::Probation { generation, time } => {
                 write!(
                     f,
-                    "generation {generation} is on probation for {}: should one ",
+                    "generation {generation} serves, on probation for {}: should one of its ",
                     Human(*time)
                 )?;
-                write!(f, "of its workers end by itself, the one before serves again")
+                write!(f, "workers end by itself, the generation before serves again")
             }
             ProvingNotice::Proved { generation } => {
                 write!(f, "generation {generation} has stood its probation")

@@ -13,12 +13,15 @@ use crate::core::request::{
 
 /// The request of the core that an operation is.
 pub(super) fn request(operation: Operation) -> Result<Request, Problem> {
+    let scope =
+        |names: Vec<String>| if names.is_empty() { Scope::All } else { Scope::Named(names) };
     Ok(match operation {
         Operation::Reload(wire::Reload { services, queue }) => {
-            let scope = if services.is_empty() { Scope::All } else { Scope::Named(services) };
+            let scope = scope(services);
             let behind = if queue { Behind::Queue } else { Behind::Refuse };
             Request::Reload { scope, behind }
         }
+        Operation::RollBack(wire::RollBack { services }) => Request::RollBack(scope(services)),
         Operation::Restart(service) => Request::Restart(Scope::Named(vec![service])),
         Operation::Stop(service) => Request::StopServices(vec![service]),
         Operation::Start(service) => Request::StartServices(vec![service]),
@@ -74,7 +77,8 @@ pub(super) fn done(services: &[ServiceOutcome]) -> wire::Done {
 
 /// How a reload ended that was aborted.
 pub(super) fn aborted(abort: &Abort) -> Problem {
-    let problem = problem::of(ProblemKind::Aborted, 500, one_line(&abort.reason));
+    let kind = if abort.put_back { ProblemKind::Aborted } else { ProblemKind::NotPutBack };
+    let problem = problem::of(kind, 500, one_line(&abort.reason));
     Problem { service: Some(abort.service.clone()), ..problem }
 }
 
@@ -108,7 +112,8 @@ pub(super) fn kind(parts: &[Part]) -> ProblemKind {
             ProblemKind::Aborted
         }
         Some(End::Refused(refusal)) => refused(refusal).kind,
-        Some(End::Aborted(_) | End::Done(_) | End::LeftOut) | None => ProblemKind::Aborted,
+        Some(End::Aborted(abort)) => aborted(abort).kind,
+        Some(End::Done(_) | End::LeftOut) | None => ProblemKind::Aborted,
     }
 }
 
@@ -128,7 +133,7 @@ pub(super) fn divided(
     });
     let detail = each.collect::<Vec<_>>().join("; ");
     let status = match (kind, &worst) {
-        (ProblemKind::Aborted, _) | (_, None) => 500,
+        (ProblemKind::Aborted | ProblemKind::NotPutBack, _) | (_, None) => 500,
         (_, Some(worst)) => worst.status,
     };
     let problem = problem::of(kind, status, detail);

@@ -142,6 +142,9 @@ fn service_config(service: &ServiceConfig) -> wire::ServiceConfig {
         ready_timeout: seconds(service.ready_timeout),
         balance: service.balance.name().to_owned(),
         before_stop: values::before_stop_text(service.before_stop),
+        canary: service.canary.map(|canary| format!("{}%", canary.percent)),
+        canary_for: service.canary.map(|canary| seconds(canary.time)),
+        probation: seconds(service.probation),
         stop: steps
             .map(|step| wire::StopStep {
                 signal: step.signal.name().to_owned(),
