@@ -358,7 +358,8 @@ impl World<'_> {
                 self.goes(id, WorkerEvent::Exited { how, left: 0, used: None })
             }
             Happening::Read(service, generation, true) => {
-                self.feed(Event::Prepared { service, generation, bound: Vec::new() })
+                let bound = Vec::new();
+                self.feed(Event::Prepared { service, generation, bound, by_path: None })
             }
             Happening::Read(service, generation, false) => {
                 if let Some(known) = self.services.get_mut(&service) {

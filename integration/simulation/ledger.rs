@@ -267,7 +267,7 @@ impl Ledger {
             }
             Input::Event(Event::Worker(id, event)) => self.learn_worker(turn, *id, event),
             Input::Event(Event::Socket(member, event)) => self.learn_socket(turn, *member, event),
-            Input::Event(Event::Prepared { service, generation, bound }) => {
+            Input::Event(Event::Prepared { service, generation, bound, .. }) => {
                 if let Some(book) = self.books.get_mut(service)
                     && let Some((rolling, read)) = &mut book.rolling
                     && *rolling == *generation

@@ -479,7 +479,7 @@ impl Ledger {
                 record.service == service && last < record.generation && !record.stage.serves()
             })
         });
-        let reload = matches!(open.request, Request::Reload { .. });
+        let reload = matches!(open.request, Request::Reload { .. } | Request::RollBack(_));
         Ok(reload && begun && rightly)
     }
 

@@ -387,7 +387,7 @@ impl World<'_> {
                             BoundMember { member, name: format!("socket {socket} again") }
                         });
                         let bound = bound.collect();
-                        let event = Event::Prepared { service, generation, bound };
+                        let event = Event::Prepared { service, generation, bound, by_path: None };
                         return self.turn(&Input::Event(event));
                     }
                     Reading::Mistake => {

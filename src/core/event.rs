@@ -23,6 +23,9 @@ pub enum Event {
         generation: GenerationId,
         /// The sockets that were bound, all that the action named.
         bound: Vec<BoundMember>,
+        /// The path of a program whose file cannot be kept, as that of a script: what is there when a
+        /// worker starts is run.
+        by_path: Option<String>,
     },
     /// The definition of a generation could not be read, or its sockets could not be bound; nothing
     /// has changed.

@@ -22,6 +22,12 @@
 //! nothing is taken from the serving fleet, which goes on restarting its workers by its own
 //! definition. Commit swaps the fleets and stops the old one's workers; abort stops the new one's.
 //!
+//! A new generation may have to *prove itself*: as a *canary* it gets a part of new connections for
+//! a time before the commit, and the end of a worker aborts the reload as ever; on *probation* it
+//! serves, and the end of a worker brings back what served before. The definition before the one that
+//! serves is kept for that and for an operator's *rollback*, each a reload to what was read already,
+//! which has proved itself.
+//!
 //! A **socket** is shared by all workers of a service, or each slot has one of its own. That is bound
 //! before the slot's first worker starts and closed when its last one is gone; between the two its
 //! workers of all generations get the same. A slot whose socket cannot be bound has no worker, is in

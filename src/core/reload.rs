@@ -37,7 +37,8 @@ pub enum ReloadCause {
     Asked,
     /// A socket was bound anew: the same definition gets it.
     SocketRenewed,
-    /// An operator wants the definition back that served before.
+    /// An operator wants the definition back that served before, even if the one that serves is on
+    /// probation.
     RollBack(GenerationId),
     /// A worker of the definition that serves ended while that was on probation: the one before is to
     /// serve again.
@@ -64,13 +65,15 @@ pub struct Probation {
     pub requests: Vec<RequestId>,
 }
 
-/// Why a generation is taken back.
+/// Why a generation that was on probation is taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// For people.
     pub reason: String,
-    /// The worker that ended.
-    pub worker: WorkerId,
+    /// The worker that ended, unless an operator wants what served before.
+    pub worker: Option<WorkerId>,
+    /// Who had asked for it, and waits for how it ends.
+    pub requests: Vec<RequestId>,
 }
 
 /// How far a reload is.

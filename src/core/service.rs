@@ -95,8 +95,9 @@ pub struct Service {
     probation: Option<Probation>,
     /// Why the generation that serves is taken back, while it is.
     taken_back: Option<Failure>,
-    /// Where the queued reload leads.
-    direction: Direction,
+    /// Who waits for the definition that served before, where a reload to that is to begin: before
+    /// one that is queued.
+    back: Option<Vec<RequestId>>,
     /// How the last reload failed, until the next begins: a service manager is told by the status.
     last_abort: Option<String>,
     /// Who waits for the next reload, if one is to follow.
@@ -135,16 +136,6 @@ enum FirstStart {
     Stumbled,
     /// All workers of a generation have been ready together.
     Committed,
-}
-
-/// Where a reload leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Direction {
-    /// To the definition as it is by then.
-    #[default]
-    Forward,
-    /// To the definition that served before.
-    Back,
 }
 
 /// Whether a service manager need not wait for a service any more.
@@ -220,7 +211,7 @@ impl Service {
             previous: None,
             probation: None,
             taken_back: None,
-            direction: Direction::Forward,
+            back: None,
             last_abort: None,
             queued: None,
             workers: Roster::default(),
@@ -427,12 +418,12 @@ impl Service {
             self.respond(requests, &End::Refused(Refusal::Stopping), context);
         }
         self.next = None;
-        self.direction = Direction::Forward;
         self.leave_probation(context);
         self.sockets.announce(&[]);
         if self.reload.as_ref().is_some_and(|reload| reload.cause.is_wanted()) {
             self.abort(now, "everything is being stopped".to_owned(), None, context);
         }
+        self.give_up_roll_back(&Refusal::Stopping, context);
         self.give_up_changes(&Refusal::Stopping, context);
     }
 
@@ -646,15 +637,11 @@ impl Service {
         self.stopping = true;
         self.waits_for.clear();
         self.next = None;
-        self.direction = Direction::Forward;
         self.leave_probation(context);
+        self.give_up_roll_back(refusal, context);
         self.sockets.announce(&[]);
         if let Some(reload) = self.reload.take() {
-            let reason = if *refusal == Refusal::Stopping {
-                "everything is being stopped".to_owned()
-            } else {
-                refusal.to_string()
-            };
+            let reason = reason_of(refusal);
             self.respond(reload.requests, &self.aborted(reason, None), context);
         }
         let waiting = self.queued.take().unwrap_or_default();
@@ -755,6 +742,15 @@ impl Service {
         let policy = self.policy_of(id);
         let mut scene = Scene { policy: &policy, crowd, actions: &mut *context.actions };
         self.workers.change(id, |worker| act(worker, &mut scene));
+    }
+}
+
+/// Why what was under way is off, for people.
+fn reason_of(refusal: &Refusal) -> String {
+    if *refusal == Refusal::Stopping {
+        "everything is being stopped".to_owned()
+    } else {
+        refusal.to_string()
     }
 }
 

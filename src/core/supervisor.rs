@@ -149,8 +149,9 @@ impl Supervisor {
                     self.actions.push_back(Action::Close(to));
                 }
             }
-            Event::Prepared { service, generation, bound } => {
+            Event::Prepared { service, generation, bound, by_path } => {
                 self.with_service(service, |service, context| {
+                    service.tell_by_path(generation, by_path, context);
                     service.handle_prepared(generation, bound, context);
                 });
             }

@@ -99,6 +99,8 @@ impl Daemon {
         let event = match prepared {
             Ok((definition, bound)) => {
                 let services = &mut self.parts.services;
+                let by_path = (!definition.pinned)
+                    .then(|| String::from_utf8_lossy(&definition.path).into_owned());
                 services.definitions.insert((service, generation), definition);
                 let check = match like {
                     Some(like) => services.checks.get(&(service, like)).cloned(),
@@ -110,7 +112,7 @@ impl Daemon {
                     None => services.configs.get(&service).and_then(services::proxy),
                 };
                 services.proxies.extend(proxy.map(|proxy| ((service, generation), proxy)));
-                Event::Prepared { service, generation, bound }
+                Event::Prepared { service, generation, bound, by_path }
             }
             Err(fault) => Event::PrepareFailed { service, generation, fault },
         };

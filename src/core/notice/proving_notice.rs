@@ -34,6 +34,13 @@ pub enum ProvingNotice {
         /// Which generation.
         generation: GenerationId,
     },
+    /// It is what served before, and the program of that could not be kept.
+    ByPath {
+        /// Which generation.
+        generation: GenerationId,
+        /// Where the program is.
+        path: String,
+    },
 }
 
 impl ProvingNotice {
@@ -44,6 +51,7 @@ impl ProvingNotice {
             ProvingNotice::Canary { .. }
             | ProvingNotice::Probation { .. }
             | ProvingNotice::Proved { .. } => Loudness::Info,
+            ProvingNotice::ByPath { .. } => Loudness::Warning,
             ProvingNotice::Failed { .. } => Loudness::Error,
         }
     }
@@ -69,6 +77,10 @@ impl fmt::Display for ProvingNotice {
             }
             ProvingNotice::Failed { generation } => {
                 write!(f, "generation {generation} has failed on probation: rolling back")
+            }
+            ProvingNotice::ByPath { generation, path } => {
+                write!(f, "generation {generation} runs what is at `{path}` by now: a script ")?;
+                write!(f, "cannot be kept as it was")
             }
         }
     }

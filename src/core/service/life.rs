@@ -143,7 +143,8 @@ impl Service {
 
     /// What is under way in it that stands in the way of another operation.
     pub(super) fn operation(&self) -> Option<Operation> {
-        let reloads = self.reload.is_some() || self.queued.is_some() || self.probation.is_some();
+        let is_to_reload = self.queued.is_some() || self.back.is_some();
+        let reloads = self.reload.is_some() || is_to_reload || self.probation.is_some();
         let starts = self.first_start == FirstStart::UnderWay;
         match self.life.operation() {
             None if reloads => Some(Operation::Reload),
@@ -206,6 +207,7 @@ impl Service {
                 return self.ask_start(request, context);
             }
         }
+        self.leave_probation(context);
         let generation = self.next_generation();
         self.policies.insert(generation, Rc::clone(&self.policy));
         // With nobody beside it, it takes what waits.
@@ -540,12 +542,12 @@ impl Service {
     /// A reload under way ends with its service.
     pub(super) fn end_reload(&mut self, now: Time, context: &mut Context<'_>) {
         self.leave_probation(context);
+        let reason = "the service is being stopped".to_owned();
+        self.could_not_take_back(&reason, None, context);
         let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
             return;
         };
         self.sockets.abort();
-        self.taken_back = None;
-        let reason = "the service is being stopped".to_owned();
         let response = self.aborted(reason.clone(), None);
         context.notice(Notice::ReloadAborted {
             service: self.policy.name.clone(),

@@ -1,23 +1,29 @@
 //! A new generation proves itself: by a part of new connections before it is committed, and for a
 //! time after it serves all of them. One that fails is taken back.
 
-use crate::core::ids::{RequestId, WorkerId};
+use crate::core::ids::{GenerationId, RequestId, WorkerId};
 use crate::core::notice::{Notice, ProvingNotice};
 use crate::core::refusal::Refusal;
-use crate::core::reload::{Failure, Probation};
-use crate::core::request::Behind;
+use crate::core::reload::{Failure, Probation, Reload, ReloadCause};
+use crate::core::request::{Abort, Behind, End};
 use crate::core::time::{Time, Why};
 
-use super::{Context, Direction, Service};
+use super::{Context, Service, reason_of};
 
 impl Service {
-    /// Whether the definition that served before may be asked for.
+    /// Whether the definition that served before may be asked for: not during another operation,
+    /// except where the one that serves, or is to, has to prove itself.
     ///
     /// # Errors
     ///
     /// Why not.
     pub fn may_ask_roll_back(&self) -> Result<(), Refusal> {
-        self.may_ask_reload(Behind::Refuse)?;
+        if self.is_in_canary() {
+            return Ok(());
+        }
+        if self.probation.is_none() {
+            self.may_ask_reload(Behind::Refuse)?;
+        }
         if self.previous.is_some_and(|previous| self.policies.contains_key(&previous)) {
             Ok(())
         } else {
@@ -25,17 +31,36 @@ impl Service {
         }
     }
 
-    /// Asks for the definition that served before.
-    pub fn ask_roll_back(&mut self, request: RequestId) {
-        self.direction = Direction::Back;
-        self.queued.get_or_insert_default().push(request);
+    /// Asks for the definition that served before. One that has to prove itself has not: whoever
+    /// asked for that is told so.
+    pub fn ask_roll_back(&mut self, now: Time, request: RequestId, context: &mut Context<'_>) {
+        let reason = "it was rolled back on request".to_owned();
+        if self.is_in_canary() {
+            self.abort(now, reason, None, context);
+            return self.respond(vec![request], &self.done(), context);
+        }
+        if let Some(Probation { requests, .. }) = self.probation.take() {
+            self.taken_back = Some(Failure { reason, worker: None, requests });
+        }
+        self.back.get_or_insert_default().push(request);
+    }
+
+    /// Whether the workers of a reload have a part of new connections.
+    fn is_in_canary(&self) -> bool {
+        self.reload.as_ref().is_some_and(|reload| reload.canary.is_some())
     }
 
     /// All workers of a reload are ready: whether they have had the part of new connections that is
     /// theirs before it may be committed. It begins here.
     pub(super) fn has_proved_itself(&mut self, now: Time, context: &mut Context<'_>) -> bool {
         let Some(reload) = &mut self.reload else { return false };
-        let canary = self.policies.get(&reload.generation).and_then(|policy| policy.canary);
+        let canary = match reload.cause {
+            ReloadCause::Asked => {
+                self.policies.get(&reload.generation).and_then(|policy| policy.canary)
+            }
+            // What has served before has proved itself, and what serves may be worse.
+            ReloadCause::SocketRenewed | ReloadCause::RollBack(_) | ReloadCause::Failed(_) => None,
+        };
         match (canary, reload.canary) {
             (None, _) => true,
             (Some(_), Some(until)) => until <= now,
@@ -50,7 +75,12 @@ impl Service {
 
     /// When a trial under way is over.
     pub(super) fn trial_deadline(&self) -> Option<(Time, Why)> {
-        let canary = self.reload.as_ref().and_then(|reload| reload.canary);
+        let is_complete = self
+            .rolling()
+            .is_some_and(|fleet| self.workers.tally_of(fleet.generation).ready == fleet.size());
+        // While a worker lacks, because more are wanted by now, its readiness is waited for.
+        let ends = |reload: &&Reload| is_complete && !reload.held;
+        let canary = self.reload.as_ref().filter(ends).and_then(|reload| reload.canary);
         let probation = self.probation.as_ref().map(|probation| probation.until);
         canary.into_iter().chain(probation).min().map(|at| (at, Why::Trial))
     }
@@ -100,12 +130,58 @@ impl Service {
         let Some(Probation { requests, .. }) = self.probation.take() else { return };
         let generation = self.serving.generation;
         self.tell_proving(ProvingNotice::Failed { generation }, context);
-        self.taken_back = Some(Failure { reason, worker });
-        self.direction = Direction::Back;
-        self.queued.get_or_insert_default().extend(requests);
+        self.taken_back = Some(Failure { reason, worker: Some(worker), requests });
+        self.back.get_or_insert_default();
+    }
+
+    /// What served before does not serve again, because of `reason`, which may be the end of a
+    /// `worker`: whoever asked for what has failed is told so.
+    pub(super) fn could_not_take_back(
+        &mut self,
+        reason: &str,
+        worker: Option<WorkerId>,
+        context: &mut Context<'_>,
+    ) {
+        let Some(failure) = self.taken_back.take() else { return };
+        let service = self.policy.name.clone();
+        let reason = format!("{}, and what served before does not again: {reason}", failure.reason);
+        let worker = worker.or(failure.worker);
+        let end = End::Aborted(Abort { service, reason, worker, put_back: false });
+        self.respond(failure.requests, &end, context);
+    }
+
+    /// What served before is not to serve again, because of what `refusal` says.
+    pub(super) fn give_up_roll_back(&mut self, refusal: &Refusal, context: &mut Context<'_>) {
+        self.could_not_take_back(&reason_of(refusal), None, context);
+        let requests = self.back.take().unwrap_or_default();
+        self.respond(requests, &End::Refused(refusal.clone()), context);
+    }
+
+    /// A generation that is to serve again runs what is at this path by now.
+    pub fn tell_by_path(
+        &self,
+        generation: GenerationId,
+        path: Option<String>,
+        context: &mut Context<'_>,
+    ) {
+        let Some(Reload { cause, .. }) =
+            self.reload.as_ref().filter(|reload| reload.generation == generation)
+        else {
+            return;
+        };
+        match (cause, path) {
+            (ReloadCause::RollBack(_) | ReloadCause::Failed(_), Some(path)) => {
+                self.tell_proving(ProvingNotice::ByPath { generation, path }, context);
+            }
+            (ReloadCause::RollBack(_) | ReloadCause::Failed(_), None)
+            | (ReloadCause::Asked | ReloadCause::SocketRenewed, _) => {}
+        }
     }
 
     fn tell_proving(&self, what: ProvingNotice, context: &mut Context<'_>) {
         context.notice(Notice::Proving { service: self.policy.name.clone(), what });
     }
 }
+
+#[cfg(test)]
+mod tests;

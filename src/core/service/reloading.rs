@@ -14,7 +14,7 @@ use crate::core::request::{Behind, End, WAITING_MAX};
 use crate::core::time::Time;
 
 use super::life::{Life, Then};
-use super::{Context, Direction, FirstStart, Service};
+use super::{Context, FirstStart, Service};
 
 impl Service {
     /// A definition was read, and these sockets were bound for it.
@@ -124,18 +124,17 @@ impl Service {
         if !self.may_reload() {
             return;
         }
-        let (requests, cause) = match self.queued.take() {
-            Some(requests) if std::mem::take(&mut self.direction) == Direction::Back => {
-                let previous = self.previous.unwrap_or(self.serving.generation);
-                let cause = match self.taken_back {
-                    Some(_) => ReloadCause::Failed(previous),
-                    None => ReloadCause::RollBack(previous),
-                };
-                (requests, cause)
-            }
-            Some(requests) => (requests, ReloadCause::Asked),
-            None if self.is_refresh_due(now) => (Vec::new(), ReloadCause::SocketRenewed),
-            None => return,
+        let (requests, cause) = if let Some(requests) = self.back.take() {
+            let previous = self.previous.unwrap_or(self.serving.generation);
+            let failed = self.taken_back.as_ref().is_some_and(|it| it.worker.is_some());
+            let cause = if failed { ReloadCause::Failed } else { ReloadCause::RollBack };
+            (requests, cause(previous))
+        } else if let Some(requests) = self.queued.take() {
+            (requests, ReloadCause::Asked)
+        } else if self.is_refresh_due(now) {
+            (Vec::new(), ReloadCause::SocketRenewed)
+        } else {
+            return;
         };
         let generation = self.next_generation();
         self.last_abort = None;
@@ -218,9 +217,10 @@ impl Service {
             return;
         };
         let old = std::mem::replace(&mut self.serving, fleet);
+        let old_generation = old.generation;
         // What is the same program leaves what came before it.
         match cause {
-            ReloadCause::Asked | ReloadCause::RollBack(_) => self.previous = Some(old.generation),
+            ReloadCause::Asked | ReloadCause::RollBack(_) => self.previous = Some(old_generation),
             ReloadCause::SocketRenewed => {}
             // What has failed is nothing to go back to.
             ReloadCause::Failed(_) => self.previous = None,
@@ -247,18 +247,18 @@ impl Service {
         for id in old {
             self.ask_stop(now, id, context);
         }
-        match self.taken_back.take() {
-            // It is what somebody asked for that is told of, and it serves no more.
-            Some(Failure { reason, worker }) => {
-                let end = self.aborted(reason, Some(worker));
-                self.respond(requests, &end, context);
-            }
-            None if cause == ReloadCause::Asked => {
-                let requests = self.begin_probation(now, requests, context);
-                self.respond(requests, &self.done(), context);
-            }
-            None => self.respond(requests, &self.done(), context),
+        if let Some(Failure { reason, worker, requests: failed }) = self.taken_back.take() {
+            let was = old_generation;
+            self.last_abort = Some(format!("generation {was} was taken back: {reason}"));
+            let end = self.aborted(reason, worker);
+            self.respond(failed, &end, context);
         }
+        let requests = if cause == ReloadCause::Asked {
+            self.begin_probation(now, requests, context)
+        } else {
+            requests
+        };
+        self.respond(requests, &self.done(), context);
         // One that was queued meanwhile begins within this turn.
         self.begin_reload(now, context);
     }
@@ -272,10 +272,8 @@ impl Service {
         worker: Option<WorkerId>,
         context: &mut Context<'_>,
     ) {
-        let mut aborted = self.aborted(reason.clone(), worker);
-        if let (Some(_), End::Aborted(abort)) = (&self.taken_back, &mut aborted) {
-            abort.put_back = false;
-        }
+        let aborted = self.aborted(reason.clone(), worker);
+        self.could_not_take_back(&reason, worker, context);
         self.give_up_reload(now, reason, &aborted, context);
     }
 
@@ -293,7 +291,7 @@ impl Service {
             }
         };
         self.sockets.abort();
-        self.taken_back = None;
+        self.could_not_take_back(&reason, None, context);
         self.last_abort = Some(format!("reload to generation {generation} aborted: {reason}"));
         context.notice(Notice::ReloadAborted {
             service: self.policy.name.clone(),
@@ -302,6 +300,8 @@ impl Service {
             reason,
             next,
         });
+        // They finish what they have, if they were given something.
+        self.steer(context);
         if let ReloadStage::Rolling(fleet) = stage {
             for id in fleet.workers() {
                 self.ask_stop(now, id, context);

@@ -51,10 +51,9 @@ impl Supervisor {
             }
             Request::RollBack(scope) => {
                 let services = self.to_serve(&scope).map(each_alone);
-                let ask = |service: &mut Service, _: Option<&str>, _: &mut Context<'_>| {
-                    service.ask_roll_back(id);
-                };
-                self.ask(id, services, Service::may_ask_roll_back, ask);
+                self.ask(id, services, Service::may_ask_roll_back, |service, _, context| {
+                    service.ask_roll_back(now, id, context);
+                });
             }
             Request::Restart(scope) => {
                 let services = self.to_serve(&scope).and_then(|it| self.to_restart(it));

@@ -86,6 +86,7 @@ fn kind(notice: &Notice) -> &'static str {
             ProvingNotice::Probation { .. } => "probation-begins",
             ProvingNotice::Proved { .. } => "probation-passed",
             ProvingNotice::Failed { .. } => "probation-failed",
+            ProvingNotice::ByPath { .. } => "rollback-by-path",
         },
         Notice::Socket { what, .. } => match what {
             SocketNotice::Backlog { .. } => "socket-backlog-changed",
@@ -172,7 +173,8 @@ fn about(notice: &Notice) -> About<'_> {
             ProvingNotice::Canary { generation, .. }
             | ProvingNotice::Probation { generation, .. }
             | ProvingNotice::Proved { generation }
-            | ProvingNotice::Failed { generation } => {
+            | ProvingNotice::Failed { generation }
+            | ProvingNotice::ByPath { generation, .. } => {
                 About { generation: Some(*generation), ..all(service) }
             }
         },

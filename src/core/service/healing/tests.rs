@@ -126,7 +126,7 @@ fn a_worker_with_the_old_socket_does_not_choose_for_the_new_one() {
     assert_eq!(look(&mut world, 1, Mode::Blocking), []);
     assert_eq!(look(&mut world, 2, Mode::Blocking), []);
     let (service, generation) = (ServiceId(0), GenerationId(2));
-    world.happens(Event::Prepared { service, generation, bound: vec![] });
+    world.happens(Event::Prepared { service, generation, bound: vec![], by_path: None });
     world.tell(3, started);
     // The first that has the new one, beside which another is started.
     let actions = look(&mut world, 3, Mode::NonBlocking);

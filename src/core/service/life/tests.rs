@@ -90,7 +90,8 @@ impl World {
             .iter()
             .map(|&member| BoundMember { member: MemberId(member), name: "http".to_owned() });
         let generation = GenerationId(generation);
-        self.happens(Event::Prepared { service: WEB, generation, bound: bound.collect() })
+        let bound = bound.collect();
+        self.happens(Event::Prepared { service: WEB, generation, bound, by_path: None })
     }
 
     fn state(&self) -> ServiceState {

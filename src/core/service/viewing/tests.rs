@@ -72,7 +72,7 @@ impl World {
             if let Action::Prepare { service, generation, bind, .. } = &action {
                 let bound = bind.iter().map(|it| bound(it.member)).collect();
                 let (service, generation) = (*service, *generation);
-                let prepared = Event::Prepared { service, generation, bound };
+                let prepared = Event::Prepared { service, generation, bound, by_path: None };
                 self.supervisor.handle_event(self.now, prepared);
             }
             actions.push(action);

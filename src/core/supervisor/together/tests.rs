@@ -151,7 +151,8 @@ impl World {
         let (service, at) = (self.id(name), self.at(name));
         let (generation, bind) = self.to_read[at].take().expect("it is to be read");
         let bound = bind.into_iter().map(|member| BoundMember { member, name: "a".to_owned() });
-        self.happens(Event::Prepared { service, generation, bound: bound.collect() });
+        let bound = bound.collect();
+        self.happens(Event::Prepared { service, generation, bound, by_path: None });
     }
 
     fn cannot(&mut self, name: &str, fault: Fault) {
