@@ -40,6 +40,7 @@ mod output;
 mod packaging;
 mod plan;
 mod probes;
+mod proving;
 mod readers;
 mod ready;
 mod reload;

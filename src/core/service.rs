@@ -537,7 +537,7 @@ impl Service {
                 self.failing = true;
                 context.notice(Notice::Failing { service: self.policy.name.clone() });
             }
-            self.fail_probation(id, reason, context);
+            self.fail_probation(id, &reason, context);
         } else if self.rolling().is_some_and(|fleet| fleet.holds(slot, id)) {
             let Ending { cause, was_ready, used } = ending;
             let reason = format!("{name} {}", Told { cause: &cause, was_ready });

@@ -124,12 +124,13 @@ impl Service {
     pub(super) fn fail_probation(
         &mut self,
         worker: WorkerId,
-        reason: String,
+        reason: &str,
         context: &mut Context<'_>,
     ) {
         let Some(Probation { requests, .. }) = self.probation.take() else { return };
         let generation = self.serving.generation;
         self.tell_proving(ProvingNotice::Failed { generation }, context);
+        let reason = format!("{reason}, on probation");
         self.taken_back = Some(Failure { reason, worker: Some(worker), requests });
         self.back.get_or_insert_default();
     }

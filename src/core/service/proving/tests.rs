@@ -251,7 +251,9 @@ fn in_progress(operation: Operation) -> Response {
     Response::Refused(Refusal::InProgress { service: "web".to_owned(), operation })
 }
 
-const REASON: &str = "worker 4 (web.1) exited with code 3";
+const EXITED: &str = "worker 4 (web.1) exited with code 3";
+
+const REASON: &str = "worker 4 (web.1) exited with code 3, on probation";
 
 const BACK: &str = "it was rolled back on request";
 
@@ -279,7 +281,7 @@ fn a_canary_whose_worker_exits_is_taken_away_and_finishes_what_it_has() {
     let reload = world.reloaded();
     world.told();
     world.exits(4);
-    assert_eq!(world.answers(), [(reload, aborted(REASON, Some(4), true))]);
+    assert_eq!(world.answers(), [(reload, aborted(EXITED, Some(4), true))]);
     assert_eq!(world.told(), ["2 is off", "0:1 1:0", "3 empties"]);
     assert_eq!(world.serving(), (1, ServiceState::Up));
     world.pass(PROBATION);
