@@ -37,6 +37,7 @@ impl Ledger {
                     Standing::Starting { runs, .. } => runs.is_some(),
                     Standing::Ready => said,
                     Standing::Withdrawing { .. }
+                    | Standing::Emptying { .. }
                     | Standing::Leaving { .. }
                     | Standing::Asked { .. }
                     | Standing::Orphans { .. }
@@ -51,9 +52,9 @@ impl Ledger {
             | Action::SetMode(..)
             | Action::Renew { .. }
             | Action::FindHolders { .. } => self.check_socket_action(turn, action),
-            Action::Steer { .. } | Action::LookAtDrain { .. } => Ok(()),
-            Action::BindSlot { service, slot, members, .. } => {
-                self.check_bind_slot(turn, *service, *slot, members)
+            Action::Steer { .. } | Action::LookAtDrain { .. } => self.check_steering_action(action),
+            Action::BindSlot { service, generation, slot, members } => {
+                self.check_bind_slot(turn, *service, *generation, *slot, members)
             }
             Action::Publish { .. } | Action::EndPublish { .. } => {
                 self.check_publication_action(turn, action)
@@ -114,7 +115,7 @@ impl Ledger {
     }
 
     fn check_prepare(&mut self, action: &Action) -> Result<(), Violation> {
-        let Action::Prepare { service, generation, like, .. } = action else {
+        let Action::Prepare { service, generation, like, bind } = action else {
             return Ok(());
         };
         let changes = self.check_life_prepare(action)?;
@@ -125,12 +126,21 @@ impl Ledger {
         book.last_generation = *generation;
         book.kept.insert(*generation);
         if !changes {
+            let nobody = !self.has_ready(*service);
+            let book = self.books.get_mut(service).ok_or("S7: no such service")?;
+            // Where nobody can take what waits, the new ones are to.
+            if nobody {
+                let root = book.root(book.serving);
+                book.heirs.insert(*generation, root);
+            }
             ensure!(book.rolling.is_none(), "S7: {action:?} during a reload");
             ensure!(book.life == Life::Up, "S28: {action:?} of {:?}", book.life);
             book.rolling = Some((*generation, false));
             if like.is_none() {
                 book.last_reload = *generation;
             }
+            book.binding.clone_from(bind);
+            self.check_reload_binds(*service, *generation, bind)?;
         }
         Ok(())
     }
@@ -170,14 +180,16 @@ impl Ledger {
         let book = &self.books[service];
         let goes_on = book.start != Start::Waits && book.serving == *generation;
         ensure!(missing.is_none() || goes_on, "S26: {spawn:?}, and {missing:?} has not been ready");
-        let expected = self.members_of(*service, *slot);
+        let expected = self.members_of(*service, *generation, *slot);
         ensure!(expected == *members, "S1: {spawn:?} gets other sockets than {expected:?}");
+        let all = self.books[service].policy.sockets.len();
+        ensure!(members.len() == all, "S1: {spawn:?} lacks a socket of {all}");
         ensure!(worker.0 > self.last_worker, "S7: a worker's number is used twice: {worker}");
         self.last_worker = worker.0;
         let book = self.books.get_mut(service).ok_or("S7: no such service")?;
         ensure!(book.kept.contains(generation), "S7: {spawn:?}, whose definition is not kept");
         ensure!(slot.0 < book.wanted, "S4: {spawn:?} beyond {} wanted", book.wanted);
-        ensure!(book.is_open(*slot), "S24: {spawn:?} without its own sockets");
+        ensure!(book.is_open(*generation, *slot), "S24: {spawn:?} without its own sockets");
         ensure!(book.life.serves(), "S28: {spawn:?} of {:?}", book.life);
         if *generation == book.serving {
             if let Some(due) = book.waits.remove(slot) {
@@ -204,6 +216,8 @@ impl Ledger {
             shown: (stage.shown(), turn.now),
             withdraws: false,
             checks: Checks::Rest(turn.now),
+            empty: [0; 2],
+            shared: false,
             last_finding: None,
         };
         if self.lame.is_some() {
@@ -255,6 +269,7 @@ impl Ledger {
             }
             Standing::Ready => return Err(format!("S21: the check of {record:?} has answered")),
             Standing::Withdrawing { .. }
+            | Standing::Emptying { .. }
             | Standing::Leaving { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
@@ -270,7 +285,7 @@ impl Ledger {
 
     fn check_signal(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &mut Turn<'_>,
         id: WorkerId,
         signal: Signal,
         rest: &[Action],
@@ -292,13 +307,21 @@ impl Ledger {
         );
         let book = &self.books[&record.service];
         let stops = turn.stops.contains(&record.service);
+        let downs = turn.downs.contains(&record.service);
         let taken = self.is_taken(turn, record);
         let shown = self.is_last_shown(id, record);
         let timeout = *turn.input == Input::Timeout;
         let (since, rung, may) = match record.stage {
             Standing::Starting { due, .. } => (now, 0, taken || (timeout && due <= now)),
-            Standing::Ready => (now, 0, taken && !shown),
-            Standing::Withdrawing { due, .. } => (now, 0, !shown || (timeout && due <= now)),
+            Standing::Ready => (now, 0, taken && !shown && !self.may_empty(turn, record)),
+            Standing::Withdrawing { due, .. } => {
+                let over = !shown && !self.may_empty(turn, record);
+                (now, 0, over || (timeout && due <= now))
+            }
+            Standing::Emptying { due, .. } => {
+                let over = timeout && due <= now;
+                (now, 0, over || stops || downs || self.has_finished(turn, id))
+            }
             // Its own word gives it its time, unless everything stops.
             Standing::Leaving { since, due } => {
                 let all = stops || turn.downs.contains(&record.service);
@@ -308,10 +331,19 @@ impl Ledger {
             Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => (now, 0, false),
         };
         ensure!(may, "S2, S8, S9, S25: {signal} to worker {id} without a reason: {record:?}");
+        let finished = matches!(record.stage, Standing::Emptying { .. }) && !timeout;
         let step = book.policy.stop.step(rung).ok_or("S8: a rung beyond the ladder")?;
         ensure!(step.signal == signal, "S8: {signal} to worker {id} instead of {}", step.signal);
+        let early = rung == 0 && record.stage.serves() && self.may_be_found(record);
         let stage = Standing::Asked { since, sent: rung + 1, due: now + step.wait };
+        if finished {
+            self.saw("a worker emptied in time");
+        }
         self.set(id, stage);
+        if early && let Some(record) = self.workers.get_mut(&id) {
+            record.shared = true;
+            turn.asked_early.push(id);
+        }
         Ok(())
     }
 
@@ -340,6 +372,7 @@ impl Ledger {
             Standing::Starting { .. }
             | Standing::Ready
             | Standing::Withdrawing { .. }
+            | Standing::Emptying { .. }
             | Standing::Leaving { .. } => (0, false),
             Standing::Asked { sent, due, .. } => {
                 (0, timeout && due <= now && ladder.step(sent).is_none())
@@ -377,11 +410,12 @@ impl Ledger {
                 book.in_a_row = 0;
                 book.waits.clear();
                 book.failures.clear();
-                let (wanted, open) = (book.wanted, book.open_slots());
+                let (wanted, open) = (book.wanted, book.open_slots(*generation));
                 self.come_up.insert(service);
                 turn.commits.insert(service, *generation);
                 self.commit_modes(service);
                 self.saw("a commit");
+                self.note_given_up(service);
                 self.take_next_steps();
                 let ready = self.alive().filter(|(_, record)| {
                     record.service == service
@@ -433,6 +467,20 @@ impl Ledger {
                 let record = self.workers.get(&worker.worker).ok_or("S7: no such worker")?;
                 let may_stop = self.is_taken(turn, record);
                 self.check_withdrawing(turn, worker.worker, may_stop)?;
+            }
+            Notice::Emptying { worker, longest } => {
+                let record = self.workers.get(&worker.worker).ok_or("S7: no such worker")?;
+                let may_stop = self.is_taken(turn, record);
+                self.check_emptying(turn, worker.worker, may_stop, *longest)?;
+            }
+            Notice::StillBusy { worker, left, .. } => {
+                self.check_still_busy(turn, worker.worker, *left)?;
+            }
+            Notice::Manners { service, manners } => self.learn_manners(service, *manners)?,
+            Notice::Scaled { service, .. } => {
+                let (service, _) = self.book_mut(service)?;
+                self.note_given_up(service);
+                self.saw("a scaled service");
             }
             Notice::Upstreams { what, .. } => self.saw_upstreams(what),
             Notice::Drained { worker, used, .. } => {
@@ -500,7 +548,8 @@ impl Ledger {
         let (id, book) = self.book_mut(service)?;
         ensure!(book.life.serves(), "S28: {service} serves: {:?}", book.life);
         book.start = Start::Up;
-        let (open, serving) = (book.open_slots(), book.serving);
+        let serving = book.serving;
+        let open = book.open_slots(serving);
         let ready = self.alive().filter(|(_, record)| {
             record.service == id && record.generation == serving && record.stage == Standing::Ready
         });
@@ -649,7 +698,6 @@ fn sight(notice: &Notice) -> &'static str {
         Notice::Wrapper { .. } => "a wrapper",
         Notice::Failing { .. } => "a failing service",
         Notice::Recovered { .. } => "a recovered service",
-        Notice::Scaled { .. } => "a scaled service",
         Notice::NotScaled { .. } => "a scale refused",
         Notice::ReloadQueued { .. } => "a queued reload",
         Notice::Stopping { .. } => "a stop",

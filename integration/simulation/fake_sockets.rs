@@ -1,10 +1,10 @@
 //! The fake kernel's sockets, which workers spoil for each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shepherd::core::event::{Again, Backlog, Mode, Repair, SocketEvent, SocketState};
 use shepherd::core::ids::{MemberId, SocketId};
-use shepherd::core::policy::{Members, Policy};
+use shepherd::core::policy::Policy;
 
 use crate::fate::Deed;
 use crate::script::Script;
@@ -15,6 +15,8 @@ const BACKLOG: u32 = 4096;
 /// All that are open, as the kernel knows them.
 pub(crate) struct FakeSockets {
     sockets: BTreeMap<MemberId, FakeSocket>,
+    /// Those that are TCP.
+    tcp: BTreeSet<SocketId>,
 }
 
 /// One kernel socket.
@@ -44,26 +46,15 @@ impl FakeSocket {
 }
 
 impl FakeSockets {
-    /// Every other socket is a unix one.
-    pub(crate) fn new(policies: &[Policy]) -> FakeSockets {
-        let mut sockets = FakeSockets { sockets: BTreeMap::new() };
-        for socket in policies.iter().flat_map(|policy| &policy.sockets) {
-            match &socket.members {
-                Members::Shared | Members::EachGeneration => {
-                    sockets.bind(socket.id, MemberId(socket.id.0));
-                }
-                Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {
-                    for bound in bound {
-                        sockets.bind(socket.id, bound.member);
-                    }
-                }
-            }
-        }
-        sockets
+    /// Every other socket is a unix one, unless it is steered. None is open yet.
+    pub(crate) fn new(policies: &[Policy], is_steered: impl Fn(SocketId) -> bool) -> FakeSockets {
+        let all = policies.iter().flat_map(|policy| &policy.sockets).map(|socket| socket.id);
+        let tcp = all.filter(|&socket| socket.0 % 2 == 1 || is_steered(socket)).collect();
+        FakeSockets { sockets: BTreeMap::new(), tcp }
     }
 
     pub(crate) fn bind(&mut self, socket: SocketId, member: MemberId) {
-        let kind = if socket.0 % 2 == 1 { Repair::Listen } else { Repair::Bind };
+        let kind = if self.tcp.contains(&socket) { Repair::Listen } else { Repair::Bind };
         self.sockets.insert(member, FakeSocket::fresh(kind));
     }
 

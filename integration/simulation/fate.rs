@@ -43,6 +43,8 @@ pub(crate) struct Fate {
     pub deeds: Vec<(Duration, Deed)>,
     /// How many rounds of KILL miss one of its processes; `u32::MAX` hangs in the kernel.
     pub escapes: u32,
+    /// Whether it may do anything that loses connections besides exiting unasked.
+    pub faulty: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +130,7 @@ impl Fate {
             left_until: LeftUntil::Signal(ms(1)),
             deeds: Vec::new(),
             escapes: 0,
+            faulty: false,
         }
     }
 
@@ -144,6 +147,11 @@ impl Fate {
             fate.deeds.push((ms(0), Deed::Listen(511)));
             return fate;
         }
+        fate.faulty = match character {
+            Character::Good | Character::NonBlocking | Character::Mixed => false,
+            Character::ExitsAtOnce | Character::Flaps => false,
+            Character::NeverReady => true,
+        };
         match character {
             Character::Good | Character::NonBlocking => return fate,
             Character::ExitsAtOnce => {
@@ -164,7 +172,9 @@ impl Fate {
     }
 
     fn worsen(&mut self, script: &mut Script) {
-        match script.below(24) {
+        let choice = script.below(24);
+        self.faulty |= choice != 2;
+        match choice {
             0 => self.stop_takes = ms(script.pick(&[5, 0, 100, 900, 4000])),
             1 => self.able = None,
             2 => self.exit = Some((ms(script.pick(&[5, 0, 1, 15, 50, 300, 3000])), 1)),

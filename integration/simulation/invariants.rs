@@ -21,7 +21,17 @@
 //! - S11 Belongs to a handover, which the core does not have yet.
 //! - S12 No deadline stays in the past.
 //! - S13 Queues stay bounded.
-//! - S14 Belongs to steering, which the core does not have yet.
+//! - S14 Of the members of a group those get new connections that have a ready worker of the
+//!   generation that serves, as far as there are any; where there are none, those of that generation. A
+//!   generation whose workers were never ready gets nothing. This holds for what the kernel does with
+//!   the program that is attached, by the order in which its members listen, whenever everything is
+//!   performed and heard, but for the time from a worker's shutdown(2) until the core has heard of it.
+//!   A member that begins to listen, for the first time or again, gets nothing before it is steered to.
+//!   A worker that is to stop, and from which all that is new was steered away, is asked to when its
+//!   members were seen empty twice, or at its deadline; a stop does not wait for it. No connection is
+//!   lost by it: what has found a member is taken by a worker and ends there, whatever reloads and
+//!   scales come in between, unless a worker fails, it is stopped, or the time for it is over. See
+//!   `world/traffic.rs` for exactly what is excused.
 //! - S15 The same input leads to the same actions.
 //! - S16 Readiness follows from evidence that counts, and at once.
 //! - S17 What is shown and announced agrees with what happened.
@@ -79,6 +89,17 @@ use crate::world::Input;
 /// What the worlds must show at least once, or they prove less than they seem to.
 pub(crate) const SIGHTS: &[&str] = &[
     "a backlog set back",
+    "a generation's socket closed",
+    "a look at a drain",
+    "a program that cuts",
+    "a program that finishes",
+    "a slot of a generation bound",
+    "a worker emptied",
+    "a worker emptied in time",
+    "a worker still busy",
+    "members bound for a reload",
+    "members inherited",
+    "new connections steered",
     "a backoff",
     "a check",
     "a check that nobody waits for",
@@ -229,6 +250,7 @@ impl Ledger {
             to_close: BTreeSet::new(),
             refused: is_refused(input, actions),
             downs: BTreeSet::new(),
+            asked_early: Vec::new(),
             begins: BTreeSet::new(),
         };
         self.learn(&mut turn);
@@ -241,6 +263,7 @@ impl Ledger {
         self.check_slots(now)?;
         self.check_lives(&turn)?;
         self.check_bound()?;
+        self.check_drains(&turn)?;
         self.check_publications(now)?;
         self.check_looks(&turn, actions)?;
         self.check_in_progress(&turn, actions)?;
@@ -252,13 +275,26 @@ impl Ledger {
     fn note_stages(&mut self, now: Time) {
         for record in self.workers.values_mut() {
             let stage = record.stage.shown();
-            let withdraws = matches!(record.stage, Standing::Withdrawing { .. });
+            let waits = match record.stage {
+                Standing::Withdrawing { since, .. } | Standing::Emptying { since, .. } => {
+                    Some(since)
+                }
+                Standing::Starting { .. }
+                | Standing::Ready
+                | Standing::Leaving { .. }
+                | Standing::Asked { .. }
+                | Standing::Orphans { .. }
+                | Standing::Killed { .. }
+                | Standing::Gone => None,
+            };
+            let withdraws = waits.is_some();
             // What it takes until a proxy knows is not part of what is done to it.
             let done = matches!(
                 record.stage,
                 Standing::Asked { .. } | Standing::Orphans { .. } | Standing::Killed { .. }
             );
-            if record.shown.0 != stage || record.withdraws && done {
+            let again = waits == Some(now) && record.shown.1 != now;
+            if record.shown.0 != stage || record.withdraws && done || again {
                 record.shown = (stage, now);
             }
             record.withdraws = withdraws;
@@ -268,7 +304,9 @@ impl Ledger {
     fn check_size(&self, actions: &[Action]) -> Result<(), Violation> {
         let workers = self.alive().count();
         let wanted: u32 = self.books.values().map(|book| book.wanted).sum();
+        // One that is closed may take two programs besides.
         let bound = 24 + 12 * workers + 4 * wanted as usize + self.requests.len();
+        let bound = bound + 3 * self.members.len();
         ensure!(actions.len() <= bound, "S13: {} actions in a turn", actions.len());
         Ok(())
     }
@@ -315,6 +353,7 @@ impl Ledger {
                     }
                 }
                 Standing::Withdrawing { .. }
+                | Standing::Emptying { .. }
                 | Standing::Leaving { .. }
                 | Standing::Asked { .. }
                 | Standing::Orphans { .. }
@@ -349,7 +388,7 @@ impl Ledger {
             ensure!(starting <= most, "S4: {starting} of a new generation start at a time");
             let first = (*service, rolling, SlotId(0));
             let last = (*service, rolling, SlotId(book.wanted));
-            let lacks = seats.range(first..last).count() < book.open_slots();
+            let lacks = seats.range(first..last).count() < book.open_slots(rolling);
             // One that it needs may have to come up again first.
             let held = book.policy.needs().any(|need| self.is_missing(need));
             ensure!(
@@ -370,6 +409,8 @@ impl Ledger {
                     Standing::Withdrawing { .. }
                     | Standing::Asked { .. }
                     | Standing::Orphans { .. } => !turn.kills,
+                    // It has had its time to finish what it has.
+                    Standing::Emptying { .. } => false,
                     Standing::Starting { .. }
                     | Standing::Ready
                     | Standing::Leaving { .. }
@@ -416,7 +457,8 @@ impl Ledger {
             let launching = self.launching(service);
             let most = book.policy.launching_max as usize;
             ensure!(launching.serving <= most, "S4: {launching:?} of {most} are on their way");
-            let open = (0..book.wanted).map(SlotId).filter(|&slot| book.is_open(slot));
+            let open =
+                (0..book.wanted).map(SlotId).filter(|&slot| book.is_open(book.serving, slot));
             let idle = { open }.find(|&slot| {
                 let waits = book.waits.get(&slot).is_some_and(|&due| due > turn.now);
                 !waits && !seats.contains_key(&(service, book.serving, slot))
@@ -523,6 +565,7 @@ impl Ledger {
                     due <= now || alive.is_some_and(|alive| alive <= now)
                 }
                 Standing::Withdrawing { due, .. }
+                | Standing::Emptying { due, .. }
                 | Standing::Leaving { due, .. }
                 | Standing::Asked { due, .. }
                 | Standing::Orphans { due }

@@ -8,7 +8,7 @@ pub(crate) struct Journal {
 }
 
 /// How many lines a journal keeps.
-const JOURNAL_MAX: usize = 70;
+const JOURNAL_MAX: usize = 150;
 
 impl Journal {
     /// One that drops everything.

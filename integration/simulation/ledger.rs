@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use shepherd::core::action::Announcement;
+use shepherd::core::action::{Announcement, NewMember};
 use shepherd::core::event::{Exit, Finding, Waiting, WorkerEvent};
 use shepherd::core::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
 use shepherd::core::policy::{Check, Policy, ReadyWhen};
@@ -21,6 +21,7 @@ use crate::member_book::MemberBook;
 use crate::publication_book::PublicationBook;
 use crate::requests::Open;
 use crate::slot_book::SlotBook;
+use crate::steering_book::DrainBook;
 use crate::world::Input;
 
 /// The account of everything that happened in a world.
@@ -40,6 +41,11 @@ pub(crate) struct Ledger {
     pub closed: BTreeSet<MemberId>,
     /// Sockets, whose accounts are in `sockets.rs`.
     pub members: BTreeMap<MemberId, MemberBook>,
+    /// What share of new connections each member was last given, and which ever had one.
+    pub shares: BTreeMap<MemberId, u32>,
+    pub had_share: BTreeSet<MemberId>,
+    /// Members that were given up while nobody could take what waits in them.
+    pub given_up: BTreeSet<MemberId>,
     pub finished: bool,
     pub announced: Option<Announcement>,
     pub status_line: String,
@@ -111,6 +117,13 @@ pub(crate) struct Book {
     /// get going comes later than that.
     pub restarts: VecDeque<Time>,
     pub slots: SlotBook,
+    /// The same of generations of which each slot has sockets of its own.
+    pub own: BTreeMap<GenerationId, SlotBook>,
+    /// Generations that have the members of another.
+    pub heirs: BTreeMap<GenerationId, GenerationId>,
+    /// What is being bound for the reload under way.
+    pub binding: Vec<NewMember>,
+    pub drains: DrainBook,
     pub publication: PublicationBook,
 }
 
@@ -128,9 +141,13 @@ pub(crate) struct Record {
     pub main_gone: bool,
     /// Where it was last shown to stand, and since when.
     pub shown: (Stage, Time),
-    /// Whether it is to stop once a proxy knows.
+    /// Whether it is to stop once a proxy knows, or it has finished what it has.
     pub withdraws: bool,
     pub checks: Checks,
+    /// In how many looks in a row nothing was left of it, its connections aside, and with them.
+    pub empty: [u32; 2],
+    /// Whether it was asked to stop while others served with one of its sockets.
+    pub shared: bool,
     /// What the last check saw that was not enough.
     pub last_finding: Option<Finding>,
 }
@@ -151,6 +168,7 @@ pub(crate) enum Standing {
     Starting { due: Time, runs: Option<Time>, alive: Option<Time> },
     Ready,
     Withdrawing { since: Time, due: Time },
+    Emptying { since: Time, due: Time },
     Leaving { since: Time, due: Time },
     Asked { since: Time, sent: usize, due: Time },
     Orphans { due: Time },
@@ -182,6 +200,8 @@ pub(crate) struct Turn<'a> {
     pub refused: bool,
     /// Services that go down.
     pub downs: BTreeSet<ServiceId>,
+    /// Workers that are asked to stop in it while new connections may find them.
+    pub asked_early: Vec<WorkerId>,
     /// Services whose definition an operator has read again.
     pub begins: BTreeSet<ServiceId>,
 }
@@ -229,6 +249,13 @@ impl Ledger {
             in_a_row: 0,
             restarts: VecDeque::new(),
             slots: SlotBook::of(policy),
+            own: SlotBook::own(policy, (0..policy.workers).map(SlotId).collect())
+                .map(|own| (first, own))
+                .into_iter()
+                .collect(),
+            heirs: BTreeMap::new(),
+            binding: Vec::new(),
+            drains: DrainBook::default(),
             publication: PublicationBook::default(),
         };
         Ledger {
@@ -243,6 +270,9 @@ impl Ledger {
             lame: None,
             closed: BTreeSet::new(),
             members: MemberBook::of(policies),
+            shares: BTreeMap::new(),
+            had_share: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             finished: false,
             announced: None,
             status_line: String::new(),
@@ -273,6 +303,7 @@ impl Ledger {
                     && *rolling == *generation
                 {
                     *read = true;
+                    self.learn_rolling_prepared(*service, *generation);
                 } else {
                     self.learn_life_prepared(turn, *service, *generation, bound);
                 }
@@ -283,13 +314,15 @@ impl Ledger {
                 }
                 self.learn_life_unprepared(*service, *generation, fault);
             }
-            Input::Event(Event::SlotBound { service, slot, members, .. }) => {
-                self.learn_slot_bound(turn, *service, *slot, members);
+            Input::Event(Event::SlotBound { service, generation, slot, members }) => {
+                self.learn_slot_bound(turn, *service, *generation, *slot, members);
             }
-            Input::Event(Event::SlotNotBound { service, slot, .. }) => {
-                self.learn_slot_not_bound(turn.now, *service, *slot);
+            Input::Event(Event::SlotNotBound { service, generation, slot, .. }) => {
+                self.learn_slot_not_bound(turn.now, *service, *generation, *slot);
             }
-            Input::Event(Event::DrainSeen { .. }) => {}
+            Input::Event(Event::DrainSeen { service, number, members, workers }) => {
+                self.learn_drain_seen(turn.now, *service, *number, members, workers);
+            }
             Input::Event(Event::Published { service, number, failure }) => {
                 self.learn_published(turn.now, *service, *number, failure.is_some());
             }
@@ -395,6 +428,7 @@ impl Ledger {
             Standing::Starting { .. } => Some(false),
             Standing::Ready => Some(true),
             Standing::Withdrawing { .. }
+            | Standing::Emptying { .. }
             | Standing::Leaving { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
@@ -419,7 +453,10 @@ impl Ledger {
                 turn.ended.extend(served.map(|ready| (id, ready)));
                 record.stage = match record.stage {
                     _ if *left == 0 => Standing::Gone,
-                    Standing::Starting { .. } | Standing::Ready | Standing::Withdrawing { .. } => {
+                    Standing::Starting { .. }
+                    | Standing::Ready
+                    | Standing::Withdrawing { .. }
+                    | Standing::Emptying { .. } => {
                         turn.orphaned = Some(id);
                         Standing::Orphans { due: now + ORPHANS_WAIT }
                     }
@@ -446,7 +483,9 @@ impl Ledger {
                     turn.ended.insert(id, ready);
                     let due = now + policy.stop.first().wait;
                     record.stage = Standing::Leaving { since: now, due };
-                } else if let Standing::Withdrawing { since, .. } = record.stage {
+                } else if let Standing::Withdrawing { since, .. }
+                | Standing::Emptying { since, .. } = record.stage
+                {
                     let due = now + policy.stop.first().wait;
                     record.stage = Standing::Leaving { since, due };
                 }
@@ -458,6 +497,7 @@ impl Ledger {
                 | Standing::Orphans { due } => *due = (*due).max(now + (*time).min(EXTEND_MAX)),
                 Standing::Ready
                 | Standing::Withdrawing { .. }
+                | Standing::Emptying { .. }
                 | Standing::Killed { .. }
                 | Standing::Gone => {}
             },
@@ -549,6 +589,7 @@ impl Standing {
         match self {
             Standing::Starting { .. } | Standing::Ready => true,
             Standing::Withdrawing { .. }
+            | Standing::Emptying { .. }
             | Standing::Leaving { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
@@ -562,6 +603,7 @@ impl Standing {
             Standing::Starting { .. } => Stage::Starting,
             Standing::Ready => Stage::Ready,
             Standing::Withdrawing { .. }
+            | Standing::Emptying { .. }
             | Standing::Leaving { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }

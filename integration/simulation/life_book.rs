@@ -13,7 +13,7 @@ use shepherd::core::status::{ServiceState, ServiceStatus};
 
 use crate::invariants::{Violation, ensure};
 use crate::ledger::{Book, Ledger, Standing, Start, Turn as OneTurn};
-use crate::member_book::MemberBook;
+use crate::slot_book::SlotBook;
 
 /// What operators made of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,10 +198,7 @@ impl Ledger {
                 book.life = Life::Rereading { request, generation, is_read: true };
             }
             Life::Reviving(coming, members) if coming == generation => {
-                for NewMember { socket, slot, member } in members {
-                    book.slots.opened(slot);
-                    self.members.insert(member, MemberBook::fresh(service, socket, slot));
-                }
+                self.open(service, generation, &members);
                 self.begin_to_serve(service, generation);
                 self.saw("a service started");
             }
@@ -294,7 +291,7 @@ impl Ledger {
         for service in services {
             let gone = self.alive().all(|(_, record)| record.service != service);
             let Some(book) = self.books.get_mut(&service) else { continue };
-            if gone && !book.slots.is_under_way() {
+            if gone && !book.is_binding() {
                 match book.life {
                     Life::Stopping(Turn::Come, Then::Stay) => book.life = Life::Stopped,
                     Life::Stopping(Turn::Come, Then::Start) => {
@@ -334,12 +331,14 @@ impl Ledger {
         let book = self.books.get_mut(service).ok_or("S7: no such service")?;
         match std::mem::replace(&mut book.due, Due::Nothing) {
             Due::Nothing => {
-                ensure!(bind.is_empty(), "S28: {action:?}");
                 return Ok(false);
             }
             Due::Reread(request) => {
                 ensure!(bind.is_empty() && like.is_none(), "S28: {action:?}");
                 let generation = *generation;
+                // With nobody beside it, it takes what waits.
+                let root = book.root(book.serving);
+                book.heirs.insert(generation, root);
                 book.life = Life::Rereading { request, generation, is_read: false };
             }
             Due::Revive => {
@@ -466,6 +465,7 @@ impl Ledger {
         turn.to_close.extend(own);
         if let Some(book) = self.books.get_mut(&service) {
             book.slots.closed_all();
+            book.own.values_mut().for_each(SlotBook::closed_all);
         }
     }
 

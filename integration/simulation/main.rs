@@ -12,6 +12,10 @@ mod fate;
 
 mod fake_sockets;
 
+mod fake_groups;
+
+mod fake_network;
+
 mod world;
 
 mod journal;
@@ -21,6 +25,8 @@ mod ledger;
 mod member_book;
 
 mod slot_book;
+
+mod steering_book;
 
 mod publication_book;
 
@@ -38,6 +44,8 @@ mod configurations;
 
 mod small_worlds;
 
+mod network_worlds;
+
 mod table;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,17 +55,25 @@ use journal::Journal;
 use script::Script;
 use world::Sights;
 
+/// Which sockets of a world have groups.
+#[derive(Debug, Clone, Copy)]
+enum Groups {
+    None,
+    ByChance,
+}
+
 /// How many worlds are played when nobody asks for a number.
 const SEEDS: u64 = 3000;
 
 #[test]
 fn every_world_keeps_every_promise() {
     if let Some(seed) = number("SIMULATION_SEED") {
-        check_seed(seed);
+        check_seed(seed, Groups::None);
+        check_seed(seed, Groups::ByChance);
         return;
     }
     let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let seen: Sights = (0..seeds).flat_map(check_seed).collect();
+    let seen: Sights = (0..seeds).flat_map(|seed| check_seed(seed, Groups::ByChance)).collect();
     let missed: Vec<_> = SIGHTS.iter().filter(|sight| !seen.contains(*sight)).collect();
     assert!(seeds < SEEDS || missed.is_empty(), "no world showed {missed:?}");
 }
@@ -69,23 +85,30 @@ fn seeds_that_once_found_something_stay_quiet() {
         let path = file.expect("it can be listed").path();
         let text = std::fs::read_to_string(&path).expect("it can be read");
         let seed = text.lines().next().and_then(|line| line.trim().parse().ok());
-        check_seed(seed.unwrap_or_else(|| panic!("{path:?} does not begin with a seed")));
+        let seed = seed.unwrap_or_else(|| panic!("{path:?} does not begin with a seed"));
+        // Most of them are older than the network.
+        check_seed(seed, Groups::None);
+        check_seed(seed, Groups::ByChance);
     }
 }
 
 /// Plays a seed; when something is wrong, plays it again to tell the story.
-fn check_seed(seed: u64) -> Sights {
-    play(seed, &mut Journal::silent()).unwrap_or_else(|violation| {
+fn check_seed(seed: u64, groups: Groups) -> Sights {
+    play(seed, groups, &mut Journal::silent()).unwrap_or_else(|violation| {
         let mut journal = Journal::kept();
-        let again = play(seed, &mut journal).err();
+        let again = play(seed, groups, &mut journal).err();
         let story = journal.text();
-        panic!("SIMULATION_SEED={seed}\n{story}\n{violation}\nplayed again: {again:?}");
+        panic!("SIMULATION_SEED={seed}, groups: {groups:?}\n{story}\n{violation}\nplayed again: {again:?}");
     })
 }
 
-fn play(seed: u64, journal: &mut Journal) -> Result<Sights, String> {
+fn play(seed: u64, groups: Groups, journal: &mut Journal) -> Result<Sights, String> {
     let script = Script::from_seed(seed);
-    let played = catch_unwind(AssertUnwindSafe(|| world::play(script, journal)));
+    let net = match groups {
+        Groups::None => Script::empty(),
+        Groups::ByChance => Script::of_network(seed),
+    };
+    let played = catch_unwind(AssertUnwindSafe(|| world::play(script, net, journal)));
     played.unwrap_or_else(|_| Err("the core panics".to_owned()))
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use shepherd::core::Action;
 use shepherd::core::event::{Again, Event, Mode, Repair, SocketEvent};
-use shepherd::core::ids::{MemberId, ServiceId, SlotId, SocketId, WorkerId};
+use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::{Notice, SocketNotice};
 use shepherd::core::policy::{Members, Policy};
 use shepherd::core::reload::ReloadCause;
@@ -15,13 +15,50 @@ use crate::invariants::{Violation, ensure};
 use crate::ledger::{Ledger, Standing, Turn};
 use crate::world::Input;
 
+/// For which workers of a service a kernel socket is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    All,
+    Slot(SlotId),
+    Generation(GenerationId),
+    Worker(GenerationId, SlotId),
+}
+
+impl Whose {
+    /// The generation that it is for alone.
+    pub(crate) fn generation(self) -> Option<GenerationId> {
+        match self {
+            Whose::All | Whose::Slot(_) => None,
+            Whose::Generation(generation) | Whose::Worker(generation, _) => Some(generation),
+        }
+    }
+
+    /// The slot that it is for alone.
+    pub(crate) fn slot(self) -> Option<SlotId> {
+        match self {
+            Whose::All | Whose::Generation(_) => None,
+            Whose::Slot(slot) | Whose::Worker(_, slot) => Some(slot),
+        }
+    }
+
+    /// For whom a socket of this kind has members, in this place.
+    pub(crate) fn of(members: &Members, generation: GenerationId, slot: SlotId) -> Whose {
+        match members {
+            Members::Shared => Whose::All,
+            Members::EachSlot { .. } => Whose::Slot(slot),
+            Members::EachGeneration => Whose::Generation(generation),
+            Members::EachWorker { .. } => Whose::Worker(generation, slot),
+        }
+    }
+}
+
 /// The account of one kernel socket.
 #[derive(Clone)]
 pub(crate) struct MemberBook {
     pub service: ServiceId,
     pub socket: SocketId,
-    /// The slot whose alone it is.
-    pub slot: Option<SlotId>,
+    /// For whose workers it is.
+    pub whose: Whose,
     /// How the serving generation's first ready worker left it, and the rolling one's.
     serving: Option<Mode>,
     rolling: Option<Mode>,
@@ -34,11 +71,11 @@ pub(crate) struct MemberBook {
 }
 
 impl MemberBook {
-    pub(crate) fn fresh(service: ServiceId, socket: SocketId, slot: Option<SlotId>) -> MemberBook {
+    pub(crate) fn fresh(service: ServiceId, socket: SocketId, whose: Whose) -> MemberBook {
         MemberBook {
             service,
             socket,
-            slot,
+            whose,
             serving: None,
             rolling: None,
             looked_at: false,
@@ -51,14 +88,16 @@ impl MemberBook {
         let mut books = BTreeMap::new();
         for policy in policies {
             for socket in &policy.sockets {
-                let fresh = |slot| MemberBook::fresh(policy.service, socket.id, slot);
+                let first = GenerationId(1);
+                let whose = |slot| Whose::of(&socket.members, first, slot);
+                let fresh = |slot| MemberBook::fresh(policy.service, socket.id, whose(slot));
                 match &socket.members {
                     Members::Shared | Members::EachGeneration => {
-                        books.insert(MemberId(socket.id.0), fresh(None));
+                        books.insert(MemberId(socket.id.0), fresh(SlotId(0)));
                     }
                     Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {
                         for (slot, bound) in (0..).map(SlotId).zip(bound) {
-                            books.insert(bound.member, fresh(Some(slot)));
+                            books.insert(bound.member, fresh(slot));
                         }
                     }
                 }
@@ -91,15 +130,18 @@ impl Ledger {
                     // It chooses for what it has, not for what took the place of that.
                     .filter(|record| record.members.contains(&member));
                 let Some(record) = ready else { return };
-                if record.generation == book.serving {
+                let rolls = book.rolling.is_some_and(|(rolling, _)| rolling == record.generation);
+                // What no other generation has is for its own to choose.
+                let own = account.whose.generation().is_some() && rolls;
+                if record.generation == book.serving || own {
                     account.serving.get_or_insert(state.mode);
-                } else if book.rolling.is_some_and(|(rolling, _)| rolling == record.generation) {
+                } else if rolls {
                     account.rolling.get_or_insert(state.mode);
                 }
             }
             SocketEvent::ShutDown(_) | SocketEvent::PathGone => {}
             SocketEvent::Renewed { to } if !self.books[&account.service].told => {
-                let fresh = MemberBook::fresh(account.service, account.socket, account.slot);
+                let fresh = MemberBook::fresh(account.service, account.socket, account.whose);
                 self.members.remove(&member);
                 self.members.insert(*to, fresh);
                 turn.to_close.insert(member);
@@ -116,10 +158,18 @@ impl Ledger {
         }
     }
 
-    /// What a worker of the service is given in this slot, in the order of the sockets.
-    pub(crate) fn members_of(&self, service: ServiceId, slot: SlotId) -> Vec<MemberId> {
+    /// What a worker of the service and generation is given in this slot, in the order of the sockets.
+    pub(crate) fn members_of(
+        &self,
+        service: ServiceId,
+        generation: GenerationId,
+        slot: SlotId,
+    ) -> Vec<MemberId> {
+        let root = self.books[&service].root(generation);
         let members = self.members.iter().filter(|(_, account)| {
-            account.service == service && account.slot.is_none_or(|own| own == slot)
+            let mine = account.whose.slot().is_none_or(|own| own == slot)
+                && account.whose.generation().is_none_or(|own| own == root);
+            account.service == service && mine
         });
         let mut members: Vec<(SocketId, MemberId)> =
             members.map(|(&member, account)| (account.socket, member)).collect();
@@ -133,12 +183,16 @@ impl Ledger {
         self.alive().any(|(_, record)| {
             let serves = matches!(record.stage, Standing::Starting { .. } | Standing::Ready);
             let ours = record.service == service && record.generation == serving;
-            serves && ours && record.members != self.members_of(service, record.slot)
+            serves
+                && ours
+                && record.members != self.members_of(service, record.generation, record.slot)
         })
     }
 
     pub(crate) fn commit_modes(&mut self, service: ServiceId) {
-        for account in self.members.values_mut().filter(|account| account.service == service) {
+        let shared = |account: &&mut MemberBook| account.whose.generation().is_none();
+        let own = self.members.values_mut().filter(|account| account.service == service);
+        for account in own.filter(shared) {
             account.serving = account.rolling.take();
         }
     }
@@ -231,7 +285,7 @@ impl Ledger {
     ) -> Result<(), Violation> {
         let replaced = turn.to_close.remove(&member);
         let ending = self.members.get(&member).is_some_and(|it| self.is_told(it.service));
-        let left = !replaced && !ending && self.close_of_left_slot(member);
+        let left = !replaced && !ending && self.close_of_left(member);
         ensure!(replaced || ending || left, "S1: {member} is closed");
         Ok(())
     }
@@ -286,8 +340,8 @@ impl Ledger {
             if self.is_told(record.service) {
                 continue;
             }
-            let members = self.members_of(record.service, record.slot).into_iter();
-            due.extend(members.map(|member| (member, by)));
+            let members = self.members_of(record.service, record.generation, record.slot);
+            due.extend(members.into_iter().map(|member| (member, by)));
         }
         // One that is asked to stop in this turn may have been looked at before.
         let told =

@@ -490,7 +490,9 @@ impl Ledger {
         let begins = begins || !open.aside.is_empty();
         let since = |of: fn(&Book) -> &BTreeSet<GenerationId>| {
             open.generations.iter().any(|(service, last)| {
-                of(&self.books[service]).iter().any(|generation| generation > last)
+                // Whoever asks for a start that is under way waits for that.
+                let joins = |generation: &GenerationId| begins && generation == last;
+                of(&self.books[service]).iter().any(|it| it > last || joins(it))
             })
         };
         let (sight, right) = match refusal {
@@ -532,7 +534,8 @@ impl Ledger {
                 ("a definition with a mistake", (reload || begins) && unread)
             }
             Refusal::Sockets { .. } => {
-                ("a socket that somebody has", begins && since(|book| &book.unbound))
+                let unbound = since(|book| &book.unbound);
+                ("a socket that somebody has", (reload || begins) && unbound)
             }
             Refusal::ServiceStopped { .. } | Refusal::ServiceStopping { .. } => {
                 let down = reload && !open.down.is_empty() || !open.over.is_empty();

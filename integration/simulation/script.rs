@@ -1,6 +1,12 @@
 //! One string of bytes decides everything in a world. When it runs out, every decision is the
 //! benign one, so each world ends in calm.
 
+/// Makes another script of the same seed.
+const NETWORK: u64 = 0x006e_6574_776f_726b;
+
+/// How long that is, in 8 bytes.
+const NETWORK_WORDS: usize = 800;
+
 /// The bytes, and how far they are used.
 pub(crate) struct Script {
     bytes: Vec<u8>,
@@ -17,6 +23,13 @@ impl Script {
             bytes.extend_from_slice(&next(&mut state).to_le_bytes());
         }
         Script { bytes, used: 0 }
+    }
+
+    /// What goes on in the network of the world that a seed stands for: enough for all of it.
+    pub(crate) fn of_network(seed: u64) -> Script {
+        let mut state = seed ^ NETWORK;
+        let bytes = std::iter::repeat_with(|| next(&mut state).to_le_bytes());
+        Script { bytes: bytes.take(NETWORK_WORDS).flatten().collect(), used: 0 }
     }
 
     /// A script without a byte: only benign decisions.

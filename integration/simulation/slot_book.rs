@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shepherd::core::ids::{MemberId, ServiceId, SlotId, SocketId};
+use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId};
 use shepherd::core::notice::SlotNotice;
-use shepherd::core::policy::{BoundMember, Members, Policy};
+use shepherd::core::policy::{BoundMember, Members, Policy, Socket};
 use shepherd::core::restart::{BACKOFF_FIRST, BACKOFF_MAX};
 use shepherd::core::time::Time;
 
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Book, Ledger, Stop, Turn};
-use crate::member_book::MemberBook;
+use crate::ledger::{Book, Ledger, Record, Stop, Turn};
+use crate::member_book::{MemberBook, Whose};
 
 /// The slots of a service.
 pub(crate) struct SlotBook {
@@ -25,10 +25,23 @@ pub(crate) struct SlotBook {
 
 impl SlotBook {
     pub(crate) fn of(policy: &Policy) -> SlotBook {
-        let each = policy.sockets.iter().filter(|socket| socket.members != Members::Shared);
+        let each_slot = |socket: &&Socket| matches!(socket.members, Members::EachSlot { .. });
+        let each = policy.sockets.iter().filter(each_slot).map(|socket| socket.id).collect();
+        SlotBook::fresh(each, (0..policy.workers).map(SlotId).collect())
+    }
+
+    /// The same of those that each slot of a generation has, if there are any.
+    pub(crate) fn own(policy: &Policy, bound: BTreeSet<SlotId>) -> Option<SlotBook> {
+        let each_worker = |socket: &&Socket| matches!(socket.members, Members::EachWorker { .. });
+        let each = policy.sockets.iter().filter(each_worker).map(|socket| socket.id);
+        let each: Vec<SocketId> = each.collect();
+        (!each.is_empty()).then(|| SlotBook::fresh(each, bound))
+    }
+
+    fn fresh(sockets: Vec<SocketId>, bound: BTreeSet<SlotId>) -> SlotBook {
         SlotBook {
-            sockets: each.map(|socket| socket.id).collect(),
-            bound: (0..policy.workers).map(SlotId).collect(),
+            sockets,
+            bound,
             under_way: BTreeSet::new(),
             waits: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -40,6 +53,11 @@ impl SlotBook {
     /// A slot got its sockets when its service was started.
     pub(crate) fn opened(&mut self, slot: Option<SlotId>) {
         self.bound.extend(slot);
+    }
+
+    /// Whether a worker may be started in this slot.
+    fn is_open(&self, slot: SlotId) -> bool {
+        self.sockets.is_empty() || self.bound.contains(&slot)
     }
 
     /// The service is stopped.
@@ -56,14 +74,38 @@ impl SlotBook {
 }
 
 impl Book {
-    /// Whether a worker may be started in this slot.
-    pub(crate) fn is_open(&self, slot: SlotId) -> bool {
-        self.slots.sockets.is_empty() || self.slots.bound.contains(&slot)
+    /// Whether a worker of a generation may be started in this slot.
+    pub(crate) fn is_open(&self, generation: GenerationId, slot: SlotId) -> bool {
+        let own = self.own.get(&self.root(generation));
+        self.slots.is_open(slot) && own.is_none_or(|own| own.is_open(slot))
     }
 
-    /// How many of the wanted slots may have a worker.
-    pub(crate) fn open_slots(&self) -> usize {
-        (0..self.wanted).filter(|&slot| self.is_open(SlotId(slot))).count()
+    /// How many of the wanted slots may have a worker of a generation.
+    pub(crate) fn open_slots(&self, generation: GenerationId) -> usize {
+        (0..self.wanted).filter(|&slot| self.is_open(generation, SlotId(slot))).count()
+    }
+
+    /// The generation whose members a generation has.
+    pub(crate) fn root(&self, generation: GenerationId) -> GenerationId {
+        self.heirs.get(&generation).copied().unwrap_or(generation)
+    }
+
+    /// Whether the sockets of slots are being bound.
+    pub(crate) fn is_binding(&self) -> bool {
+        self.slots.is_under_way() || self.own.values().any(SlotBook::is_under_way)
+    }
+
+    /// The generations that have slots and are to have as many as are wanted.
+    fn current(&self) -> BTreeSet<GenerationId> {
+        let rolling = self.rolling.filter(|(_, read)| *read).map(|(rolling, _)| rolling);
+        [Some(self.serving), rolling].into_iter().flatten().map(|it| self.root(it)).collect()
+    }
+
+    fn slots_of(&mut self, of: Option<GenerationId>) -> Option<&mut SlotBook> {
+        match of {
+            None => Some(&mut self.slots),
+            Some(generation) => self.own.get_mut(&generation),
+        }
     }
 }
 
@@ -72,37 +114,52 @@ impl Ledger {
         &mut self,
         turn: &mut Turn<'_>,
         service: ServiceId,
+        of: Option<GenerationId>,
         slot: SlotId,
         members: &[(SocketId, BoundMember)],
     ) {
+        let in_use = of.is_none_or(|of| self.used(service).contains(&of));
         let Some(book) = self.books.get_mut(&service) else { return };
-        book.slots.under_way.remove(&slot);
-        if book.told || !book.life.serves() {
-            turn.to_close.extend(members.iter().map(|(_, bound)| bound.member));
-            return;
+        let serves = !book.told && book.life.serves() && in_use;
+        if let Some(slots) = book.slots_of(of) {
+            slots.under_way.remove(&slot);
+            if serves {
+                let again = slots.failures.remove(&slot).is_some();
+                slots.bound.insert(slot);
+                for (socket, bound) in members {
+                    let whose = of.map_or(Whose::Slot(slot), |of| Whose::Worker(of, slot));
+                    let fresh = MemberBook::fresh(service, *socket, whose);
+                    self.members.insert(bound.member, fresh);
+                }
+                if again {
+                    self.seen.insert("a slot that was tried again");
+                }
+                return;
+            }
         }
-        if book.slots.failures.remove(&slot).is_some() {
-            self.seen.insert("a slot that was tried again");
-        }
-        book.slots.bound.insert(slot);
-        for (socket, bound) in members {
-            let fresh = MemberBook::fresh(service, *socket, Some(slot));
-            self.members.insert(bound.member, fresh);
-        }
+        turn.to_close.extend(members.iter().map(|(_, bound)| bound.member));
     }
 
-    pub(crate) fn learn_slot_not_bound(&mut self, now: Time, service: ServiceId, slot: SlotId) {
+    pub(crate) fn learn_slot_not_bound(
+        &mut self,
+        now: Time,
+        service: ServiceId,
+        of: Option<GenerationId>,
+        slot: SlotId,
+    ) {
         let Some(book) = self.books.get_mut(&service) else { return };
-        book.slots.under_way.remove(&slot);
-        if !book.life.serves() {
-            book.slots.waits.remove(&slot);
-            book.slots.failures.remove(&slot);
+        let serves = book.life.serves();
+        let Some(slots) = book.slots_of(of) else { return };
+        slots.under_way.remove(&slot);
+        if !serves {
+            slots.waits.remove(&slot);
+            slots.failures.remove(&slot);
             return;
         }
-        let failures = book.slots.failures.entry(slot).or_default();
+        let failures = slots.failures.entry(slot).or_default();
         *failures += 1;
         let nominal = (BACKOFF_FIRST * (1 << (*failures - 1).min(9))).min(BACKOFF_MAX);
-        book.slots.waits.insert(slot, (now + nominal * 3 / 4, now + nominal));
+        slots.waits.insert(slot, (now + nominal * 3 / 4, now + nominal));
     }
 
     pub(crate) fn saw_slot(&mut self, what: &SlotNotice) {
@@ -116,65 +173,138 @@ impl Ledger {
         &mut self,
         turn: &Turn<'_>,
         service: ServiceId,
+        of: Option<GenerationId>,
         slot: SlotId,
         members: &[(SocketId, MemberId)],
     ) -> Result<(), Violation> {
         let book = self.books.get_mut(&service).ok_or("S7: no such service")?;
         ensure!(!book.told, "S24: slot {slot} is bound after a stop");
-        let wanted = slot.0 < book.wanted && !book.slots.bound.contains(&slot);
-        ensure!(wanted, "S24: slot {slot} is bound without need");
-        ensure!(book.slots.under_way.insert(slot), "S24: slot {slot} is bound twice");
-        if let Some((from, _)) = book.slots.waits.remove(&slot) {
+        let current = of.is_none_or(|of| book.current().contains(&of));
+        ensure!(current, "S24: slot {slot} is bound for {of:?}, which is not to have any more");
+        let wanted = slot.0 < book.wanted;
+        let slots = book.slots_of(of).ok_or("S24: slots of no generation")?;
+        let lacks = wanted && !slots.bound.contains(&slot);
+        ensure!(lacks, "S24: slot {slot} of {of:?} is bound without need");
+        ensure!(slots.under_way.insert(slot), "S24: slot {slot} is bound twice");
+        if let Some((from, _)) = slots.waits.remove(&slot) {
             ensure!(from <= turn.now, "S24: slot {slot} is tried again before {from:?}");
         }
         let sockets = members.iter().map(|(socket, _)| socket);
-        ensure!(sockets.eq(&book.slots.sockets), "S24: slot {slot} gets {members:?}");
+        ensure!(sockets.eq(&slots.sockets), "S24: slot {slot} gets {members:?}");
         for &(_, member) in members {
             ensure!(member > self.last_member, "S7: a socket's number is used twice: {member}");
             self.last_member = member;
         }
+        if of.is_some() {
+            self.saw("a slot of a generation bound");
+        }
         Ok(())
     }
 
-    /// Whether a socket is one of a slot that is not wanted, whose last worker is gone.
-    pub(crate) fn close_of_left_slot(&mut self, member: MemberId) -> bool {
-        let Some(&MemberBook { service, slot: Some(slot), .. }) = self.members.get(&member) else {
+    /// Whether nobody wants a socket any more: it is one of a slot that is not wanted or of a
+    /// generation that serves no more, and its last worker is gone.
+    pub(crate) fn close_of_left(&mut self, member: MemberId) -> bool {
+        let Some(&MemberBook { service, whose, .. }) = self.members.get(&member) else {
             return false;
         };
-        let mut workers = self.alive();
-        let left = !workers.any(|(_, record)| (record.service, record.slot) == (service, slot));
-        drop(workers);
+        let slot_left = whose.slot().is_some_and(|slot| {
+            let mut workers = self.alive();
+            let book = &self.books[&service];
+            let has_it = |record: &Record| {
+                let of = |generation| generation == book.root(record.generation);
+                let same = whose.generation().is_none_or(of);
+                (record.service, record.slot) == (service, slot) && same
+            };
+            slot.0 >= book.wanted && !workers.any(|(_, record)| has_it(record))
+        });
+        let used = self.used(service);
+        let generation_left = whose.generation().is_some_and(|own| !used.contains(&own));
         let Some(book) = self.books.get_mut(&service) else { return false };
-        book.slots.bound.remove(&slot);
-        let unwanted = slot.0 >= book.wanted;
+        if let (true, Some(slot)) = (slot_left, whose.slot())
+            && let Some(slots) = book.slots_of(whose.generation())
+        {
+            slots.bound.remove(&slot);
+        }
         self.members.remove(&member);
-        self.seen.insert("a slot closed");
-        left && unwanted
+        self.seen.insert(if generation_left {
+            "a generation's socket closed"
+        } else {
+            "a slot closed"
+        });
+        slot_left || generation_left
+    }
+
+    /// The generations that serve, are to serve or have workers, as those whose members they have.
+    pub(crate) fn used(&self, service: ServiceId) -> BTreeSet<GenerationId> {
+        let book = &self.books[&service];
+        let workers = self.alive().filter(|(_, record)| record.service == service);
+        let mut used: BTreeSet<GenerationId> =
+            workers.map(|(_, record)| record.generation).collect();
+        if !book.told {
+            used.extend(book.life.serves().then_some(book.serving));
+            used.extend(book.life.keeps());
+            used.extend(book.rolling.map(|(rolling, _)| rolling));
+        }
+        used.into_iter().map(|generation| book.root(generation)).collect()
     }
 
     /// At the end of a turn: every slot that is wanted has its sockets, is about to, or waits; every
-    /// other has none, unless somebody has them still.
+    /// other has none, unless somebody has them still. Nor has a generation that is over.
     pub(crate) fn check_slots(&mut self, now: Time) -> Result<(), Violation> {
+        let services: Vec<ServiceId> = self.books.keys().copied().collect();
+        for service in services {
+            let used = self.used(service);
+            let over = self.members.iter().find(|(_, account)| {
+                let over = account.whose.generation().is_some_and(|own| !used.contains(&own));
+                account.service == service && over
+            });
+            let over =
+                over.map(|(member, _)| member).filter(|member| !self.closed.contains(member));
+            ensure!(over.is_none(), "S1: {over:?} is of a generation that is over");
+            let mut places: BTreeSet<(SocketId, Whose)> = BTreeSet::new();
+            for account in self.members.values().filter(|account| account.service == service) {
+                let first = places.insert((account.socket, account.whose));
+                ensure!(first, "S1: two of {} are for {:?}", account.socket, account.whose);
+            }
+            if let Some(book) = self.books.get_mut(&service) {
+                book.own.retain(|generation, own| used.contains(generation) || own.is_under_way());
+            }
+        }
         if self.stop != Stop::No {
             return Ok(());
         }
-        let held: BTreeSet<(ServiceId, SlotId)> =
-            self.alive().map(|(_, record)| (record.service, record.slot)).collect();
+        let held: BTreeSet<(ServiceId, GenerationId, SlotId)> = self
+            .alive()
+            .map(|(_, record)| {
+                let root = self.books[&record.service].root(record.generation);
+                (record.service, root, record.slot)
+            })
+            .collect();
         for (&service, book) in &mut self.books {
-            if book.slots.sockets.is_empty() || !book.life.serves() {
+            if !book.life.serves() {
                 continue;
             }
-            let SlotBook { bound, under_way, waits, failures, .. } = &mut book.slots;
             let wanted = book.wanted;
-            waits.retain(|slot, _| slot.0 < wanted || failures.remove(slot).is_none());
-            for slot in (0..wanted).map(SlotId) {
-                let waits = waits.get(&slot).is_some_and(|&(_, until)| now <= until);
-                let cared_for = bound.contains(&slot) || under_way.contains(&slot) || waits;
-                ensure!(cared_for, "S24: slot {slot} of {service} lacks its sockets");
+            let own = book.current().into_iter().map(Some);
+            for of in own.chain([None]) {
+                let Some(slots) = book.slots_of(of).filter(|it| !it.sockets.is_empty()) else {
+                    continue;
+                };
+                let SlotBook { bound, under_way, waits, failures, .. } = slots;
+                waits.retain(|slot, _| slot.0 < wanted || failures.remove(slot).is_none());
+                for slot in (0..wanted).map(SlotId) {
+                    let waits = waits.get(&slot).is_some_and(|&(_, until)| now <= until);
+                    let cared_for = bound.contains(&slot) || under_way.contains(&slot) || waits;
+                    ensure!(cared_for, "S24: slot {slot} of {service}, {of:?}, lacks its sockets");
+                }
+                let is_held = |slot: &SlotId| {
+                    held.iter().any(|&(it, root, of_worker)| {
+                        (it, of_worker) == (service, *slot) && of.is_none_or(|of| of == root)
+                    })
+                };
+                let left = bound.range(SlotId(wanted)..).find(|slot| !is_held(slot));
+                ensure!(left.is_none(), "S24: {left:?} of {service}, {of:?}, is kept for nobody");
             }
-            let left =
-                bound.range(SlotId(wanted)..).find(|&&slot| !held.contains(&(service, slot)));
-            ensure!(left.is_none(), "S24: slot {left:?} of {service} keeps its sockets for nobody");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Small worlds, all of them: one or two workers, one reload, every fate of each worker, an
 //! operator at each moment that matters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shepherd::core::ids::{GenerationId, ServiceId, SlotId, SocketId};
@@ -10,13 +10,14 @@ use shepherd::core::policy::{
 };
 use shepherd::core::request::Request;
 
+use crate::fake_network::Traffic;
 use crate::fate::{Exec, Fate, Word, ms};
 use crate::journal::Journal;
 use crate::requests::{ONE_FEWER, ONE_MORE, RELOAD};
 use crate::world::{Cast, play_cast};
 
 /// When the reload is asked for: the first fleet serves.
-const RELOAD_AT: Duration = Duration::from_millis(100);
+pub(crate) const RELOAD_AT: Duration = Duration::from_millis(100);
 
 /// What may become of a worker of the new generation.
 const NEW: [&str; 6] = ["ready", "exits first", "ready, then exits", "never", "cannot", "leaves"];
@@ -38,7 +39,7 @@ const OPERATOR: [&[Request]; 6] = [
 const MOMENTS: [u64; 5] = [100, 104, 113, 125, 131];
 
 /// How long the workers of the new generation take: as they start, or the other way round.
-const PACE: [[u64; 2]; 2] = [[10, 10], [10, 1]];
+pub(crate) const PACE: [[u64; 2]; 2] = [[10, 10], [10, 1]];
 
 #[test]
 fn one_worker_and_a_reload_in_every_way() {
@@ -69,7 +70,7 @@ fn every_world(workers: u32) -> u32 {
                         asks.extend(requests.iter().map(|request| (ms(at), request.clone())));
                         // The pace doubles as the choice of how many may start at a time.
                         let starting_max = 1 + u32::try_from(pace).expect("small");
-                        check(&policy(workers, starting_max), &cast, &asks, || {
+                        check(&policy(workers, starting_max), &BTreeMap::new(), &cast, &asks, || {
                             format!(
                                 "new {:?}, old {:?}, pace {takes:?}, {:?} at {at} ms",
                                 news.map(|fate| NEW[fate]),
@@ -86,16 +87,25 @@ fn every_world(workers: u32) -> u32 {
     played
 }
 
-fn check(policy: &Policy, cast: &Cast, asks: &[(Duration, Request)], world: impl Fn() -> String) {
-    if let Err(violation) = play_cast(policy, cast.clone(), asks, &mut Journal::silent()) {
+/// Plays a world without chance; where no service has traffic, none has groups.
+pub(crate) fn check(
+    policy: &Policy,
+    traffic: &BTreeMap<ServiceId, Traffic>,
+    cast: &Cast,
+    asks: &[(Duration, Request)],
+    world: impl Fn() -> String,
+) {
+    let play =
+        |journal: &mut Journal| play_cast(policy, traffic.clone(), cast.clone(), asks, journal);
+    if let Err(violation) = play(&mut Journal::silent()) {
         let mut journal = Journal::kept();
-        let again = play_cast(policy, cast.clone(), asks, &mut journal).err();
+        let again = play(&mut journal).err();
         let (world, story) = (world(), journal.text());
         panic!("{world}\n{policy:#?}\n{story}\n{violation}\nplayed again: {again:?}");
     }
 }
 
-fn cast(workers: u32, new: [usize; 2], old: [usize; 2], takes: [u64; 2]) -> Cast {
+pub(crate) fn cast(workers: u32, new: [usize; 2], old: [usize; 2], takes: [u64; 2]) -> Cast {
     let mut cast = Cast::new();
     for (slot, index) in (0..workers).map(SlotId).zip(0..) {
         cast.insert((GenerationId(1), slot), old_fate(old[index]));
@@ -131,7 +141,7 @@ fn new_fate(choice: usize, takes: u64) -> Fate {
     fate
 }
 
-fn policy(workers: u32, starting_max: u32) -> Policy {
+pub(crate) fn policy(workers: u32, starting_max: u32) -> Policy {
     Policy {
         service: ServiceId(1),
         name: "s1".to_owned(),

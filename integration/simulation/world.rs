@@ -8,7 +8,7 @@ use std::time::Duration;
 use shepherd::core::action::{NewMember, Spawn};
 use shepherd::core::configuration::Configuration;
 use shepherd::core::event::{
-    Exit, Fault, Finding, Grip, Left, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting,
+    Exit, Fault, Finding, Grip, Sight, SocketEvent, SpawnFailure, Taker, Used, Waiting,
     WorkerEvent, Wrapped,
 };
 use shepherd::core::ids::{
@@ -20,13 +20,20 @@ use shepherd::core::request::Request;
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Event, Supervisor};
 
+use crate::fake_network::{FakeNetwork, Traffic, spread};
 use crate::fake_sockets::FakeSockets;
-use crate::fate::{Character, Checked, Deed, Exec, Fate, LeftUntil, Look, Word, ms, policies};
+use crate::fate::{
+    Character, Checked, Deed, Exec, Fate, LeftUntil, Look as Sees, Word, ms, policies,
+};
 use crate::invariants::{Violation, ensure};
 use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::requests::{RELOAD, draw};
 use crate::script::Script;
+
+mod traffic;
+
+use traffic::{Knocks, Look, Seen, Stir};
 
 /// How many turns a world may take: a worker that asks for an hour more and is probed every 20 ms takes
 /// most of them, all others need far fewer.
@@ -68,6 +75,8 @@ enum Happening {
     /// News of a worker that was underway when it went.
     Echo(WorkerId, WorkerEvent),
     Read(ServiceId, GenerationId, Reading),
+    /// Something in the network that the core does not hear of.
+    Stirs(Stir),
     Asked(Request),
 }
 
@@ -75,8 +84,8 @@ enum Happening {
 #[derive(Debug, Clone)]
 enum Reading {
     Well(Vec<NewMember>),
-    Mistake,
-    AddressInUse,
+    Mistake(Vec<NewMember>),
+    AddressInUse(Vec<NewMember>),
 }
 
 /// A worker's processes, as the kernel knows them.
@@ -92,6 +101,11 @@ struct Process {
     held: Vec<Signal>,
     heard: u32,
     kills: u32,
+    /// It takes no new connections: it was asked to stop, and obeys.
+    leaves: bool,
+    /// Its main process exited unasked.
+    crashed: bool,
+    ready: bool,
     /// The number of the check that is under way.
     check: Option<u64>,
     /// A signal ended it before its program ran; that is not known yet.
@@ -124,6 +138,17 @@ pub(crate) struct World<'a> {
     /// A clone of the core that is fed the same.
     twin: Option<Supervisor>,
     script: Script,
+    /// The same for the network.
+    net: Script,
+    network: FakeNetwork,
+    knocks: Knocks,
+    last_chance: usize,
+    /// How a connection was lost that should not have been.
+    lost: Option<Violation>,
+    /// What was bound for a reload that has not heard of it.
+    unanswered: BTreeSet<MemberId>,
+    /// How many turns the present one is part of.
+    depth: u32,
     cast: Cast,
     ledger: Ledger,
     policies: BTreeMap<ServiceId, Policy>,
@@ -141,20 +166,32 @@ pub(crate) struct World<'a> {
 }
 
 /// Plays the world that a script decides, to its end.
-pub(crate) fn play(mut script: Script, journal: &mut Journal) -> Result<Sights, Violation> {
-    let policies = policies(&mut script);
-    journal.write(|| format!("{policies:#?}"));
-    World::new(policies, script, Cast::new(), journal).run()
+pub(crate) fn play(
+    mut script: Script,
+    mut net: Script,
+    journal: &mut Journal,
+) -> Result<Sights, Violation> {
+    let mut policies = policies(&mut script);
+    let traffic = spread(&mut net, &mut policies);
+    journal.write(|| format!("{policies:#?}\n{traffic:#?}"));
+    let network = FakeNetwork::new(&policies, traffic);
+    World::new(policies, script, (net, network), Cast::new(), journal).run()
 }
 
 /// Plays a world without chance: these fates, these requests.
 pub(crate) fn play_cast(
     policy: &Policy,
+    traffic: BTreeMap<ServiceId, Traffic>,
     cast: Cast,
     requests: &[(Duration, Request)],
     journal: &mut Journal,
 ) -> Result<Sights, Violation> {
-    let mut world = World::new(vec![policy.clone()], Script::empty(), cast, journal);
+    let policies = vec![policy.clone()];
+    let network = FakeNetwork::new(&policies, traffic.clone());
+    // Connections last as long as in a world by chance, always the same one.
+    let net = (if traffic.is_empty() { Script::empty() } else { Script::of_network(0) }, network);
+    let mut world = World::new(policies, Script::empty(), net, cast, journal);
+    world.knocks = Knocks::Always;
     for (at, request) in requests {
         world.plan(*at, Happening::Asked(request.clone()));
     }
@@ -165,6 +202,7 @@ impl World<'_> {
     fn new(
         policies: Vec<Policy>,
         mut script: Script,
+        (net, network): (Script, FakeNetwork),
         cast: Cast,
         journal: &mut Journal,
     ) -> World<'_> {
@@ -192,17 +230,24 @@ impl World<'_> {
         let zero_waits = policies.iter().any(|policy| {
             (0..3).filter_map(|rung| policy.stop.step(rung)).any(|step| step.wait.is_zero())
         });
-        let sockets = FakeSockets::new(&policies);
+        let sockets = FakeSockets::new(&policies, |socket| network.is_steered(socket));
         let last_stop = match script.below(3) {
             0 => Request::Stop,
             1 => Request::Interrupt,
             _ => Request::StopNow,
         };
-        World {
+        let mut world = World {
             now,
             core,
             twin,
             script,
+            net,
+            network,
+            knocks: Knocks::ByChance,
+            last_chance: 0,
+            lost: None,
+            unanswered: BTreeSet::new(),
+            depth: 0,
             cast,
             ledger: Ledger::new(&policies, lame_duck),
             policies: policies.into_iter().map(|policy| (policy.service, policy)).collect(),
@@ -217,7 +262,9 @@ impl World<'_> {
             calm_since: None,
             stopped: false,
             journal,
-        }
+        };
+        world.bind_first();
+        world
     }
 
     /// Runs until the core says that it is finished.
@@ -235,6 +282,12 @@ impl World<'_> {
 
     /// Whatever comes next: an operator, a happening, or a deadline of the core.
     fn step(&mut self) -> Result<(), Violation> {
+        if let Some(result) = self.stir_first() {
+            return result;
+        }
+        if self.knocks == Knocks::ByChance {
+            self.knock();
+        }
         if self.script.is_over() {
             let since = *self.calm_since.get_or_insert(self.now);
             ensure!(
@@ -270,6 +323,7 @@ impl World<'_> {
     fn rest(&mut self) -> Result<(), Violation> {
         self.ledger.check_rest(&self.core.status(self.now))?;
         self.ledger.check_sockets_at_rest(&self.sockets)?;
+        self.check_network_at_rest()?;
         ensure!(!self.stopped, "S3: asked to stop, not finished, and nothing will happen any more");
         self.stopped = true;
         self.plan(ms(5), Happening::Asked(self.last_stop.clone()));
@@ -370,37 +424,50 @@ impl World<'_> {
                     && process.main != Main::Exited
                     && !process.frozen
                 {
-                    for member in self.sockets.suffer(&process.members, deed) {
+                    let members = process.members.clone();
+                    for member in self.sockets.suffer(&members, deed) {
                         let after = ms(u64::from(self.script.below(2)));
                         self.plan(after, Happening::LookedAt(member));
                     }
+                    if deed == Deed::ShutDown {
+                        self.shut_down(&members);
+                    }
                 }
-                Ok(())
+                self.check_lost()
             }
             Happening::Answered(event) => self.turn(&Input::Event(event)),
+            Happening::Stirs(stir) => self.stir(stir),
             Happening::Echo(worker, event) => self.tell(worker, event),
             Happening::Read(service, generation, reading) => {
+                let unbound;
                 let fault = match reading {
                     Reading::Well(bind) => {
+                        self.unanswered.retain(|it| bind.iter().all(|new| new.member != *it));
                         let bound = bind.into_iter().map(|NewMember { socket, member, .. }| {
-                            self.sockets.bind(socket, member);
                             BoundMember { member, name: format!("socket {socket} again") }
                         });
                         let bound = bound.collect();
                         let event = Event::Prepared { service, generation, bound, by_path: None };
                         return self.turn(&Input::Event(event));
                     }
-                    Reading::Mistake => {
+                    Reading::Mistake(bind) => {
+                        unbound = bind;
                         Fault::Definition("cannot read `s.yaml`: no such file".to_owned())
                     }
-                    Reading::AddressInUse => {
+                    Reading::AddressInUse(bind) => {
+                        unbound = bind;
                         Fault::Sockets("cannot bind `[::]:80`: nginx has it".to_owned())
                     }
                 };
                 let event = Event::PrepareFailed { service, generation, fault };
-                self.turn(&Input::Event(event))
+                self.turn(&Input::Event(event))?;
+                self.unbind(unbound.iter().map(|new| (new.socket, new.slot)));
+                self.check_groups()
             }
             Happening::Asked(request) => {
+                if let Request::Signal { worker, .. } = &request {
+                    self.taint(*worker);
+                }
                 self.last_request += 1;
                 self.turn(&Input::Event(Event::Requested(RequestId(self.last_request), request)))
             }
@@ -434,8 +501,13 @@ impl World<'_> {
             self.twin = Some(self.core.clone());
         }
         self.ledger.turn(now, input, &actions, &self.core)?;
-        let answers: Vec<Answer> =
-            actions.into_iter().filter_map(|action| self.perform(action)).collect();
+        self.depth += 1;
+        let mut answers: Vec<Answer> = Vec::new();
+        for action in actions {
+            self.knock();
+            answers.extend(self.perform(action));
+        }
+        self.knock();
         for answer in answers {
             match answer {
                 Answer::Look(worker) => {
@@ -452,6 +524,16 @@ impl World<'_> {
                     }
                 }
             }
+        }
+        self.depth -= 1;
+        if let Input::Event(Event::Socket(member, event)) = input {
+            self.heard(*member, event);
+        }
+        if let Input::Event(Event::SlotNotBound { service, generation, slot, .. }) = input {
+            self.slot_not_bound(*service, *generation, *slot);
+        }
+        if self.depth == 0 {
+            self.check_groups()?;
         }
         self.ledger.check_sockets(&self.sockets)
     }
@@ -474,7 +556,11 @@ impl World<'_> {
                 return Some(Answer::Socket(member, events));
             }
             Action::Listen(member) => {
-                let answer = self.sockets.listen(member, &mut self.script)?;
+                let Some(answer) = self.sockets.listen(member, &mut self.script) else {
+                    self.listen_again(member);
+                    return None;
+                };
+                self.not_listening(member);
                 return Some(Answer::Socket(member, vec![answer]));
             }
             Action::Renew { from, to } => {
@@ -507,7 +593,7 @@ impl World<'_> {
                 return Some(Answer::Socket(member, vec![held]));
             }
             Action::SetMode(member, mode) => self.sockets.set_mode(member, mode),
-            Action::Close(member) => self.sockets.close(member),
+            Action::Close(member) => self.close(member),
             Action::Signal(worker, signal) => self.signal(worker, signal),
             Action::SignalTree(worker, signal) => self.signal_tree(worker, signal),
             Action::KillTree(worker) => self.kill_tree(worker),
@@ -515,6 +601,7 @@ impl World<'_> {
                 if let Some(process) = self.processes.get_mut(&worker.worker) {
                     process.gone = true;
                 }
+                self.release();
             }
             Action::ReadConfiguration { request, services, .. } => {
                 let is_meant = |policy: &&Policy| {
@@ -525,13 +612,16 @@ impl World<'_> {
                 return Some(Answer::Event(Event::ConfigurationRead { request, configuration }));
             }
             Action::LookAtDrain { service, number, members, workers } => {
-                let members = members.into_iter().map(|member| (member, Left::default())).collect();
-                let workers = workers.into_iter().map(|worker| (worker, None)).collect();
-                let event = Event::DrainSeen { service, number, members, workers };
-                self.plan(ms(1), Happening::Answered(event));
+                let look = Look { service, number, members, workers, seen: Seen::Nothing };
+                self.plan(ms(0), Happening::Stirs(Stir::Looks(look)));
             }
-            Action::Steer { .. }
-            | Action::EndPublish { .. }
+            Action::Steer { group, shares } => self.network.groups.attach(group, &shares),
+            Action::Notice(Notice::Ready { worker, .. }) => {
+                if let Some(process) = self.processes.get_mut(&worker.worker) {
+                    process.ready = true;
+                }
+            }
+            Action::EndPublish { .. }
             | Action::Remove(_)
             | Action::Forget { .. }
             | Action::Respond(..)
@@ -551,10 +641,11 @@ impl World<'_> {
     ) -> Event {
         if self.script.one_in(3) {
             let reason = "cannot bind `[::]:8003`: the address is in use".to_owned();
+            self.doubt(members.iter().map(|&(socket, _)| (socket, Some(slot))));
             return Event::SlotNotBound { service, generation, slot, reason };
         }
         let bound = members.into_iter().map(|(socket, member)| {
-            self.sockets.bind(socket, member);
+            self.bind(socket, Some(slot), member);
             (socket, BoundMember { member, name: format!("port of slot {slot}") })
         });
         let members = bound.collect();
@@ -575,6 +666,7 @@ impl World<'_> {
         if let Some(like) = like {
             let character = self.characters[&(service, like)];
             self.characters.insert((service, generation), character);
+            self.bind_all(&bind);
             return self.plan(ms(0), Happening::Read(service, generation, Reading::Well(bind)));
         }
         let character = self.script.pick(&[
@@ -588,11 +680,15 @@ impl World<'_> {
             Character::Flaps,
         ]);
         self.characters.insert((service, generation), character);
+        let places = || bind.iter().map(|new| (new.socket, new.slot)).collect::<Vec<_>>();
         let reading = if self.script.one_in(8) {
-            Reading::Mistake
+            self.doubt(places().into_iter());
+            Reading::Mistake(bind)
         } else if !bind.is_empty() && self.script.one_in(6) {
-            Reading::AddressInUse
+            self.doubt(places().into_iter());
+            Reading::AddressInUse(bind)
         } else {
+            self.bind_all(&bind);
             Reading::Well(bind)
         };
         let after = ms(self.script.pick(&[1, 0, 0, 40, 1500]));
@@ -624,11 +720,18 @@ impl World<'_> {
             held: Vec::new(),
             heard: 0,
             kills: 0,
+            leaves: false,
+            crashed: false,
+            ready: false,
             check: None,
             doomed: false,
             gone: false,
         };
+        let faulty = process.fate.faulty;
         self.processes.insert(worker, process);
+        if faulty {
+            self.taint(worker);
+        }
     }
 
     fn runs(&mut self, worker: WorkerId) -> Result<(), Violation> {
@@ -660,6 +763,7 @@ impl World<'_> {
         if let Some(after) = fate.frozen {
             self.plan(after, Happening::Freezes(worker));
         }
+        self.can_accept(worker);
         let pid = Pid(u32::try_from(worker.0).unwrap_or(0) + 1000);
         self.tell(worker, WorkerEvent::Started { pid })
     }
@@ -689,6 +793,9 @@ impl World<'_> {
         }
         process.main = Main::Exited;
         process.left = left;
+        self.leaves_unasked(worker);
+        self.cut(worker);
+        let Some(process) = self.processes.get(&worker) else { return Ok(()) };
         if left == 0 {
             self.goes(worker);
         } else if let LeftUntil::Later(after) = process.fate.left_until {
@@ -704,6 +811,7 @@ impl World<'_> {
         if let Some(process) = self.processes.get_mut(&worker) {
             process.gone = true;
         }
+        self.release();
         if !self.script.is_over() && self.script.one_in(10) {
             let event = match self.script.below(6) {
                 0 => WorkerEvent::SaidReady,
@@ -725,12 +833,12 @@ impl World<'_> {
             return nothing;
         };
         match fate.look {
-            Look::Unreadable => Sight { waiting: Waiting::Unreadable, wrapped: None },
-            Look::Wrapped => Sight {
+            Sees::Unreadable => Sight { waiting: Waiting::Unreadable, wrapped: None },
+            Sees::Wrapped => Sight {
                 waiting: Waiting::NotSeen,
                 wrapped: Some(Wrapped { pid: Pid(5), name: "sh".to_owned() }),
             },
-            Look::Clear => match fate.able {
+            Sees::Clear => match fate.able {
                 Some(able) if *since + able <= self.now && !frozen => {
                     Sight { waiting: Waiting::Seen, wrapped: None }
                 }
@@ -784,6 +892,9 @@ impl World<'_> {
     }
 
     fn signal(&mut self, worker: WorkerId, signal: Signal) {
+        if self.processes.get(&worker).is_some_and(|process| !process.ready) {
+            self.taint(worker);
+        }
         let Some(process) = self.processes.get_mut(&worker) else {
             return;
         };
@@ -804,9 +915,7 @@ impl World<'_> {
                     let heard = process.held.drain(..).filter(|&held| held != Signal::Cont);
                     process.heard += u32::try_from(heard.count()).unwrap_or(0);
                     if process.fate.obeys.is_some_and(|obeys| process.heard >= obeys) {
-                        let left = process.fate.left;
-                        let after = process.fate.stop_takes;
-                        self.plan(after, Happening::Exits(worker, Exit::Code(0), left));
+                        self.obey(worker, signal);
                     }
                 }
             }
@@ -860,7 +969,8 @@ impl World<'_> {
             .map(|(worker, _)| worker)
             .collect();
         ensure!(alive.is_empty(), "S5: finished, and {alive:?} are alive");
-        let open: Vec<MemberId> = self.sockets.open().collect();
+        let open = self.sockets.open().filter(|member| !self.unanswered.contains(member));
+        let open: Vec<MemberId> = open.collect();
         ensure!(open.is_empty(), "S1: finished, and {open:?} are open");
         ensure!(self.core.next_deadline().is_none(), "S12: finished, and there is a deadline");
         self.ledger.check_end()

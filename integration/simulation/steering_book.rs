@@ -1,0 +1,395 @@
+//! The account of who gets new connections, and of workers that finish what they have, for S14.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shepherd::core::Action;
+use shepherd::core::action::NewMember;
+use shepherd::core::drain::{HANDSHAKE_WAIT, Manners, Remains};
+use shepherd::core::event::{Event, Left};
+use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
+use shepherd::core::policy::{BeforeStop, Members};
+use shepherd::core::steering::GroupId;
+use shepherd::core::time::Time;
+
+use crate::invariants::{Violation, ensure};
+use crate::ledger::{Ledger, Record, Standing, Start, Turn};
+use crate::member_book::{MemberBook, Whose};
+use crate::slot_book::SlotBook;
+use crate::world::Input;
+
+/// How often nothing must be seen left.
+const TWICE: u32 = 2;
+
+/// The looks at workers of a service that finish what they have.
+#[derive(Debug, Default)]
+pub(crate) struct DrainBook {
+    last: u64,
+    under_way: bool,
+    manners: Manners,
+}
+
+impl Ledger {
+    /// Whether a worker of the generation that serves can take what comes.
+    pub(crate) fn has_ready(&self, service: ServiceId) -> bool {
+        let serving = self.books[&service].serving;
+        self.alive().any(|(_, record)| {
+            record.service == service
+                && record.generation == serving
+                && record.stage == Standing::Ready
+        })
+    }
+
+    /// What a reload binds: a socket for each generation, or of each slot of it, unless it has those
+    /// of the one before.
+    pub(crate) fn check_reload_binds(
+        &mut self,
+        service: ServiceId,
+        generation: GenerationId,
+        bind: &[NewMember],
+    ) -> Result<(), Violation> {
+        let book = &self.books[&service];
+        let root = book.root(generation);
+        let mut expected: Vec<(SocketId, Option<SlotId>)> = Vec::new();
+        for socket in &book.policy.sockets {
+            let slots: Vec<Option<SlotId>> = match socket.members {
+                Members::Shared | Members::EachSlot { .. } => Vec::new(),
+                Members::EachGeneration => vec![None],
+                Members::EachWorker { .. } => (0..book.wanted).map(|it| Some(SlotId(it))).collect(),
+            };
+            let is_open = |slot: &Option<SlotId>| {
+                let whose = Whose::of(&socket.members, root, slot.unwrap_or(SlotId(0)));
+                let mut members = self.members.values();
+                let open = members.any(|it| (it.socket, it.whose) == (socket.id, whose));
+                // The slots of one that has another's are seen to as before.
+                open || slot.is_some() && book.own.contains_key(&root)
+            };
+            let lacks = slots.into_iter().filter(|slot| !is_open(slot));
+            expected.extend(lacks.map(|slot| (socket.id, slot)));
+        }
+        let told = bind.iter().map(|new| (new.socket, new.slot));
+        ensure!(told.eq(expected.iter().copied()), "S14: {bind:?} are bound, not {expected:?}");
+        if root != generation {
+            self.saw("members inherited");
+        } else if !bind.is_empty() {
+            self.saw("members bound for a reload");
+        }
+        for NewMember { member, .. } in bind {
+            ensure!(*member > self.last_member, "S7: a number is used twice: {member}");
+            self.last_member = *member;
+        }
+        Ok(())
+    }
+
+    /// What was bound for a reload is there.
+    pub(crate) fn learn_rolling_prepared(&mut self, service: ServiceId, generation: GenerationId) {
+        let Some(book) = self.books.get_mut(&service) else { return };
+        let bound = std::mem::take(&mut book.binding);
+        self.open(service, generation, &bound);
+    }
+
+    /// These are for the workers of a generation from here on.
+    pub(crate) fn open(
+        &mut self,
+        service: ServiceId,
+        generation: GenerationId,
+        bound: &[NewMember],
+    ) {
+        let Some(book) = self.books.get_mut(&service) else { return };
+        let root = book.root(generation);
+        if !book.own.contains_key(&root) {
+            let own = SlotBook::own(&book.policy, std::collections::BTreeSet::new());
+            book.own.extend(own.map(|own| (root, own)));
+        }
+        for &NewMember { socket, slot, member } in bound {
+            let kind = book.policy.sockets.iter().find(|it| it.id == socket);
+            let Some(kind) = kind.map(|it| &it.members) else { continue };
+            let whose = Whose::of(kind, root, slot.unwrap_or(SlotId(0)));
+            match whose {
+                Whose::Slot(slot) => book.slots.opened(Some(slot)),
+                Whose::Worker(root, slot) => {
+                    if let Some(own) = book.own.get_mut(&root) {
+                        own.opened(Some(slot));
+                    }
+                }
+                Whose::All | Whose::Generation(_) => {}
+            }
+            self.members.insert(member, MemberBook::fresh(service, socket, whose));
+        }
+    }
+
+    /// Whether a service serves, and is to go on.
+    pub(crate) fn keeps_serving(&self, service: ServiceId) -> bool {
+        self.books.get(&service).is_some_and(|book| book.life.serves() && !book.told)
+    }
+
+    /// Whether a worker serves.
+    pub(crate) fn serves(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|record| {
+            let serving = self.books[&record.service].serving;
+            record.stage.serves() && record.generation == serving
+        })
+    }
+
+    /// Whether a service waits for no other any more.
+    pub(crate) fn has_begun(&self, service: ServiceId) -> bool {
+        self.books.get(&service).is_some_and(|book| book.start != Start::Waits)
+    }
+
+    /// Fewer slots are wanted, or another generation serves: notes the members that go by that while no
+    /// worker that has been ready is there to take what waits in them.
+    pub(crate) fn note_given_up(&mut self, service: ServiceId) {
+        let book = &self.books[&service];
+        let serving = book.root(book.serving);
+        let goes = |whose: Whose| {
+            let beyond = whose.slot().is_some_and(|slot| slot.0 >= book.wanted);
+            beyond || whose.generation().is_some_and(|own| own != serving)
+        };
+        let served = |member: &MemberId| {
+            self.alive().any(|(_, record)| {
+                let was_ready = !matches!(record.stage, Standing::Starting { .. });
+                was_ready && !record.main_gone && record.members.contains(member)
+            })
+        };
+        let members = self.members.iter().filter(|(member, account)| {
+            account.service == service && goes(account.whose) && !served(member)
+        });
+        let given_up: Vec<MemberId> = members.map(|(&member, _)| member).collect();
+        self.given_up.extend(given_up);
+    }
+
+    pub(crate) fn check_steering_action(&mut self, action: &Action) -> Result<(), Violation> {
+        match action {
+            Action::Steer { group, shares } => {
+                let some = shares.iter().any(|share| share.weight > 0);
+                ensure!(some, "S14: nobody of {group:?} gets anything");
+                for share in shares {
+                    self.shares.insert(share.member, share.weight);
+                    if share.weight > 0 {
+                        self.had_share.insert(share.member);
+                    }
+                }
+                self.saw("new connections steered");
+            }
+            Action::LookAtDrain { service, number, members, workers } => {
+                for worker in workers {
+                    self.named(*worker, action)?;
+                }
+                let shut = members.iter().find(|member| !self.members.contains_key(member));
+                ensure!(shut.is_none(), "S14: {action:?}, and {shut:?} is closed");
+                let emptying = self.alive().filter(|(_, record)| {
+                    let empties = matches!(record.stage, Standing::Emptying { .. });
+                    empties && record.service == *service
+                });
+                let missed = emptying.map(|(id, _)| id).find(|id| !workers.contains(id));
+                ensure!(missed.is_none(), "S14: {action:?}, and nobody looks at {missed:?}");
+                let book = self.books.get_mut(service).ok_or("S7: no such service")?;
+                ensure!(!book.drains.under_way, "S14: {action:?} beside another");
+                ensure!(*number == book.drains.last + 1, "S14: {action:?} out of turn");
+                book.drains.last = *number;
+                book.drains.under_way = true;
+                self.saw("a look at a drain");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What a look saw.
+    pub(crate) fn learn_drain_seen(
+        &mut self,
+        now: Time,
+        service: ServiceId,
+        number: u64,
+        members: &[(MemberId, Left)],
+        workers: &[(WorkerId, Option<u32>)],
+    ) {
+        let Some(book) = self.books.get_mut(&service) else { return };
+        if !book.drains.under_way || book.drains.last != number {
+            return;
+        }
+        book.drains.under_way = false;
+        let members: BTreeMap<MemberId, Left> = members.iter().copied().collect();
+        let none = |count: Option<u32>| count.is_none_or(|count| count == 0);
+        for &(worker, open) in workers {
+            let Some(record) = self.workers.get_mut(&worker) else { continue };
+            let Standing::Emptying { since, .. } = record.stage else { continue };
+            let left = record.members.iter().filter_map(|member| members.get(member));
+            let long = now.since(since) >= HANDSHAKE_WAIT;
+            let empty = left.fold(true, |empty, left| {
+                empty && (none(left.handshakes) || long) && none(left.queued)
+            });
+            let [members, all] = record.empty;
+            record.empty = [
+                if empty { members + 1 } else { 0 },
+                if empty && none(open) { all + 1 } else { 0 },
+            ];
+        }
+    }
+
+    pub(crate) fn learn_manners(
+        &mut self,
+        service: &str,
+        manners: Manners,
+    ) -> Result<(), Violation> {
+        let (_, book) = self.book_mut(service)?;
+        ensure!(book.drains.manners != manners, "S17: {manners:?} is told twice");
+        book.drains.manners = manners;
+        self.saw(match manners {
+            Manners::Unknown => "a program forgotten",
+            Manners::Finishes => "a program that finishes",
+            Manners::Cuts => "a program that cuts",
+        });
+        Ok(())
+    }
+
+    /// What a worker has that others get new connections for.
+    fn away(&self, record: &Record) -> Vec<MemberId> {
+        let own = |member: &&MemberId| {
+            let whose = self.members.get(member).map(|account| account.whose);
+            let own = whose.is_some_and(|whose| whose.generation().is_some());
+            own && self.shares.contains_key(member)
+        };
+        let own: Vec<MemberId> = record.members.iter().filter(own).copied().collect();
+        let away = |member: &MemberId| {
+            self.shares.get(member) == Some(&0) && self.had_share.contains(member)
+        };
+        if own.iter().all(away) { own } else { Vec::new() }
+    }
+
+    /// Whether new connections may find a worker, by a socket that its generation has alone.
+    pub(crate) fn may_be_found(&self, record: &Record) -> bool {
+        let own = |member: &&MemberId| {
+            let whose = self.members.get(member).map(|account| account.whose);
+            whose.is_some_and(|whose| whose.generation().is_some())
+        };
+        let mut own = record.members.iter().filter(own);
+        own.any(|member| self.shares.get(member).is_some_and(|&share| share > 0))
+    }
+
+    /// Whether a worker that is to stop may finish what it has first.
+    pub(crate) fn may_empty(&self, turn: &Turn<'_>, record: &Record) -> bool {
+        let book = &self.books[&record.service];
+        let stops = book.told || turn.downs.contains(&record.service) || !book.life.serves();
+        let no_time = book.policy.before_stop.longest().is_zero();
+        !stops && !no_time && !self.away(record).is_empty()
+    }
+
+    pub(crate) fn check_emptying(
+        &mut self,
+        turn: &Turn<'_>,
+        id: WorkerId,
+        may_stop: bool,
+        longest: Duration,
+    ) -> Result<(), Violation> {
+        let record = &self.workers[&id];
+        let withdrawn = match record.stage {
+            Standing::Ready => false,
+            Standing::Withdrawing { .. } => true,
+            Standing::Starting { .. }
+            | Standing::Emptying { .. }
+            | Standing::Leaving { .. }
+            | Standing::Asked { .. }
+            | Standing::Orphans { .. }
+            | Standing::Killed { .. }
+            | Standing::Gone => return Err(format!("S14: worker {id} empties: {record:?}")),
+        };
+        let shown = self.is_last_shown(id, record);
+        ensure!(!shown && (may_stop || withdrawn), "S2: worker {id} empties: {record:?}");
+        ensure!(self.may_empty(turn, record), "S14: worker {id} may not empty: {record:?}");
+        let most = self.books[&record.service].policy.before_stop.longest();
+        ensure!(longest == most, "S14: worker {id} has {longest:?}, not {most:?}");
+        self.set(id, Standing::Emptying { since: turn.now, due: turn.now + longest });
+        if let Some(record) = self.workers.get_mut(&id) {
+            record.empty = [0; 2];
+        }
+        self.saw("a worker emptied");
+        Ok(())
+    }
+
+    pub(crate) fn check_still_busy(
+        &mut self,
+        turn: &Turn<'_>,
+        id: WorkerId,
+        _left: Remains,
+    ) -> Result<(), Violation> {
+        let record = &self.workers[&id];
+        let due = matches!(record.stage, Standing::Emptying { due, .. } if due <= turn.now);
+        ensure!(due && *turn.input == Input::Timeout, "S14: worker {id} has time: {record:?}");
+        self.saw("a worker still busy");
+        Ok(())
+    }
+
+    /// Whether it was just seen that a worker has nothing left.
+    pub(crate) fn has_finished(&self, turn: &Turn<'_>, id: WorkerId) -> bool {
+        let Some(record) = self.workers.get(&id) else { return false };
+        let book = &self.books[&record.service];
+        let seen = matches!(turn.input, Input::Event(Event::DrainSeen { .. }));
+        let [members, all] = record.empty;
+        let finishes =
+            book.drains.manners == Manners::Finishes && book.policy.before_stop == BeforeStop::Auto;
+        seen && (all >= TWICE || finishes && members >= TWICE)
+    }
+
+    /// At the end of a turn: nobody waits who has nothing left, or whose service stops, and nobody was
+    /// asked to stop a moment before others got what is new.
+    pub(crate) fn check_drains(&self, turn: &Turn<'_>) -> Result<(), Violation> {
+        for id in &turn.asked_early {
+            let Some(record) = self.workers.get(id) else { continue };
+            let book = &self.books[&record.service];
+            // Where fewer are wanted, others of the same generation serve with its socket.
+            let own = |member: &MemberId| {
+                self.members.get(member).is_some_and(|account| account.whose.slot().is_some())
+            };
+            let beyond = record.slot.0 >= book.wanted && !record.members.iter().any(own);
+            let alone = !self.may_be_found(record) && !beyond && self.keeps_serving(record.service);
+            ensure!(!alone, "S14: worker {id} is asked before it is steered away from: {record:?}");
+        }
+        for (id, record) in self.alive() {
+            let Standing::Emptying { .. } = record.stage else { continue };
+            let book = &self.books[&record.service];
+            let stops = book.told || !book.life.serves();
+            ensure!(!stops, "S14: worker {id} empties, and its service stops: {record:?}");
+            let [_, all] = record.empty;
+            ensure!(
+                all < TWICE,
+                "S14: worker {id} waits for nothing at {:?}: {record:?}",
+                turn.now
+            );
+        }
+        Ok(())
+    }
+
+    /// What new connections of a group find, whose members are these in the kernel.
+    pub(crate) fn check_found(
+        &self,
+        service: ServiceId,
+        group: GroupId,
+        order: &[MemberId],
+        found: &[MemberId],
+    ) -> Result<(), Violation> {
+        let book = &self.books[&service];
+        let serving = book.root(book.serving);
+        let serves = |member: &MemberId| {
+            self.alive().any(|(_, record)| {
+                record.stage == Standing::Ready
+                    && book.root(record.generation) == serving
+                    && record.members.contains(member)
+            })
+        };
+        // Nobody has those yet that are being bound where nothing was.
+        if order.iter().all(|member| !self.members.contains_key(member)) {
+            return Ok(());
+        }
+        let ready = order.iter().any(serves);
+        for member in found {
+            let Some(account) = self.members.get(member) else {
+                return Err(format!("S14: {member} of {group:?} is nobody's, and is found"));
+            };
+            let own = account.whose.generation().is_none_or(|own| own == serving);
+            ensure!(own, "S14: {member} of {group:?} is found, and does not serve");
+            ensure!(!ready || serves(member), "S14: {member} of {group:?} is found, not the ready");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,560 @@
+//! What goes on in the network while the world turns, and S14 as far as connections have to do with
+//! it: none is lost by what shepherd does.
+
+use std::time::Duration;
+
+use shepherd::core::action::NewMember;
+use shepherd::core::event::{Event, Exit, Left, SocketEvent};
+use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
+use shepherd::core::policy::{Members, Signal};
+use shepherd::core::steering::GroupId;
+use shepherd::core::time::Time;
+
+use crate::fake_network::{At, AtStop, Blind, Connection, Whose};
+use crate::fate::{Deed, ms};
+use crate::invariants::{Violation, ensure};
+
+use super::{Happening, Main, World};
+
+/// What goes on by itself, unseen by the core.
+#[derive(Debug, Clone)]
+pub(super) enum Stir {
+    /// The handshake of a connection is over.
+    Shakes(u64),
+    /// A client never finishes its handshake.
+    GivesUp(u64),
+    /// Whoever can take what waits does.
+    Accepts(MemberId),
+    /// A connection is over.
+    Ends(u64),
+    /// What is left is looked at, one thing after the other.
+    Looks(Look),
+}
+
+/// A look under way.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    pub(super) service: ServiceId,
+    pub(super) number: u64,
+    pub(super) members: Vec<MemberId>,
+    pub(super) workers: Vec<WorkerId>,
+    pub(super) seen: Seen,
+}
+
+/// What a look has seen so far.
+#[derive(Debug, Clone)]
+pub(super) enum Seen {
+    Nothing,
+    Handshakes(Vec<Option<u32>>),
+    Queues(Vec<(MemberId, Left)>),
+}
+
+/// How long connections come in a world where they always do: until the last reload is carried out,
+/// and what it left has mostly ended.
+const KNOCKS_UNTIL: Duration = ms(250);
+
+/// When connections come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Knocks {
+    /// As the script has it.
+    ByChance,
+    /// One to each group before each action, for a while.
+    Always,
+}
+
+impl World<'_> {
+    /// Connections come, at any moment.
+    pub(super) fn knock(&mut self) {
+        let groups: Vec<GroupId> = self.network.groups.ids().collect();
+        match self.knocks {
+            Knocks::Always => {
+                if self.stopped || self.now.since(Time::ZERO) > KNOCKS_UNTIL {
+                    return;
+                }
+                for group in groups {
+                    self.last_chance += 1;
+                    self.arrive(group, self.last_chance);
+                }
+            }
+            Knocks::ByChance => {
+                let calm = self.script.is_over() || self.net.is_over();
+                if groups.is_empty() || calm || !self.net.one_in(4) {
+                    return;
+                }
+                let group = groups[usize::from(self.net.below(250)) % groups.len()];
+                for _ in 0..self.net.pick(&[1, 1, 3]) {
+                    let chance = usize::from(self.net.below(250));
+                    self.arrive(group, chance);
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, group: GroupId, chance: usize) {
+        let Some(member) = self.network.groups.pick(group, chance) else { return };
+        let Some(service) = self.network.service(group) else { return };
+        let id = self.network.begin(member, service);
+        let now = self.now;
+        self.journal.write(|| format!("{now:?}     .. {id} of {group:?} finds {member}"));
+        if self.knocks == Knocks::ByChance && self.net.one_in(16) {
+            self.network.excuse(id);
+            return self.plan(ms(5000), Happening::Stirs(Stir::GivesUp(id)));
+        }
+        let takes: &[u64] = match self.knocks {
+            Knocks::ByChance => &[0, 0, 0, 1, 7, 900],
+            Knocks::Always => &[0, 1, 7],
+        };
+        match self.net.pick(takes) {
+            0 => self.shake(id),
+            takes => self.plan(ms(takes), Happening::Stirs(Stir::Shakes(id))),
+        }
+    }
+
+    pub(super) fn stir(&mut self, stir: Stir) -> Result<(), Violation> {
+        match stir {
+            Stir::Shakes(id) => self.shake(id),
+            Stir::GivesUp(id) => {
+                self.network.give_up(id);
+            }
+            Stir::Accepts(member) => self.accept(member),
+            Stir::Ends(id) => {
+                if let Some(worker) = self.network.end(id) {
+                    self.exit_when_done(worker);
+                }
+            }
+            Stir::Looks(look) => self.look_on(look),
+        }
+        self.check_lost()
+    }
+
+    fn shake(&mut self, id: u64) {
+        if let Some(member) = self.network.shake(id) {
+            let after = ms(self.net.pick(&[0, 0, 1, 20]));
+            self.plan(after, Happening::Stirs(Stir::Accepts(member)));
+        }
+    }
+
+    /// A worker that can takes what has waited longest.
+    fn accept(&mut self, member: MemberId) {
+        if !self.network.waits(member) {
+            return;
+        }
+        let now = self.now;
+        let takes = |(_, process): &(&WorkerId, &super::Process)| {
+            let able = match (process.main, process.fate.able) {
+                (Main::Runs { since }, Some(able)) => since + able <= now,
+                (Main::Runs { .. }, None) | (Main::SettingUp | Main::Exited, _) => false,
+            };
+            able && !process.frozen && !process.leaves && process.members.contains(&member)
+        };
+        let able: Vec<WorkerId> = self.processes.iter().filter(takes).map(|(&id, _)| id).collect();
+        if able.is_empty() {
+            return;
+        }
+        let worker = able[usize::from(self.net.below(250)) % able.len()];
+        let Some(id) = self.network.take(member, worker) else { return };
+        self.journal.write(|| format!("{now:?}     .. {id} is taken by worker {worker}"));
+        let lasts: &[u64] = match self.knocks {
+            Knocks::ByChance => &[3, 0, 20, 200, 3000, 9000],
+            Knocks::Always => &[3, 0, 20, 60],
+        };
+        let lasts = ms(self.net.pick(lasts));
+        self.plan(lasts, Happening::Stirs(Stir::Ends(id)));
+        if self.network.waits(member) {
+            let after = ms(self.net.pick(&[0, 1, 5]));
+            self.plan(after, Happening::Stirs(Stir::Accepts(member)));
+        }
+    }
+
+    /// A worker can serve: it takes what waits for it.
+    pub(super) fn can_accept(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        let Some(able) = process.fate.able else { return };
+        for member in process.members.clone() {
+            self.plan(able, Happening::Stirs(Stir::Accepts(member)));
+        }
+    }
+
+    /// A worker's main process has exited. Where it was not asked to, and serves no more, what waits
+    /// for it and no other waits for nobody.
+    pub(super) fn leaves_unasked(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get(&worker).filter(|it| !it.leaves && it.kills == 0)
+        else {
+            return;
+        };
+        let others = |member: &MemberId| {
+            self.processes.iter().any(|(&other, it)| {
+                let holds = it.members.contains(member);
+                other != worker && holds && it.ready && it.main != Main::Exited
+            })
+        };
+        let alone: Vec<MemberId> =
+            process.members.iter().filter(|member| !others(member)).copied().collect();
+        if !self.ledger.serves(worker) {
+            self.network.tainted.extend(alone);
+        }
+        if let Some(process) = self.processes.get_mut(&worker) {
+            process.crashed = true;
+        }
+    }
+
+    /// A worker does, or may do, what loses connections.
+    pub(super) fn taint(&mut self, worker: WorkerId) {
+        if let Some(process) = self.processes.get(&worker) {
+            self.network.tainted.extend(process.members.iter().copied());
+        }
+    }
+
+    /// A member is bound, and listens.
+    pub(super) fn bind(&mut self, socket: SocketId, slot: Option<SlotId>, member: MemberId) {
+        self.sockets.bind(socket, member);
+        let Some(group) = self.network.group_of(socket, slot) else { return };
+        let certain = self.is_certain(group);
+        if !self.network.bind(group, member) && certain {
+            // All that are bound at once for nobody's group are at once its own.
+            let alone = self.network.groups.meant(group).is_none();
+            if !alone {
+                let why = format!("S14: {member} listens, and the program of {group:?} finds it");
+                self.lost.get_or_insert(why);
+            }
+        }
+        self.scramble(group);
+    }
+
+    /// Our copy is closed. The kernel's is there as long as a process has it.
+    pub(super) fn close(&mut self, member: MemberId) {
+        self.sockets.close(member);
+        self.network.unheard.remove(&member);
+        self.release();
+        if let Some(group) = self.network.group(member) {
+            self.scramble(group);
+        }
+    }
+
+    /// Members that nobody has any more are gone.
+    pub(super) fn release(&mut self) {
+        let all: Vec<MemberId> = {
+            let groups = self.network.groups.ids();
+            groups.flat_map(|group| self.network.groups.order(group).to_vec()).collect()
+        };
+        for member in all {
+            let held = self.sockets.get(member).is_some()
+                || self.processes.values().any(|it| !it.gone && it.members.contains(&member));
+            if !held {
+                self.leave(member);
+            }
+        }
+    }
+
+    /// A member listens no more, whoever had that done.
+    fn leave(&mut self, member: MemberId) {
+        for connection in self.network.leave(member) {
+            self.judge(connection, "closed");
+        }
+    }
+
+    /// A worker shut these down.
+    pub(super) fn shut_down(&mut self, members: &[MemberId]) {
+        for &member in members {
+            let Some(group) =
+                self.network.group(member).filter(|_| self.network.groups.has(member))
+            else {
+                continue;
+            };
+            self.network.tainted.insert(member);
+            self.scramble(group);
+            self.network.unheard.insert(member);
+            self.leave(member);
+        }
+    }
+
+    /// A worker that stops shuts down all that it has.
+    fn shut_all_down(&mut self, members: &[MemberId]) {
+        for member in self.sockets.suffer(members, Deed::ShutDown) {
+            let after = ms(u64::from(self.net.below(2)));
+            self.plan(after, Happening::LookedAt(member));
+        }
+        self.shut_down(members);
+    }
+
+    /// A member that was shut down listens again, as the last one.
+    pub(super) fn listen_again(&mut self, member: MemberId) {
+        let Some(group) = self.network.group(member) else { return };
+        if self.network.groups.has(member) {
+            return;
+        }
+        if !self.network.bind(group, member) && self.is_certain_but_for(group, Some(member)) {
+            let why = format!("S14: {member} listens again, and the program of {group:?} finds it");
+            self.lost.get_or_insert(why);
+        }
+        self.scramble(group);
+    }
+
+    /// The core cannot know the order any more in which the members of a group are: something changed
+    /// while a shutdown was not heard of.
+    fn scramble(&mut self, group: GroupId) {
+        let mut unheard = self.network.unheard.iter();
+        if unheard.any(|&member| self.network.group(member) == Some(group)) {
+            self.network.scrambled.insert(group);
+        }
+    }
+
+    /// The core has heard of it.
+    pub(super) fn heard(&mut self, member: MemberId, event: &SocketEvent) {
+        match event {
+            SocketEvent::ShutDown(_) | SocketEvent::RepairFailed { .. } => {
+                self.network.unheard.remove(&member);
+            }
+            SocketEvent::Inspected { .. }
+            | SocketEvent::PathGone
+            | SocketEvent::Renewed { .. }
+            | SocketEvent::Back
+            | SocketEvent::Held(_) => {}
+        }
+    }
+
+    /// A member that was to listen again does not, which is heard in a moment.
+    pub(super) fn not_listening(&mut self, member: MemberId) {
+        if self.network.group(member).is_some() {
+            self.network.unheard.insert(member);
+        }
+    }
+
+    /// These are going to be bound for nobody: until that is heard the core takes them for bound.
+    pub(super) fn doubt(&mut self, places: impl Iterator<Item = (SocketId, Option<SlotId>)>) {
+        let groups = places.filter_map(|(socket, slot)| self.network.group_of(socket, slot));
+        for group in groups.collect::<Vec<_>>() {
+            *self.network.doubtful.entry(group).or_default() += 1;
+        }
+    }
+
+    /// The core hears within this turn that these were not bound.
+    pub(super) fn unbind(&mut self, places: impl Iterator<Item = (SocketId, Option<SlotId>)>) {
+        let groups = places.filter_map(|(socket, slot)| self.network.group_of(socket, slot));
+        for group in groups.collect::<Vec<_>>() {
+            if let Some(count) = self.network.doubtful.get_mut(&group) {
+                *count -= 1;
+            }
+        }
+        self.network.doubtful.retain(|_, count| *count > 0);
+    }
+
+    /// The core has heard that the sockets of a slot were not bound.
+    pub(super) fn slot_not_bound(
+        &mut self,
+        service: ServiceId,
+        generation: Option<GenerationId>,
+        slot: SlotId,
+    ) {
+        let own = |members: &Members| match generation {
+            None => matches!(members, Members::EachSlot { .. }),
+            Some(_) => matches!(members, Members::EachWorker { .. }),
+        };
+        let sockets = self.policies[&service].sockets.iter();
+        let places = sockets.filter(|socket| own(&socket.members)).map(|it| (it.id, Some(slot)));
+        let places: Vec<_> = places.collect();
+        self.unbind(places.into_iter());
+    }
+
+    /// What a service begins with is bound before the core begins.
+    pub(super) fn bind_first(&mut self) {
+        let mut all: Vec<(SocketId, Option<SlotId>, MemberId)> = Vec::new();
+        for socket in self.policies.values().flat_map(|policy| &policy.sockets) {
+            match &socket.members {
+                Members::Shared | Members::EachGeneration => {
+                    all.push((socket.id, None, MemberId(socket.id.0)));
+                }
+                Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {
+                    let slots = (0..).map(|slot| Some(SlotId(slot)));
+                    let bound = slots.zip(bound);
+                    all.extend(bound.map(|(slot, bound)| (socket.id, slot, bound.member)));
+                }
+            }
+        }
+        all.into_iter().for_each(|(socket, slot, member)| self.bind(socket, slot, member));
+    }
+
+    /// These are bound for a generation.
+    pub(super) fn bind_all(&mut self, new: &[NewMember]) {
+        for &NewMember { socket, slot, member } in new {
+            self.unanswered.insert(member);
+            self.bind(socket, slot, member);
+        }
+    }
+
+    /// What happens in the network comes before what the core hears within the same moment.
+    pub(super) fn stir_first(&mut self) -> Option<Result<(), Violation>> {
+        let (&(at, _), happening) = self.agenda.first_key_value()?;
+        let due = self.core.next_deadline().is_none_or(|(deadline, _)| at <= deadline);
+        let Happening::Stirs(_) = happening else { return None };
+        due.then(|| self.happen())
+    }
+
+    /// Whether the core can know the order in which the members of a group are.
+    fn is_certain(&self, group: GroupId) -> bool {
+        self.is_certain_but_for(group, None)
+    }
+
+    fn is_certain_but_for(&self, group: GroupId, known: Option<MemberId>) -> bool {
+        let of =
+            |&member: &MemberId| Some(member) != known && self.network.group(member) == Some(group);
+        !self.network.scrambled.contains(&group)
+            && !self.network.doubtful.contains_key(&group)
+            && !self.network.unheard.iter().any(of)
+    }
+
+    /// A worker that was asked to stop does so, as its program does it.
+    pub(super) fn obey(&mut self, worker: WorkerId, signal: Signal) {
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        let (left, after) = (process.fate.left, process.fate.stop_takes);
+        let how = match self.network.traffic.get(&process.service).map(|it| it.at_stop) {
+            None => Exit::Code(0),
+            Some(AtStop::Cuts) => named(signal),
+            Some(at_stop @ (AtStop::Finishes | AtStop::ShutsDown)) => {
+                if !process.leaves && at_stop == AtStop::ShutsDown {
+                    // One that shut a unix socket down would have all others replaced, for ever.
+                    let members = process.members.iter().copied();
+                    let members = members.filter(|&member| self.network.groups.has(member));
+                    let members: Vec<MemberId> = members.collect();
+                    self.shut_all_down(&members);
+                }
+                if let Some(process) = self.processes.get_mut(&worker) {
+                    process.leaves = true;
+                }
+                return self.exit_when_done(worker);
+            }
+        };
+        process.leaves = true;
+        self.plan(after, Happening::Exits(worker, how, left));
+    }
+
+    /// A worker that takes no more exits once it has finished what it has.
+    fn exit_when_done(&mut self, worker: WorkerId) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        let (left, after) = (process.fate.left, process.fate.stop_takes);
+        if process.leaves && self.network.count(|it| it.at == At::Worker(worker)) == 0 {
+            self.plan(after, Happening::Exits(worker, Exit::Code(0), left));
+        }
+    }
+
+    /// A worker's main process is gone: what it had open is cut off.
+    pub(super) fn cut(&mut self, worker: WorkerId) {
+        for connection in self.network.cut(worker) {
+            self.judge(connection, "cut off");
+        }
+    }
+
+    /// A connection is lost: whether it was to be.
+    fn judge(&mut self, connection: Connection, how: &str) {
+        let Connection { service, member, at, excused } = connection;
+        let now = self.now;
+        self.journal.write(|| format!("{now:?}     .. one is {how}: {connection:?}"));
+        let Some(traffic) = self.network.traffic.get(&service).copied() else { return };
+        let whose = self.network.whose(member);
+        let own = whose == Some(Whose::Generation);
+        let excused = excused
+            || self.network.tainted.contains(&member)
+            || self.ledger.given_up.contains(&member)
+            || self.network.group(member).is_some_and(|it| self.network.scrambled.contains(&it))
+            || !self.ledger.keeps_serving(service);
+        let excused = excused
+            || match at {
+                At::Handshake if own => !traffic.has_time || traffic.blind == Blind::Handshakes,
+                // It may have been on its way there when that could not be seen.
+                At::Queue if own => !traffic.has_time || traffic.blind == Blind::Handshakes,
+                At::Handshake | At::Queue => whose == Some(Whose::Slot),
+                // Where everybody shares a socket, how a program stops is its own affair; and one
+                // that was killed had its time.
+                At::Worker(worker) => {
+                    let killed =
+                        self.processes.get(&worker).is_none_or(|it| it.kills > 0 || it.crashed);
+                    let blind = traffic.blind == Blind::Connections;
+                    let shared = self.ledger.workers.get(&worker).is_none_or(|it| it.shared);
+                    !own || !traffic.has_time || blind || killed || shared
+                }
+            };
+        if !excused {
+            self.lost.get_or_insert(format!("S14: a connection is {how}: {connection:?}"));
+        }
+    }
+
+    pub(super) fn check_lost(&mut self) -> Result<(), Violation> {
+        self.lost.take().map_or(Ok(()), Err)
+    }
+
+    /// What is left is looked at, in the order in which a connection goes.
+    fn look_on(&mut self, mut look: Look) {
+        let traffic = self.network.traffic.get(&look.service).copied();
+        let blind = traffic.map_or(Blind::Nothing, |traffic| traffic.blind);
+        look.seen = match look.seen {
+            Seen::Nothing => {
+                let count = |&member: &MemberId| {
+                    self.network.count(|it| it.at == At::Handshake && it.member == member)
+                };
+                let seen = |member| (blind != Blind::Handshakes).then(|| count(member));
+                Seen::Handshakes(look.members.iter().map(seen).collect())
+            }
+            Seen::Handshakes(handshakes) => {
+                let count = |&member: &MemberId| {
+                    self.network.count(|it| it.at == At::Queue && it.member == member)
+                };
+                let left = look.members.iter().zip(handshakes).map(|(member, handshakes)| {
+                    (*member, Left { handshakes, queued: Some(count(member)) })
+                });
+                Seen::Queues(left.collect())
+            }
+            Seen::Queues(members) => {
+                let open = |&worker: &WorkerId| {
+                    let lives = self.runs_main(worker) && blind != Blind::Connections;
+                    (worker, lives.then(|| self.network.count(|it| it.at == At::Worker(worker))))
+                };
+                let workers = look.workers.iter().map(open).collect();
+                let Look { service, number, .. } = look;
+                let after = ms(self.net.pick(&[1, 0, 0, 7, 60]));
+                let event = Event::DrainSeen { service, number, members, workers };
+                return self.plan(after, Happening::Answered(event));
+            }
+        };
+        let after = ms(self.net.pick(&[0, 0, 0, 1]));
+        self.plan(after, Happening::Stirs(Stir::Looks(look)));
+    }
+
+    /// When everything is performed and heard: the core knows the kernel's order, and new connections
+    /// find those that they should.
+    pub(super) fn check_groups(&mut self) -> Result<(), Violation> {
+        self.check_lost()?;
+        let groups: Vec<GroupId> = self.network.groups.ids().collect();
+        self.network.scrambled.retain(|group| groups.contains(group));
+        for group in groups {
+            let Some(service) = self.network.service(group) else { continue };
+            if !self.is_certain(group) || !self.ledger.keeps_serving(service) {
+                continue;
+            }
+            let order = self.network.groups.order(group);
+            let meant = self.network.groups.meant(group);
+            ensure!(meant == Some(order), "S14: {group:?} is {order:?}, {meant:?} are steered");
+            let found = self.network.groups.found(group);
+            self.ledger.check_found(service, group, order, &found)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is to come: nothing waits either.
+    pub(super) fn check_network_at_rest(&self) -> Result<(), Violation> {
+        let serves = |service| self.ledger.keeps_serving(service) && self.ledger.has_begun(service);
+        let mut forgotten = self.network.forgotten();
+        let forgotten = forgotten.find(|it| serves(it.service));
+        ensure!(forgotten.is_none(), "S14: nobody takes {forgotten:?}");
+        Ok(())
+    }
+}
+
+fn named(signal: Signal) -> Exit {
+    let (number, name) = match signal {
+        Signal::Int => (2, "SIGINT"),
+        Signal::Quit => (3, "SIGQUIT"),
+        Signal::Winch => (28, "SIGWINCH"),
+        _ => (15, "SIGTERM"),
+    };
+    Exit::Signal { number, name: Some(name), core: false }
+}
