@@ -52,7 +52,9 @@ impl Ledger {
             | Action::SetMode(..)
             | Action::Renew { .. }
             | Action::FindHolders { .. } => self.check_socket_action(turn, action),
-            Action::Steer { .. } | Action::LookAtDrain { .. } => self.check_steering_action(action),
+            Action::Steer { .. } | Action::LookAtDrain { .. } | Action::BindSpares { .. } => {
+                self.check_steering_action(action)
+            }
             Action::BindSlot { service, generation, slot, members } => {
                 self.check_bind_slot(turn, *service, *generation, *slot, members)
             }
@@ -77,6 +79,7 @@ impl Ledger {
             Action::KillTree(id) => self.check_kill(turn, *id),
             Action::Close(member) => {
                 self.check_close(turn, *member)?;
+                self.shares.remove(member);
                 ensure!(self.closed.insert(*member), "S1: {action:?} twice");
                 Ok(())
             }

@@ -534,6 +534,7 @@ impl World<'_> {
             | Action::Listen(_)
             | Action::Renew { .. }
             | Action::BindSlot { .. }
+            | Action::BindSpares { .. }
             | Action::FindHolders { .. }
             | Action::SetMode(..)
             | Action::Check(_)

@@ -91,6 +91,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a backlog set back",
     "a generation's socket closed",
     "a look at a drain",
+    "a socket that waits to be closed",
     "a program that cuts",
     "a program that finishes",
     "a slot of a generation bound",
@@ -422,6 +423,8 @@ impl Ledger {
                 is_meant(&account.service) && !self.closed.contains(member)
             });
             let open = open.map(|(member, _)| member);
+            let going = self.going.iter().find(|(_, service)| is_meant(service));
+            ensure!(going.is_none(), "S1: its service stops, and {going:?} is not closed");
             ensure!(open.is_none(), "S1: its service stops, and {open:?} is not closed");
         }
         Ok(())
@@ -648,7 +651,7 @@ impl Ledger {
         let open: Vec<&RequestId> = self.requests.keys().collect();
         ensure!(open.is_empty(), "S6: without a response: {open:?}");
         let closed = self.members.keys().all(|member| self.closed.contains(member));
-        ensure!(closed, "S1: only {:?} are closed", self.closed);
+        ensure!(closed && self.going.is_empty(), "S1: only {:?} are closed", self.closed);
         for book in self.books.values() {
             let kept = &book.kept;
             ensure!(kept.is_empty(), "S7: never forgotten: {kept:?}");

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use shepherd::core::action::{Announcement, NewMember};
 use shepherd::core::event::{Exit, Finding, Waiting, WorkerEvent};
-use shepherd::core::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, WorkerId};
+use shepherd::core::ids::{
+    GenerationId, MemberId, RequestId, ServiceId, SlotId, SocketId, WorkerId,
+};
 use shepherd::core::policy::{Check, Policy, ReadyWhen};
 use shepherd::core::readiness::{ASSUMED_AFTER, EXTEND_MAX};
 use shepherd::core::request::Request;
@@ -41,9 +43,16 @@ pub(crate) struct Ledger {
     pub closed: BTreeSet<MemberId>,
     /// Sockets, whose accounts are in `sockets.rs`.
     pub members: BTreeMap<MemberId, MemberBook>,
+    /// The socket of each member that was steered.
+    pub socket_of: BTreeMap<MemberId, SocketId>,
     /// What share of new connections each member was last given, and which ever had one.
     pub shares: BTreeMap<MemberId, u32>,
     pub had_share: BTreeSet<MemberId>,
+    /// Members that no worker has.
+    pub spares: BTreeSet<MemberId>,
+    /// Members that nobody wants any more, and whose they were: they are closed when new connections
+    /// go where they should meanwhile.
+    pub going: BTreeMap<MemberId, ServiceId>,
     /// Members that were given up while nobody could take what waits in them.
     pub given_up: BTreeSet<MemberId>,
     pub finished: bool,
@@ -270,8 +279,11 @@ impl Ledger {
             lame: None,
             closed: BTreeSet::new(),
             members: MemberBook::of(policies),
+            socket_of: BTreeMap::new(),
             shares: BTreeMap::new(),
             had_share: BTreeSet::new(),
+            spares: BTreeSet::new(),
+            going: BTreeMap::new(),
             given_up: BTreeSet::new(),
             finished: false,
             announced: None,
@@ -313,6 +325,12 @@ impl Ledger {
                     book.kept.remove(generation);
                 }
                 self.learn_life_unprepared(*service, *generation, fault);
+            }
+            Input::Event(Event::SparesBound { members, failure, .. }) => {
+                if failure.is_some() {
+                    self.spares.retain(|spare| !members.contains(spare));
+                    self.saw("spares not bound");
+                }
             }
             Input::Event(Event::SlotBound { service, generation, slot, members }) => {
                 self.learn_slot_bound(turn, *service, *generation, *slot, members);

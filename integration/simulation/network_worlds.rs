@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId};
-use shepherd::core::policy::{BeforeStop, BoundMember, Members, Policy, Signal, StopLadder, StopStep};
+use shepherd::core::policy::{
+    BeforeStop, BoundMember, Members, Policy, Signal, StopLadder, StopStep,
+};
 
 use crate::fake_network::{AtStop, Blind, Traffic};
 use crate::fate::{Deed, ms};

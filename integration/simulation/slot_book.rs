@@ -234,6 +234,47 @@ impl Ledger {
         slot_left || generation_left
     }
 
+    /// Members that nobody wants any more stay open while the only one of their group that gets
+    /// something would be left to the hash, beside others, if it moved.
+    fn note_going(&mut self, service: ServiceId, used: &BTreeSet<GenerationId>) {
+        let book = &self.books[&service];
+        let unwanted = |account: &MemberBook| {
+            let over = account.whose.generation().is_some_and(|own| !used.contains(&own));
+            let left = account.whose.slot().is_some_and(|slot| {
+                let held = self.alive().any(|(_, record)| {
+                    let of = |own| own == book.root(record.generation);
+                    let same = account.whose.generation().is_none_or(of);
+                    (record.service, record.slot) == (service, slot) && same
+                });
+                let current =
+                    account.whose.generation().is_none_or(|it| book.current().contains(&it));
+                let serves = !book.told && book.life.serves() && current;
+                serves && slot.0 >= book.wanted && !held
+            });
+            over || left
+        };
+        let alone = |socket: SocketId| {
+            let of = |member: &MemberId| self.socket_of.get(member) == Some(&socket);
+            let shares = self.shares.iter().filter(|(member, _)| of(member));
+            let open: Vec<u32> = shares.map(|(_, share)| *share).collect();
+            open.len() > 2 && open.iter().filter(|share| **share > 0).count() == 1
+        };
+        let own = self.members.iter().filter(|(_, account)| account.service == service);
+        let going = own.filter(|(_, account)| unwanted(account) && alone(account.socket));
+        let going: Vec<MemberId> = going.map(|(&member, _)| member).collect();
+        for member in going {
+            let Some(account) = self.members.remove(&member) else { continue };
+            if let Some(slot) = account.whose.slot()
+                && let Some(book) = self.books.get_mut(&service)
+                && let Some(slots) = book.slots_of(account.whose.generation())
+            {
+                slots.bound.remove(&slot);
+            }
+            self.going.insert(member, service);
+            self.seen.insert("a socket that waits to be closed");
+        }
+    }
+
     /// The generations that serve, are to serve or have workers, as those whose members they have.
     pub(crate) fn used(&self, service: ServiceId) -> BTreeSet<GenerationId> {
         let book = &self.books[&service];
@@ -254,6 +295,7 @@ impl Ledger {
         let services: Vec<ServiceId> = self.books.keys().copied().collect();
         for service in services {
             let used = self.used(service);
+            self.note_going(service, &used);
             let over = self.members.iter().find(|(_, account)| {
                 let over = account.whose.generation().is_some_and(|own| !used.contains(&own));
                 account.service == service && over

@@ -70,14 +70,20 @@ fn every_world(workers: u32) -> u32 {
                         asks.extend(requests.iter().map(|request| (ms(at), request.clone())));
                         // The pace doubles as the choice of how many may start at a time.
                         let starting_max = 1 + u32::try_from(pace).expect("small");
-                        check(&policy(workers, starting_max), &BTreeMap::new(), &cast, &asks, || {
-                            format!(
-                                "new {:?}, old {:?}, pace {takes:?}, {:?} at {at} ms",
-                                news.map(|fate| NEW[fate]),
-                                olds.map(|fate| OLD[fate]),
-                                OPERATOR[operator]
-                            )
-                        });
+                        check(
+                            &policy(workers, starting_max),
+                            &BTreeMap::new(),
+                            &cast,
+                            &asks,
+                            || {
+                                format!(
+                                    "new {:?}, old {:?}, pace {takes:?}, {:?} at {at} ms",
+                                    news.map(|fate| NEW[fate]),
+                                    olds.map(|fate| OLD[fate]),
+                                    OPERATOR[operator]
+                                )
+                            },
+                        );
                         played += 1;
                     }
                 }

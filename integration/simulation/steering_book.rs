@@ -164,12 +164,24 @@ impl Ledger {
                 let some = shares.iter().any(|share| share.weight > 0);
                 ensure!(some, "S14: nobody of {group:?} gets anything");
                 for share in shares {
+                    let spare = self.spares.contains(&share.member) && share.weight > 0;
+                    ensure!(!spare, "S14: a spare gets new connections: {action:?}");
+                    self.socket_of.insert(share.member, group.socket);
                     self.shares.insert(share.member, share.weight);
                     if share.weight > 0 {
                         self.had_share.insert(share.member);
                     }
                 }
                 self.saw("new connections steered");
+            }
+            Action::BindSpares { service, members } => {
+                for new in members {
+                    ensure!(new.member > self.last_member, "S7: a number is used twice: {new:?}");
+                    self.last_member = new.member;
+                    self.spares.insert(new.member);
+                }
+                ensure!(self.keeps_serving(*service), "S14: {action:?}, and it does not serve");
+                self.saw("spares bound");
             }
             Action::LookAtDrain { service, number, members, workers } => {
                 for worker in workers {
@@ -339,7 +351,9 @@ impl Ledger {
             let book = &self.books[&record.service];
             // Where fewer are wanted, others of the same generation serve with its socket.
             let own = |member: &MemberId| {
-                self.members.get(member).is_some_and(|account| account.whose.slot().is_some())
+                self.members.get(member).is_some_and(|account| {
+                    account.whose.slot().is_some() && account.whose.generation().is_some()
+                })
             };
             let beyond = record.slot.0 >= book.wanted && !record.members.iter().any(own);
             let alone = !self.may_be_found(record) && !beyond && self.keeps_serving(record.service);

@@ -269,6 +269,7 @@ fn action(action: &Action) -> String {
         | Action::Listen(_)
         | Action::Renew { .. }
         | Action::BindSlot { .. }
+        | Action::BindSpares { .. }
         | Action::Steer { .. }
         | Action::LookAtDrain { .. }
         | Action::Publish { .. }

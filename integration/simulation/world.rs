@@ -147,6 +147,8 @@ pub(crate) struct World<'a> {
     lost: Option<Violation>,
     /// What was bound for a reload that has not heard of it.
     unanswered: BTreeSet<MemberId>,
+    /// Spares that could not be bound, of which the core is about to hear.
+    spares_missing: Vec<(SocketId, Option<SlotId>)>,
     /// How many turns the present one is part of.
     depth: u32,
     cast: Cast,
@@ -247,6 +249,7 @@ impl World<'_> {
             last_chance: 0,
             lost: None,
             unanswered: BTreeSet::new(),
+            spares_missing: Vec::new(),
             depth: 0,
             cast,
             ledger: Ledger::new(&policies, lame_duck),
@@ -532,6 +535,10 @@ impl World<'_> {
         if let Input::Event(Event::SlotNotBound { service, generation, slot, .. }) = input {
             self.slot_not_bound(*service, *generation, *slot);
         }
+        if let Input::Event(Event::SparesBound { failure: Some(_), .. }) = input {
+            let places = std::mem::take(&mut self.spares_missing);
+            self.unbind(places.into_iter());
+        }
         if self.depth == 0 {
             self.check_groups()?;
         }
@@ -575,6 +582,19 @@ impl World<'_> {
                 } else {
                     return Some(Answer::Event(event));
                 }
+            }
+            Action::BindSpares { service, members } => {
+                let failed = self.script.one_in(20);
+                if failed {
+                    let places = members.iter().map(|new| (new.socket, new.slot));
+                    self.spares_missing.extend(places.clone());
+                    self.doubt(places);
+                } else {
+                    self.bind_all(&members);
+                }
+                let failure = failed.then(|| "too many open files".to_owned());
+                let members = members.iter().map(|new| new.member).collect();
+                return Some(Answer::Event(Event::SparesBound { service, members, failure }));
             }
             Action::Publish { service, number, .. } => {
                 let failed = self.script.one_in(4);

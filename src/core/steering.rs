@@ -15,9 +15,9 @@
 //! A new member gets nothing before the program names it, which is when its workers are ready. A
 //! member that is to be closed was steered away from and emptied before. When it goes while the last
 //! one has a share, the program would point at nothing for a moment, and the kernel would choose by
-//! its own hash: so those at the end lose their share first, as many as are to go, where others have
-//! one. Where none has, the hash finds the only member left, or one that is emptied before its
-//! workers stop, since they are looked at again after every change.
+//! its own hash: so those that move lose their share first, where others have one. Where none has and
+//! the hash could find one that nobody serves, the member stays, which gets nothing, until it is the
+//! last to go, or the next reload brings others to the end.
 //!
 //! # What workers do to the order
 //!
@@ -61,6 +61,8 @@ struct Group {
     attached: Option<Vec<Share>>,
     /// Members that nobody has but us.
     spares: BTreeSet<MemberId>,
+    /// Those that are to be closed as soon as new connections go where they should while they are.
+    going: BTreeSet<MemberId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,36 +187,53 @@ impl Steering {
                 .map(|member| Share { member, weight: weight(id, member) })
                 .collect();
             if shares.iter().all(|share| share.weight == 0) {
-                for share in &mut shares {
-                    share.weight = u32::from(!group.spares.contains(&share.member));
-                }
+                let stays = |share: &&mut Share| {
+                    let is_left = group.going.contains(&share.member);
+                    !is_left && !group.spares.contains(&share.member)
+                };
+                shares.iter_mut().filter(stays).for_each(|share| share.weight = 1);
             }
-            if !shares.is_empty() && group.attached.as_ref() != Some(&shares) {
+            let some = shares.iter().any(|share| share.weight > 0);
+            if some && group.attached.as_ref() != Some(&shares) {
                 group.attached = Some(shares.clone());
                 actions.push(Action::Steer { group: id, shares });
             }
+        }
+        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.let_go(id, &mut actions);
         }
         actions
     }
 
     /// Takes members out, to be closed: the actions that do it in an order in which new connections
-    /// go where they should.
+    /// go where they should. One that cannot go so stays, gets nothing, and goes when it can.
     pub fn close(&mut self, members: Vec<MemberId>) -> Vec<Action> {
         let mut actions = Vec::new();
-        let mut by_group: BTreeMap<Option<GroupId>, Vec<MemberId>> = BTreeMap::new();
+        let mut touched: BTreeSet<GroupId> = BTreeSet::new();
         for member in members {
-            by_group.entry(self.of.get(&member).copied()).or_default().push(member);
+            match self.of.get(&member).copied() {
+                Some(id) if self.groups.get(&id).is_some_and(|group| group.has(member)) => {
+                    touched.insert(id);
+                    self.groups.entry(id).or_default().going.insert(member);
+                }
+                Some(_) | None => {
+                    actions.push(Action::Close(member));
+                    self.drop_if_empty(member);
+                }
+            }
         }
-        for (id, members) in by_group {
-            match id.and_then(|id| self.groups.get_mut(&id).map(|group| (id, group))) {
-                Some((id, group)) => group.close(id, &members, &mut actions),
-                None => actions.extend(members.iter().copied().map(Action::Close)),
-            }
-            for member in members {
-                self.drop_if_empty(member);
-            }
+        for id in touched {
+            self.let_go(id, &mut actions);
         }
         actions
+    }
+
+    /// Closes what can be closed of a group.
+    fn let_go(&mut self, id: GroupId, actions: &mut Vec<Action>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        for member in group.let_go(id, actions) {
+            self.drop_if_empty(member);
+        }
     }
 
     /// All of them.
@@ -272,62 +291,99 @@ impl Group {
         }
     }
 
-    fn close(&mut self, id: GroupId, members: &[MemberId], actions: &mut Vec<Action>) {
-        let mut left = members;
-        // Each turn closes one at least.
-        while !left.is_empty() {
+    fn has(&self, member: MemberId) -> bool {
+        self.order().contains(&member)
+    }
+
+    /// Closes those that are to go, as far as new connections find who they should meanwhile.
+    fn let_go(&mut self, id: GroupId, actions: &mut Vec<Action>) -> Vec<MemberId> {
+        let mut gone = Vec::new();
+        // Each turn closes one at least, or is the last.
+        loop {
             let order = self.order();
-            let stays = order.iter().any(|member| !members.contains(member));
-            let most = self.attached.as_ref().filter(|_| stays).map_or(left.len(), |shares| {
-                let with_share = shares.iter().filter(|share| share.weight > 0).count();
-                (with_share / 2).max(1)
-            });
-            let (now, later) = left.split_at(most.min(left.len()));
-            if stays && let Some(shares) = self.without_the_last(&order, now) {
-                actions.push(Action::Steer { group: id, shares });
+            // Nothing takes the place of the last one.
+            let going = order.iter().rev().filter(|member| self.going.contains(member));
+            let going: Vec<MemberId> = going.copied().collect();
+            if going.is_empty() {
+                return gone;
             }
-            for &member in now {
-                actions.push(Action::Close(member));
-                self.spares.remove(&member);
-                self.change(Change::Left(member));
+            if going.len() == order.len() {
+                self.attached = None;
+                self.take_out(&going, actions);
+                gone.extend(going);
+                return gone;
             }
-            if let Some(shares) = self.attached.take()
-                && stays
-            {
-                let weight = |member| {
-                    let share = shares.iter().find(|share: &&Share| share.member == member);
-                    share.map_or(0, |share| share.weight)
-                };
-                let shares: Vec<Share> = self
-                    .order()
-                    .into_iter()
-                    .map(|member| Share { member, weight: weight(member) })
-                    .collect();
-                if shares.iter().any(|share| share.weight > 0) {
-                    actions.push(Action::Steer { group: id, shares: shares.clone() });
-                    self.attached = Some(shares);
-                }
+            let Some(shares) = self.attached.clone() else { return gone };
+            let with_share = shares.iter().filter(|share| share.weight > 0).count();
+            let now = &going[..(with_share / 2).max(1).min(going.len())];
+            match self.before_close(&order, &shares, now) {
+                Before::Nothing => {}
+                Before::Steer(shares) => actions.push(Action::Steer { group: id, shares }),
+                Before::Wait => return gone,
             }
-            left = later;
+            self.take_out(now, actions);
+            gone.extend(now);
+            let weight = |member| {
+                let share = shares.iter().find(|share| share.member == member);
+                share.map_or(0, |share| share.weight)
+            };
+            let order = self.order().into_iter();
+            let shares: Vec<Share> =
+                order.map(|member| Share { member, weight: weight(member) }).collect();
+            self.attached = None;
+            if shares.iter().any(|share| share.weight > 0) {
+                actions.push(Action::Steer { group: id, shares: shares.clone() });
+                self.attached = Some(shares);
+            }
         }
     }
 
-    /// The shares without those that move when these are closed, where others have one.
-    fn without_the_last(&self, order: &[MemberId], closed: &[MemberId]) -> Option<Vec<Share>> {
-        let shares = self.attached.as_ref()?;
-        let moving = order.iter().rev().take(closed.len());
-        let moving: BTreeSet<MemberId> = moving.copied().collect();
-        let mut changed = false;
+    fn take_out(&mut self, members: &[MemberId], actions: &mut Vec<Action>) {
+        for &member in members {
+            actions.push(Action::Close(member));
+            self.going.remove(&member);
+            self.spares.remove(&member);
+            self.change(Change::Left(member));
+        }
+    }
+
+    /// What comes before these can be closed, one after the other: those that move by it must get
+    /// nothing until they are named anew, unless the hash finds nobody but who gets something.
+    fn before_close(&self, order: &[MemberId], shares: &[Share], closed: &[MemberId]) -> Before {
+        let mut after = order.to_vec();
+        for &member in closed {
+            apply(&mut after, Change::Left(member));
+        }
+        let moves = |member: MemberId| {
+            let place = |order: &[MemberId]| order.iter().position(|&it| it == member);
+            place(order) != place(&after)
+        };
+        let gets = |share: &Share| share.weight > 0 && !self.going.contains(&share.member);
         let fewer: Vec<Share> = shares
             .iter()
-            .map(|&Share { member, weight }| {
-                let keeps = weight == 0 || !moving.contains(&member);
-                changed |= !keeps;
-                Share { member, weight: if keeps { weight } else { 0 } }
-            })
+            .map(|&share| if moves(share.member) { Share { weight: 0, ..share } } else { share })
             .collect();
-        (changed && fewer.iter().any(|share| share.weight > 0)).then_some(fewer)
+        let changes = shares.iter().any(|share| gets(share) && moves(share.member));
+        let all =
+            after.iter().all(|it| shares.iter().any(|share| share.member == *it && gets(share)));
+        if !changes {
+            Before::Nothing
+        } else if fewer.iter().any(gets) {
+            Before::Steer(fewer)
+        } else if all {
+            Before::Nothing
+        } else {
+            Before::Wait
+        }
     }
+}
+
+/// What has to be done before members can be closed.
+enum Before {
+    Nothing,
+    Steer(Vec<Share>),
+    /// Others have to come or go first.
+    Wait,
 }
 
 fn apply(order: &mut Vec<MemberId>, change: Change) {
@@ -400,20 +456,34 @@ mod tests {
         let actions = steering.close(vec![MemberId(1), MemberId(2)]);
         let expected = [
             shares(&[(1, 0), (2, 0), (3, 1), (4, 0)]),
-            Action::Close(MemberId(1)),
-            shares(&[(4, 1), (2, 0), (3, 1)]),
-            shares(&[(4, 1), (2, 0), (3, 0)]),
             Action::Close(MemberId(2)),
-            shares(&[(4, 1), (3, 1)]),
+            shares(&[(1, 0), (4, 1), (3, 1)]),
+            shares(&[(1, 0), (4, 1), (3, 0)]),
+            Action::Close(MemberId(1)),
+            shares(&[(3, 1), (4, 1)]),
         ];
         assert_eq!(actions, expected);
+    }
+
+    #[test]
+    fn what_would_leave_the_last_to_the_hash_goes_when_others_are_behind_it() {
+        let mut steering = steering(&[1, 2, 3]);
+        steering.steer(only(3));
+        let closed = vec![MemberId(1), MemberId(2)];
+        assert_eq!(steering.close(closed), [], "without one of them the hash could find the other");
+        steering.join(GROUP, MemberId(4));
+        let first = [shares(&[(1, 0), (2, 0), (3, 1), (4, 0)]), Action::Close(MemberId(2))];
+        let expected = [first, [shares(&[(1, 0), (4, 0), (3, 1)]), shares(&[])]].concat();
+        assert_eq!(steering.steer(only(3)), expected[..3]);
+        let expected = [shares(&[(1, 0), (4, 1), (3, 0)]), Action::Close(MemberId(1))];
+        assert_eq!(steering.steer(only(4)), [&expected[..], &[shares(&[(3, 0), (4, 1)])]].concat());
     }
 
     #[test]
     fn the_end_of_all_needs_no_steering() {
         let mut steering = steering(&[1, 2]);
         steering.steer(only(2));
-        let closed = [MemberId(1), MemberId(2)];
+        let closed = [MemberId(2), MemberId(1)];
         assert_eq!(steering.close(closed.to_vec()), closed.map(Action::Close));
         assert!(!steering.has(MemberId(2)));
     }

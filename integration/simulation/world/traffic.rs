@@ -446,35 +446,47 @@ impl World<'_> {
 
     /// A connection is lost: whether it was to be.
     fn judge(&mut self, connection: Connection, how: &str) {
-        let Connection { service, member, at, excused } = connection;
         let now = self.now;
         self.journal.write(|| format!("{now:?}     .. one is {how}: {connection:?}"));
-        let Some(traffic) = self.network.traffic.get(&service).copied() else { return };
-        let whose = self.network.whose(member);
-        let own = whose == Some(Whose::Generation);
-        let excused = excused
+        if !self.is_excused(connection) {
+            self.lost.get_or_insert(format!("S14: a connection is {how}: {connection:?}"));
+        }
+    }
+
+    /// Whether a connection may be lost.
+    fn is_excused(&self, Connection { service, member, at, excused }: Connection) -> bool {
+        let Some(traffic) = self.network.traffic.get(&service) else { return true };
+        let group = self.network.group(member);
+        if excused
+            || !self.ledger.keeps_serving(service)
+            // A worker has done what nobody can make good.
             || self.network.tainted.contains(&member)
+            || group.is_some_and(|group| self.network.scrambled.contains(&group))
+            // Its slot or its generation was given up while nobody could take what waits.
             || self.ledger.given_up.contains(&member)
-            || self.network.group(member).is_some_and(|it| self.network.scrambled.contains(&it))
-            || !self.ledger.keeps_serving(service);
-        let excused = excused
-            || match at {
-                At::Handshake if own => !traffic.has_time || traffic.blind == Blind::Handshakes,
-                // It may have been on its way there when that could not be seen.
-                At::Queue if own => !traffic.has_time || traffic.blind == Blind::Handshakes,
-                At::Handshake | At::Queue => whose == Some(Whose::Slot),
+        {
+            return true;
+        }
+        let own = match self.network.whose(member) {
+            Some(Whose::Generation) => true,
+            Some(Whose::All) => false,
+            // Its address is gone with it.
+            Some(Whose::Slot) | None => return true,
+        };
+        match at {
+            // It may have been on its way while that could not be seen.
+            At::Handshake | At::Queue => {
+                own && (!traffic.has_time || traffic.blind == Blind::Handshakes)
+            }
+            At::Worker(worker) => {
                 // Where everybody shares a socket, how a program stops is its own affair; and one
                 // that was killed had its time.
-                At::Worker(worker) => {
-                    let killed =
-                        self.processes.get(&worker).is_none_or(|it| it.kills > 0 || it.crashed);
-                    let blind = traffic.blind == Blind::Connections;
-                    let shared = self.ledger.workers.get(&worker).is_none_or(|it| it.shared);
-                    !own || !traffic.has_time || blind || killed || shared
-                }
-            };
-        if !excused {
-            self.lost.get_or_insert(format!("S14: a connection is {how}: {connection:?}"));
+                let killed =
+                    self.processes.get(&worker).is_none_or(|it| it.kills > 0 || it.crashed);
+                let shared = self.ledger.workers.get(&worker).is_none_or(|it| it.shared);
+                let blind = traffic.blind == Blind::Connections;
+                !own || !traffic.has_time || blind || killed || shared
+            }
         }
     }
 
@@ -541,9 +553,12 @@ impl World<'_> {
 
     /// Nothing is to come: nothing waits either.
     pub(super) fn check_network_at_rest(&self) -> Result<(), Violation> {
-        let serves = |service| self.ledger.keeps_serving(service) && self.ledger.has_begun(service);
         let mut forgotten = self.network.forgotten();
-        let forgotten = forgotten.find(|it| serves(it.service));
+        let forgotten = forgotten.find(|it| {
+            // One that nobody wants any more may wait to be closed, with what it has.
+            let goes = self.ledger.going.contains_key(&it.member) && self.is_excused(*it);
+            self.ledger.keeps_serving(it.service) && self.ledger.has_begun(it.service) && !goes
+        });
         ensure!(forgotten.is_none(), "S14: nobody takes {forgotten:?}");
         Ok(())
     }

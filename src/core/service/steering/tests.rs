@@ -102,7 +102,7 @@ impl World {
     fn prepared(&mut self, generation: u64, bind: &[NewMember]) -> Vec<Action> {
         let generation = GenerationId(generation);
         let bound = bind.iter().map(|new| bound(new.member.0)).collect();
-        self.happens(Event::Prepared { service: SERVICE, generation, bound })
+        self.happens(Event::Prepared { service: SERVICE, generation, bound, by_path: None })
     }
 }
 
