@@ -101,7 +101,8 @@ pub(in crate::cli) struct Reload {
 /// reload brings what the configuration says. Rolled back twice, a service is where it was.
 ///
 /// The version before is known from the last reload that was committed. One that was taken back on
-/// probation is none to go back to.
+/// probation is none to go back to. During a reload it is refused, except while a canary or a
+/// probation is under way: that is over then, and whoever waits for the reload is told.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

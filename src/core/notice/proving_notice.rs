@@ -67,10 +67,10 @@ impl fmt::Display for ProvingNotice {
             ProvingNotice::Probation { generation, time } => {
                 write!(
                     f,
-                    "generation {generation} serves, on probation for {}: should one of its ",
+                    "generation {generation} serves, on probation for {}: if a worker ",
                     Human(*time)
                 )?;
-                write!(f, "workers end by itself, the generation before serves again")
+                write!(f, "ends, the one before serves again")
             }
             ProvingNotice::Proved { generation } => {
                 write!(f, "generation {generation} has stood its probation")
