@@ -103,7 +103,7 @@ impl Steering {
         let spares = self.groups.values().filter(|group| !group.spares.is_empty());
         let idle = spares.filter(|group| group.awaited.is_disjoint(&group.spares));
         let idle = idle.filter(|group| !group.order().iter().any(|it| at_risk.contains(it)));
-        idle.flat_map(|group| group.spares.iter().copied()).collect()
+        idle.flat_map(|group| group.spares.difference(&group.going).copied()).collect()
     }
 
     /// All spares.
@@ -257,10 +257,12 @@ impl Group {
     fn lacking(&self, at_risk: &BTreeSet<MemberId>) -> usize {
         let Some(shares) = &self.attached else { return 0 };
         let order = self.order();
-        let leaving = order.iter().filter(|member| at_risk.contains(member)).count();
         let has_share = |member: &MemberId| {
             shares.iter().any(|share| share.member == *member && share.weight > 0)
         };
+        // A spare in the place of one that has a share would get it, and nobody takes that.
+        let leaves = |member: &&MemberId| at_risk.contains(member) && !has_share(member);
+        let leaving = order.iter().filter(leaves).count();
         // Where one leaves all of whose fellows have a share, the kernel's own choice is right.
         let fellows = || order.iter().filter(|member| !at_risk.contains(member));
         if leaving == 0 || leaving == 1 && fellows().all(has_share) {
@@ -506,6 +508,7 @@ mod tests {
         assert_eq!(steering.idle_spares(&at_risk(&[1])), []);
         let spares = steering.idle_spares(&at_risk(&[]));
         assert_eq!(spares, [MemberId(5), MemberId(6)]);
+        assert_eq!(steering.lacking(&at_risk(&[3, 4])), [], "they serve on with others");
         // They get nothing, whoever else does.
         let nobody = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 0), (6, 0)];
         assert_eq!(steering.steer(|_, _| 0), [shares(&nobody)]);
