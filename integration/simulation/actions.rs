@@ -3,7 +3,7 @@
 use shepherd::core::Action;
 use shepherd::core::action::{Announcement, Spawn};
 use shepherd::core::event::{Event, Used, WorkerEvent};
-use shepherd::core::ids::WorkerId;
+use shepherd::core::ids::{GenerationId, WorkerId};
 use shepherd::core::notice::{ConfigurationNotice, Next, Notice};
 use shepherd::core::policy::{ReadyWhen, Signal};
 use shepherd::core::readiness::{CHECK_MARGIN, CHECKS_MAX, Evidence};
@@ -220,7 +220,6 @@ impl Ledger {
             withdraws: false,
             checks: Checks::Rest(turn.now),
             empty: [0; 2],
-            shared: false,
             last_finding: None,
         };
         if self.lame.is_some() {
@@ -343,8 +342,8 @@ impl Ledger {
             self.saw("a worker emptied in time");
         }
         self.set(id, stage);
-        if early && let Some(record) = self.workers.get_mut(&id) {
-            record.shared = true;
+        if early {
+            self.shared.insert(id);
             turn.asked_early.push(id);
         }
         Ok(())
@@ -401,33 +400,7 @@ impl Ledger {
         let now = turn.now;
         match notice {
             Notice::ReloadCommitted { service, generation, .. } => {
-                let (service, book) = self.book_mut(service)?;
-                ensure!(
-                    book.rolling == Some((*generation, true)),
-                    "S2: commit of {generation}, which is not rolling"
-                );
-                book.rolling = None;
-                book.start = Start::Up;
-                book.serving = *generation;
-                book.committed.insert(*generation);
-                book.in_a_row = 0;
-                book.waits.clear();
-                book.failures.clear();
-                let (wanted, open) = (book.wanted, book.open_slots(*generation));
-                self.come_up.insert(service);
-                turn.commits.insert(service, *generation);
-                self.commit_modes(service);
-                self.saw("a commit");
-                self.note_given_up(service);
-                self.take_next_steps();
-                let ready = self.alive().filter(|(_, record)| {
-                    record.service == service
-                        && record.generation == *generation
-                        && record.stage == Standing::Ready
-                        && record.slot.0 < wanted
-                });
-                let ready = ready.count();
-                ensure!(ready == open, "S2: commit with {ready} of {open} ready");
+                self.check_commit(turn, service, *generation)?;
             }
             Notice::ReloadAborted { service, generation, serving, .. } => {
                 let (service, book) = self.book_mut(service)?;
@@ -509,6 +482,42 @@ impl Ledger {
             }
             _ => self.saw(sight(notice)),
         }
+        Ok(())
+    }
+
+    fn check_commit(
+        &mut self,
+        turn: &mut Turn<'_>,
+        service: &str,
+        generation: GenerationId,
+    ) -> Result<(), Violation> {
+        let (service, book) = self.book_mut(service)?;
+        ensure!(
+            book.rolling == Some((generation, true)),
+            "S2: commit of {generation}, which is not rolling"
+        );
+        book.rolling = None;
+        book.start = Start::Up;
+        book.serving = generation;
+        book.committed.insert(generation);
+        book.in_a_row = 0;
+        book.waits.clear();
+        book.failures.clear();
+        let (wanted, open) = (book.wanted, book.open_slots(generation));
+        self.come_up.insert(service);
+        turn.commits.insert(service, generation);
+        self.commit_modes(service);
+        self.saw("a commit");
+        self.note_given_up(service);
+        self.take_next_steps();
+        let ready = self.alive().filter(|(_, record)| {
+            record.service == service
+                && record.generation == generation
+                && record.stage == Standing::Ready
+                && record.slot.0 < wanted
+        });
+        let ready = ready.count();
+        ensure!(ready == open, "S2: commit with {ready} of {open} ready");
         Ok(())
     }
 

@@ -226,9 +226,9 @@ impl FakeNetwork {
     fn drop_those(&mut self, lost: impl Fn(&Connection) -> bool) -> Vec<Connection> {
         let all = self.connections.iter().filter(|(_, connection)| lost(connection));
         let all: Vec<(u64, Connection)> = all.map(|(&id, &connection)| (id, connection)).collect();
-        all.iter().for_each(|(id, _)| {
+        for (id, _) in &all {
             self.connections.remove(id);
-        });
+        }
         all.into_iter().map(|(_, connection)| connection).collect()
     }
 

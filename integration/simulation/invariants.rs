@@ -173,6 +173,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a slot that was tried again",
     "a start",
     "a stop",
+    "spares bound",
     "a stop at once",
     "a stop signal",
     "a stop that waited its turn",
@@ -266,6 +267,7 @@ impl Ledger {
         self.check_bound()?;
         self.check_drains(&turn)?;
         self.check_publications(now)?;
+        self.note_late(&mut turn);
         self.check_looks(&turn, actions)?;
         self.check_in_progress(&turn, actions)?;
         self.note_stages(now);
@@ -423,7 +425,7 @@ impl Ledger {
                 is_meant(&account.service) && !self.closed.contains(member)
             });
             let open = open.map(|(member, _)| member);
-            let going = self.going.iter().find(|(_, service)| is_meant(service));
+            let going = self.going.iter().chain(&self.spares).find(|(_, it)| is_meant(it));
             ensure!(going.is_none(), "S1: its service stops, and {going:?} is not closed");
             ensure!(open.is_none(), "S1: its service stops, and {open:?} is not closed");
         }
@@ -651,7 +653,11 @@ impl Ledger {
         let open: Vec<&RequestId> = self.requests.keys().collect();
         ensure!(open.is_empty(), "S6: without a response: {open:?}");
         let closed = self.members.keys().all(|member| self.closed.contains(member));
-        ensure!(closed && self.going.is_empty(), "S1: only {:?} are closed", self.closed);
+        ensure!(
+            closed && self.going.is_empty() && self.spares.is_empty(),
+            "S1: only {:?} are closed",
+            self.closed
+        );
         for book in self.books.values() {
             let kept = &book.kept;
             ensure!(kept.is_empty(), "S7: never forgotten: {kept:?}");

@@ -48,8 +48,10 @@ pub(crate) struct Ledger {
     /// What share of new connections each member was last given, and which ever had one.
     pub shares: BTreeMap<MemberId, u32>,
     pub had_share: BTreeSet<MemberId>,
-    /// Members that no worker has.
-    pub spares: BTreeSet<MemberId>,
+    /// Workers that were asked to stop while others served with one of their sockets.
+    pub shared: BTreeSet<WorkerId>,
+    /// Members that no worker gets, which keep others at their places in a group.
+    pub spares: BTreeMap<MemberId, ServiceId>,
     /// Members that nobody wants any more, and whose they were: they are closed when new connections
     /// go where they should meanwhile.
     pub going: BTreeMap<MemberId, ServiceId>,
@@ -155,8 +157,6 @@ pub(crate) struct Record {
     pub checks: Checks,
     /// In how many looks in a row nothing was left of it, its connections aside, and with them.
     pub empty: [u32; 2],
-    /// Whether it was asked to stop while others served with one of its sockets.
-    pub shared: bool,
     /// What the last check saw that was not enough.
     pub last_finding: Option<Finding>,
 }
@@ -282,7 +282,8 @@ impl Ledger {
             socket_of: BTreeMap::new(),
             shares: BTreeMap::new(),
             had_share: BTreeSet::new(),
-            spares: BTreeSet::new(),
+            shared: BTreeSet::new(),
+            spares: BTreeMap::new(),
             going: BTreeMap::new(),
             given_up: BTreeSet::new(),
             finished: false,
@@ -326,17 +327,14 @@ impl Ledger {
                 }
                 self.learn_life_unprepared(*service, *generation, fault);
             }
-            Input::Event(Event::SparesBound { members, failure, .. }) => {
-                if failure.is_some() {
-                    self.spares.retain(|spare| !members.contains(spare));
-                    self.saw("spares not bound");
-                }
-            }
             Input::Event(Event::SlotBound { service, generation, slot, members }) => {
                 self.learn_slot_bound(turn, *service, *generation, *slot, members);
             }
             Input::Event(Event::SlotNotBound { service, generation, slot, .. }) => {
                 self.learn_slot_not_bound(turn.now, *service, *generation, *slot);
+            }
+            Input::Event(Event::SparesBound { service, members, failure }) => {
+                self.learn_spares_bound(*service, members, failure.is_some());
             }
             Input::Event(Event::DrainSeen { service, number, members, workers }) => {
                 self.learn_drain_seen(turn.now, *service, *number, members, workers);
@@ -469,25 +467,12 @@ impl Ledger {
             WorkerEvent::Exited { left, .. } => {
                 record.main_gone = true;
                 turn.ended.extend(served.map(|ready| (id, ready)));
-                record.stage = match record.stage {
-                    _ if *left == 0 => Standing::Gone,
-                    Standing::Starting { .. }
-                    | Standing::Ready
-                    | Standing::Withdrawing { .. }
-                    | Standing::Emptying { .. } => {
-                        turn.orphaned = Some(id);
-                        Standing::Orphans { due: now + ORPHANS_WAIT }
-                    }
-                    // The time that is left of the whole ladder, and what it was granted beyond.
-                    Standing::Leaving { since, due } | Standing::Asked { since, due, .. } => {
-                        turn.orphaned = Some(id);
-                        let due = due.max(since + policy.stop.total()).max(now + KILL_WAIT);
-                        Standing::Orphans { due }
-                    }
-                    Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => {
-                        record.stage
-                    }
-                };
+                if *left == 0 {
+                    record.stage = Standing::Gone;
+                } else if let Some(due) = record.stage.orphans_due(now, policy) {
+                    turn.orphaned = Some(id);
+                    record.stage = Standing::Orphans { due };
+                }
             }
             WorkerEvent::SaidReady => {
                 if served == Some(false)
@@ -613,6 +598,21 @@ impl Standing {
             | Standing::Orphans { .. }
             | Standing::Killed { .. }
             | Standing::Gone => false,
+        }
+    }
+
+    /// Until when what a main process left behind has time, where it goes now.
+    fn orphans_due(self, now: Time, policy: &Policy) -> Option<Time> {
+        match self {
+            Standing::Starting { .. }
+            | Standing::Ready
+            | Standing::Withdrawing { .. }
+            | Standing::Emptying { .. } => Some(now + ORPHANS_WAIT),
+            // The time that is left of the whole ladder, and what it was granted beyond.
+            Standing::Leaving { since, due } | Standing::Asked { since, due, .. } => {
+                Some(due.max(since + policy.stop.total()).max(now + KILL_WAIT))
+            }
+            Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => None,
         }
     }
 

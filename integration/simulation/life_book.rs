@@ -463,8 +463,11 @@ impl Ledger {
         let own: BTreeSet<_> = own.map(|(&member, _)| member).collect();
         self.members.retain(|member, _| !own.contains(member));
         turn.to_close.extend(own);
-        let going = self.going.extract_if(.., |_, of| *of == service);
-        turn.to_close.extend(going.map(|(member, _)| member));
+        for idle in [&mut self.going, &mut self.spares] {
+            let own = idle.iter().filter(|(_, of)| **of == service);
+            turn.to_close.extend(own.map(|(&member, _)| member));
+            idle.retain(|_, of| *of != service);
+        }
         if let Some(book) = self.books.get_mut(&service) {
             book.slots.closed_all();
             book.own.values_mut().for_each(SlotBook::closed_all);

@@ -283,11 +283,12 @@ impl Ledger {
         turn: &mut Turn<'_>,
         member: MemberId,
     ) -> Result<(), Violation> {
-        let replaced = turn.to_close.remove(&member) || self.going.remove(&member).is_some();
+        let replaced = turn.to_close.remove(&member)
+            || self.going.remove(&member).is_some()
+            || self.spares.remove(&member).is_some();
         let ending = self.members.get(&member).is_some_and(|it| self.is_told(it.service));
         let left = !replaced && !ending && self.close_of_left(member);
-        let spare = self.spares.remove(&member);
-        ensure!(replaced || ending || left || spare, "S1: {member} is closed");
+        ensure!(replaced || ending || left, "S1: {member} is closed");
         Ok(())
     }
 
@@ -372,9 +373,14 @@ impl Ledger {
     /// Nothing is to come: every socket can be reached, through one that the workers have.
     pub(crate) fn check_sockets_at_rest(&self, sockets: &FakeSockets) -> Result<(), Violation> {
         let open: Vec<MemberId> = sockets.open().collect();
-        // A spare beside the only one that has a share stays until others come.
-        let going = self.going.keys().chain(&self.spares);
-        let known: BTreeSet<MemberId> = self.members.keys().chain(going).copied().collect();
+        let known: BTreeSet<MemberId> = self
+            .members
+            .keys()
+            .chain(self.going.keys())
+            .chain(self.spares.keys())
+            .copied()
+            .collect();
+        self.check_spares_at_rest()?;
         ensure!(open.iter().eq(&known), "S1: {open:?} are open instead of {known:?}");
         for (&member, account) in &self.members {
             let whole = sockets.get(member).copied().is_some_and(FakeSocket::is_whole);

@@ -253,14 +253,8 @@ impl Ledger {
             });
             over || left
         };
-        let alone = |socket: SocketId| {
-            let of = |member: &MemberId| self.socket_of.get(member) == Some(&socket);
-            let shares = self.shares.iter().filter(|(member, _)| of(member));
-            let open: Vec<u32> = shares.map(|(_, share)| *share).collect();
-            open.len() > 2 && open.iter().filter(|share| **share > 0).count() == 1
-        };
         let own = self.members.iter().filter(|(_, account)| account.service == service);
-        let going = own.filter(|(_, account)| unwanted(account) && alone(account.socket));
+        let going = own.filter(|(_, account)| unwanted(account) && self.is_alone(account.socket));
         let going: Vec<MemberId> = going.map(|(&member, _)| member).collect();
         for member in going {
             let Some(account) = self.members.remove(&member) else { continue };
@@ -273,6 +267,35 @@ impl Ledger {
             self.going.insert(member, service);
             self.seen.insert("a socket that waits to be closed");
         }
+    }
+
+    /// The same of what was bound for nobody.
+    pub(crate) fn note_late(&mut self, turn: &mut Turn<'_>) {
+        for member in std::mem::take(&mut turn.to_close) {
+            let socket = self.socket_of.get(&member).copied();
+            let owner = self
+                .books
+                .iter()
+                .find(|(_, book)| book.policy.sockets.iter().any(|it| Some(it.id) == socket));
+            let owner = owner.map(|(&service, _)| service);
+            match owner.filter(|&it| self.keeps_serving(it)) {
+                Some(service) if socket.is_some_and(|socket| self.is_alone(socket)) => {
+                    self.going.insert(member, service);
+                }
+                Some(_) | None => {
+                    turn.to_close.insert(member);
+                }
+            }
+        }
+    }
+
+    /// Whether only one of the members of a socket gets something, and there are others beside it and
+    /// one that is to go.
+    pub(crate) fn is_alone(&self, socket: SocketId) -> bool {
+        let of = |member: &MemberId| self.socket_of.get(member) == Some(&socket);
+        let shares = self.shares.iter().filter(|(member, _)| of(member));
+        let open: Vec<u32> = shares.map(|(_, share)| *share).collect();
+        open.len() > 2 && open.iter().filter(|share| **share > 0).count() == 1
     }
 
     /// The generations that serve, are to serve or have workers, as those whose members they have.

@@ -101,8 +101,7 @@ pub(crate) fn check(
     asks: &[(Duration, Request)],
     world: impl Fn() -> String,
 ) {
-    let play =
-        |journal: &mut Journal| play_cast(policy, traffic.clone(), cast.clone(), asks, journal);
+    let play = |journal: &mut Journal| play_cast(policy, traffic, cast.clone(), asks, journal);
     if let Err(violation) = play(&mut Journal::silent()) {
         let mut journal = Journal::kept();
         let again = play(&mut journal).err();

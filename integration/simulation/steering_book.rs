@@ -164,7 +164,7 @@ impl Ledger {
                 let some = shares.iter().any(|share| share.weight > 0);
                 ensure!(some, "S14: nobody of {group:?} gets anything");
                 for share in shares {
-                    let spare = self.spares.contains(&share.member) && share.weight > 0;
+                    let spare = self.spares.contains_key(&share.member) && share.weight > 0;
                     ensure!(!spare, "S14: a spare gets new connections: {action:?}");
                     self.socket_of.insert(share.member, group.socket);
                     self.shares.insert(share.member, share.weight);
@@ -175,12 +175,12 @@ impl Ledger {
                 self.saw("new connections steered");
             }
             Action::BindSpares { service, members } => {
-                for new in members {
-                    ensure!(new.member > self.last_member, "S7: a number is used twice: {new:?}");
-                    self.last_member = new.member;
-                    self.spares.insert(new.member);
-                }
                 ensure!(self.keeps_serving(*service), "S14: {action:?}, and it does not serve");
+                for new in members {
+                    ensure!(new.member > self.last_member, "S7: used twice: {}", new.member);
+                    self.last_member = new.member;
+                    self.spares.insert(new.member, *service);
+                }
                 self.saw("spares bound");
             }
             Action::LookAtDrain { service, number, members, workers } => {
@@ -203,6 +203,29 @@ impl Ledger {
                 self.saw("a look at a drain");
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Spares were bound, or not. Those of a service that does not serve any more are closed already.
+    pub(crate) fn learn_spares_bound(
+        &mut self,
+        _service: ServiceId,
+        members: &[MemberId],
+        failed: bool,
+    ) {
+        if failed {
+            self.saw("spares not bound");
+            self.spares.retain(|member, _| !members.contains(member));
+        }
+    }
+
+    /// Nothing is to come: no spare is kept, but where it cannot go.
+    pub(crate) fn check_spares_at_rest(&self) -> Result<(), Violation> {
+        for member in self.spares.keys() {
+            let socket = self.socket_of.get(member);
+            let waits = socket.is_some_and(|socket| self.is_alone(*socket));
+            ensure!(waits, "S14: the spare {member} is kept at rest");
         }
         Ok(())
     }

@@ -101,11 +101,7 @@ struct Process {
     held: Vec<Signal>,
     heard: u32,
     kills: u32,
-    /// It takes no new connections: it was asked to stop, and obeys.
-    leaves: bool,
-    /// Its main process exited unasked.
-    crashed: bool,
-    ready: bool,
+    end: End,
     /// The number of the check that is under way.
     check: Option<u64>,
     /// A signal ended it before its program ran; that is not known yet.
@@ -118,6 +114,17 @@ enum Main {
     SettingUp,
     Runs { since: Time },
     Exited,
+}
+
+/// How a worker takes no more connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It does.
+    No,
+    /// It was asked to stop, and obeys.
+    AsAsked,
+    /// Its main process exited unasked.
+    Unasked,
 }
 
 /// What the core hears within the same moment as it wanted to know it.
@@ -145,10 +152,10 @@ pub(crate) struct World<'a> {
     last_chance: usize,
     /// How a connection was lost that should not have been.
     lost: Option<Violation>,
+    /// Spares that were not bound, until that is heard.
+    missing: BTreeMap<MemberId, SocketId>,
     /// What was bound for a reload that has not heard of it.
     unanswered: BTreeSet<MemberId>,
-    /// Spares that could not be bound, of which the core is about to hear.
-    spares_missing: Vec<(SocketId, Option<SlotId>)>,
     /// How many turns the present one is part of.
     depth: u32,
     cast: Cast,
@@ -156,6 +163,7 @@ pub(crate) struct World<'a> {
     policies: BTreeMap<ServiceId, Policy>,
     characters: BTreeMap<(ServiceId, GenerationId), Character>,
     processes: BTreeMap<WorkerId, Process>,
+    was_ready: BTreeSet<WorkerId>,
     sockets: FakeSockets,
     agenda: BTreeMap<(Time, u64), Happening>,
     last_happening: u64,
@@ -183,7 +191,7 @@ pub(crate) fn play(
 /// Plays a world without chance: these fates, these requests.
 pub(crate) fn play_cast(
     policy: &Policy,
-    traffic: BTreeMap<ServiceId, Traffic>,
+    traffic: &BTreeMap<ServiceId, Traffic>,
     cast: Cast,
     requests: &[(Duration, Request)],
     journal: &mut Journal,
@@ -248,14 +256,15 @@ impl World<'_> {
             knocks: Knocks::ByChance,
             last_chance: 0,
             lost: None,
+            missing: BTreeMap::new(),
             unanswered: BTreeSet::new(),
-            spares_missing: Vec::new(),
             depth: 0,
             cast,
             ledger: Ledger::new(&policies, lame_duck),
             policies: policies.into_iter().map(|policy| (policy.service, policy)).collect(),
             characters,
             processes: BTreeMap::new(),
+            was_ready: BTreeSet::new(),
             sockets,
             agenda: BTreeMap::new(),
             last_happening: 0,
@@ -532,12 +541,11 @@ impl World<'_> {
         if let Input::Event(Event::Socket(member, event)) = input {
             self.heard(*member, event);
         }
+        if let Input::Event(Event::SparesBound { members, failure: Some(_), .. }) = input {
+            self.spares_not_bound(members);
+        }
         if let Input::Event(Event::SlotNotBound { service, generation, slot, .. }) = input {
             self.slot_not_bound(*service, *generation, *slot);
-        }
-        if let Input::Event(Event::SparesBound { failure: Some(_), .. }) = input {
-            let places = std::mem::take(&mut self.spares_missing);
-            self.unbind(places.into_iter());
         }
         if self.depth == 0 {
             self.check_groups()?;
@@ -583,19 +591,6 @@ impl World<'_> {
                     return Some(Answer::Event(event));
                 }
             }
-            Action::BindSpares { service, members } => {
-                let failed = self.script.one_in(20);
-                if failed {
-                    let places = members.iter().map(|new| (new.socket, new.slot));
-                    self.spares_missing.extend(places.clone());
-                    self.doubt(places);
-                } else {
-                    self.bind_all(&members);
-                }
-                let failure = failed.then(|| "too many open files".to_owned());
-                let members = members.iter().map(|new| new.member).collect();
-                return Some(Answer::Event(Event::SparesBound { service, members, failure }));
-            }
             Action::Publish { service, number, .. } => {
                 let failed = self.script.one_in(4);
                 let failure = failed.then(|| "`nginx -s reload` exited with code 1".to_owned());
@@ -631,15 +626,18 @@ impl World<'_> {
                 let configuration = Configuration { services, removed: Vec::new() };
                 return Some(Answer::Event(Event::ConfigurationRead { request, configuration }));
             }
+            Action::BindSpares { service, members } => {
+                let event = self.bind_spares(service, &members);
+                let after = ms(self.net.pick(&[0, 0, 1, 40]));
+                self.plan(after, Happening::Answered(event));
+            }
             Action::LookAtDrain { service, number, members, workers } => {
                 let look = Look { service, number, members, workers, seen: Seen::Nothing };
                 self.plan(ms(0), Happening::Stirs(Stir::Looks(look)));
             }
             Action::Steer { group, shares } => self.network.groups.attach(group, &shares),
             Action::Notice(Notice::Ready { worker, .. }) => {
-                if let Some(process) = self.processes.get_mut(&worker.worker) {
-                    process.ready = true;
-                }
+                self.was_ready.insert(worker.worker);
             }
             Action::EndPublish { .. }
             | Action::Remove(_)
@@ -740,9 +738,7 @@ impl World<'_> {
             held: Vec::new(),
             heard: 0,
             kills: 0,
-            leaves: false,
-            crashed: false,
-            ready: false,
+            end: End::No,
             check: None,
             doomed: false,
             gone: false,
@@ -912,7 +908,7 @@ impl World<'_> {
     }
 
     fn signal(&mut self, worker: WorkerId, signal: Signal) {
-        if self.processes.get(&worker).is_some_and(|process| !process.ready) {
+        if !self.was_ready.contains(&worker) {
             self.taint(worker);
         }
         let Some(process) = self.processes.get_mut(&worker) else {

@@ -14,7 +14,7 @@ use crate::fake_network::{At, AtStop, Blind, Connection, Whose};
 use crate::fate::{Deed, ms};
 use crate::invariants::{Violation, ensure};
 
-use super::{Happening, Main, World};
+use super::{End, Happening, Main, World};
 
 /// What goes on by itself, unseen by the core.
 #[derive(Debug, Clone)]
@@ -145,7 +145,7 @@ impl World<'_> {
                 (Main::Runs { since }, Some(able)) => since + able <= now,
                 (Main::Runs { .. }, None) | (Main::SettingUp | Main::Exited, _) => false,
             };
-            able && !process.frozen && !process.leaves && process.members.contains(&member)
+            able && !process.frozen && process.end == End::No && process.members.contains(&member)
         };
         let able: Vec<WorkerId> = self.processes.iter().filter(takes).map(|(&id, _)| id).collect();
         if able.is_empty() {
@@ -178,14 +178,18 @@ impl World<'_> {
     /// A worker's main process has exited. Where it was not asked to, and serves no more, what waits
     /// for it and no other waits for nobody.
     pub(super) fn leaves_unasked(&mut self, worker: WorkerId) {
-        let Some(process) = self.processes.get(&worker).filter(|it| !it.leaves && it.kills == 0)
+        let Some(process) =
+            self.processes.get(&worker).filter(|it| it.end == End::No && it.kills == 0)
         else {
             return;
         };
         let others = |member: &MemberId| {
             self.processes.iter().any(|(&other, it)| {
                 let holds = it.members.contains(member);
-                other != worker && holds && it.ready && it.main != Main::Exited
+                other != worker
+                    && holds
+                    && self.was_ready.contains(&other)
+                    && it.main != Main::Exited
             })
         };
         let alone: Vec<MemberId> =
@@ -194,7 +198,7 @@ impl World<'_> {
             self.network.tainted.extend(alone);
         }
         if let Some(process) = self.processes.get_mut(&worker) {
-            process.crashed = true;
+            process.end = End::Unasked;
         }
     }
 
@@ -371,7 +375,33 @@ impl World<'_> {
                 }
             }
         }
-        all.into_iter().for_each(|(socket, slot, member)| self.bind(socket, slot, member));
+        for (socket, slot, member) in all {
+            self.bind(socket, slot, member);
+        }
+    }
+
+    /// Members that no worker gets are bound, or not.
+    pub(super) fn bind_spares(&mut self, service: ServiceId, new: &[NewMember]) -> Event {
+        let members = new.iter().map(|new| new.member).collect();
+        if self.net.one_in(8) {
+            self.doubt(new.iter().map(|new| (new.socket, new.slot)));
+            self.missing.extend(new.iter().map(|new| (new.member, new.socket)));
+            let failure = Some("too many open files".to_owned());
+            return Event::SparesBound { service, members, failure };
+        }
+        for &NewMember { socket, slot, member } in new {
+            self.bind(socket, slot, member);
+        }
+        Event::SparesBound { service, members, failure: None }
+    }
+
+    /// The core has heard that spares were not bound.
+    pub(super) fn spares_not_bound(&mut self, members: &[MemberId]) {
+        let places: Vec<_> = members
+            .iter()
+            .filter_map(|member| Some((self.missing.remove(member)?, None)))
+            .collect();
+        self.unbind(places.into_iter());
     }
 
     /// These are bound for a generation.
@@ -411,7 +441,7 @@ impl World<'_> {
             None => Exit::Code(0),
             Some(AtStop::Cuts) => named(signal),
             Some(at_stop @ (AtStop::Finishes | AtStop::ShutsDown)) => {
-                if !process.leaves && at_stop == AtStop::ShutsDown {
+                if process.end == End::No && at_stop == AtStop::ShutsDown {
                     // One that shut a unix socket down would have all others replaced, for ever.
                     let members = process.members.iter().copied();
                     let members = members.filter(|&member| self.network.groups.has(member));
@@ -419,12 +449,12 @@ impl World<'_> {
                     self.shut_all_down(&members);
                 }
                 if let Some(process) = self.processes.get_mut(&worker) {
-                    process.leaves = true;
+                    process.end = End::AsAsked;
                 }
                 return self.exit_when_done(worker);
             }
         };
-        process.leaves = true;
+        process.end = End::AsAsked;
         self.plan(after, Happening::Exits(worker, how, left));
     }
 
@@ -432,7 +462,8 @@ impl World<'_> {
     fn exit_when_done(&mut self, worker: WorkerId) {
         let Some(process) = self.processes.get(&worker) else { return };
         let (left, after) = (process.fate.left, process.fate.stop_takes);
-        if process.leaves && self.network.count(|it| it.at == At::Worker(worker)) == 0 {
+        if process.end == End::AsAsked && self.network.count(|it| it.at == At::Worker(worker)) == 0
+        {
             self.plan(after, Happening::Exits(worker, Exit::Code(0), left));
         }
     }
@@ -481,9 +512,11 @@ impl World<'_> {
             At::Worker(worker) => {
                 // Where everybody shares a socket, how a program stops is its own affair; and one
                 // that was killed had its time.
-                let killed =
-                    self.processes.get(&worker).is_none_or(|it| it.kills > 0 || it.crashed);
-                let shared = self.ledger.workers.get(&worker).is_none_or(|it| it.shared);
+                let killed = self
+                    .processes
+                    .get(&worker)
+                    .is_none_or(|it| it.kills > 0 || it.end == End::Unasked);
+                let shared = self.ledger.shared.contains(&worker);
                 let blind = traffic.blind == Blind::Connections;
                 !own || !traffic.has_time || blind || killed || shared
             }
@@ -556,7 +589,10 @@ impl World<'_> {
         let mut forgotten = self.network.forgotten();
         let forgotten = forgotten.find(|it| {
             // One that nobody wants any more may wait to be closed, with what it has.
-            let goes = self.ledger.going.contains_key(&it.member) && self.is_excused(*it);
+            let ledger = &self.ledger;
+            let idle =
+                ledger.going.contains_key(&it.member) || ledger.spares.contains_key(&it.member);
+            let goes = idle && self.is_excused(*it);
             self.ledger.keeps_serving(it.service) && self.ledger.has_begun(it.service) && !goes
         });
         ensure!(forgotten.is_none(), "S14: nobody takes {forgotten:?}");
