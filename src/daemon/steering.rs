@@ -52,16 +52,19 @@ pub(super) struct Source {
 impl Steering {
     /// New connections to a group go by these shares from here on.
     pub(super) fn steer(&mut self, group: GroupId, shares: Vec<Share>, listeners: &Listeners) {
-        let now = clock::now();
         let had = self.groups.remove(&group).unwrap_or_default();
-        for share in had.iter().filter(|share| share.weight > 0) {
-            self.away.insert(share.member, now);
-        }
         for share in shares.iter().filter(|share| share.weight > 0) {
             self.away.remove(&share.member);
         }
+        let gets = |member| shares.iter().any(|it| it.member == member && it.weight > 0);
+        let away = had.iter().filter(|share| share.weight > 0 && !gets(share.member));
+        let away: Vec<MemberId> = away.map(|share| share.member).collect();
         self.groups.insert(group, shares);
         self.attach(group, listeners);
+        // Not a moment earlier: what comes before the program is attached is theirs, however long
+        // that takes, and must not look younger than their parting.
+        let now = clock::now();
+        self.away.extend(away.into_iter().map(|member| (member, now)));
     }
 
     /// A connection from there goes to the member that this worker has, whatever its share.

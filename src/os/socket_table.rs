@@ -39,6 +39,10 @@ const OPEN: u32 = ESTABLISHED | CLOSE_WAIT | FIN_WAIT1 | FIN_WAIT2;
 /// `net/tcp.h`.
 const FIRST_TRY: Duration = Duration::from_secs(1);
 
+/// The kernel counts that time in ticks, the longest of which are these (`CONFIG_HZ_100`), so a
+/// handshake may be older by one than it looks.
+const TICK_MAX: Duration = Duration::from_millis(10);
+
 /// One of the sockets, as the tables know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -178,8 +182,9 @@ pub(super) fn handshakes_of(
 ) -> u32 {
     // A try later than the first looks as young as a first one.
     let parted = parted.filter(|parted| *parted < FIRST_TRY);
-    let is_younger =
-        |age: Option<Duration>| age.zip(parted).is_some_and(|(age, parted)| age < parted);
+    let is_younger = |age: Option<Duration>| {
+        age.zip(parted).is_some_and(|(age, parted)| age + TICK_MAX < parted)
+    };
     let own = handshakes.iter().filter(|it| place.has(it.local) && !is_younger(it.age));
     u32::try_from(own.count()).unwrap_or(u32::MAX)
 }
