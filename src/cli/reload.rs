@@ -154,7 +154,8 @@ fn wait(
             Heard::Missed(status) => show.progress.see(show.now(), &status),
             Heard::Answer(answer) => {
                 if is_end(&answer) {
-                    hear_the_last(waiting, show);
+                    let is_told = answer.as_ref().map_or(true, |done| !done.services.is_empty());
+                    hear_the_last(waiting, show, is_told);
                 }
                 return answer.map_err(|error| {
                     let mut failure = waiting::unanswered(error, the);
@@ -182,10 +183,10 @@ fn is_end(answer: &Result<Done, ClientError>) -> bool {
     }
 }
 
-/// The answer and the events come by two ways.
-fn hear_the_last(waiting: &Waiting, show: &mut Show) {
+/// The answer and the events come by two ways. Of a reload that was none there are no events.
+fn hear_the_last(waiting: &Waiting, show: &mut Show, is_told: bool) {
     let until = clock::now() + LAST_EVENTS_WITHIN;
-    while show.is_seen && show.progress.is_under_way() {
+    while show.is_seen && (show.progress.is_under_way() || is_told && !show.has_heard) {
         match waiting.next(Some(until.since(clock::now()))) {
             Heard::Event(event) => show.hear(&event),
             Heard::Missed(status) => show.progress.see(show.now(), &status),
@@ -228,6 +229,8 @@ struct Show {
     progress: Progress,
     /// Whether anything is shown.
     is_seen: bool,
+    /// Whether an event has come.
+    has_heard: bool,
     /// Where it is drawn, if not told line by line.
     screen: Option<Screen>,
 }
@@ -240,6 +243,7 @@ impl Show {
             began,
             progress: Progress::new(clock::now().since(began), status, order.services),
             is_seen,
+            has_heard: false,
             screen: (is_seen && moves).then(Screen::default),
         }
     }
@@ -250,6 +254,7 @@ impl Show {
 
     fn hear(&mut self, event: &wire::Event) {
         let is_news = self.progress.hear(self.now(), event);
+        self.has_heard |= is_news;
         // The outcome says the same.
         let is_end = matches!(event.kind.as_str(), "reload-committed" | "reload-aborted");
         if is_news && !is_end && self.is_seen && self.screen.is_none() {

@@ -257,6 +257,8 @@ impl Drains {
                 }
             }
         }
+        // What is learned is learned in a moment: a program may end with its last connection.
+        nearly |= !self.learning.is_empty();
         self.pause = if nearly { LOOK_FIRST } else { (self.pause * 3 / 2).min(LOOK_LAST) };
         self.next = Some(now + self.pause);
         (done, news)

@@ -605,6 +605,12 @@ impl Sockets {
         if idle.is_empty() { Vec::new() } else { self.take_out(idle) }
     }
 
+    /// Whether new connections go to others than this member.
+    #[must_use]
+    pub fn gets_nothing(&self, member: MemberId) -> bool {
+        self.steering.is_steered_away(member)
+    }
+
     /// Somebody shut a member down: it is out of its group.
     pub fn left(&mut self, member: MemberId) {
         self.told = None;

@@ -234,7 +234,7 @@ impl Daemon {
             self.control.counters.turned(clock::now().since(began));
             let tokens = self.parts.reactor.wait(timeout);
             began = clock::now();
-            let mut ready: Vec<Token> = match tokens {
+            let ready: Vec<Token> = match tokens {
                 Ok(tokens) => tokens.into_iter().filter_map(Token::decode).collect(),
                 Err(error) => {
                     // Not to be waited on is a bug; going on by deadlines alone beats dying.
@@ -242,10 +242,15 @@ impl Daemon {
                     Vec::new()
                 }
             };
-            ready.sort_unstable();
-            ready.dedup();
+            // Sockets that were shut down leave their groups in the order in which that happened, which
+            // is the order in which epoll(7) tells of it.
+            let is_listener = |token: &Token| matches!(token, Token::Listener(_));
+            let (listeners, mut others): (Vec<Token>, Vec<Token>) =
+                ready.into_iter().partition(is_listener);
+            others.sort_unstable();
+            others.dedup();
             let mut children_changed = more_children;
-            for token in ready {
+            for token in listeners.into_iter().chain(others) {
                 self.processes.may_have_changed();
                 match token {
                     Token::Listener(member) => self.look_at_listener(member),

@@ -57,7 +57,12 @@ impl Service {
                 self.undo(member, found, name.as_ref(), state, context.actions);
             }
             SocketEvent::ShutDown(repair) => {
+                let is_done_with = self.is_done_with(member);
                 self.sockets.left(member);
+                // Whoever has it is on the way out and gets nothing: it is closed with the last of them.
+                if is_done_with {
+                    return;
+                }
                 // When it listens again, nothing finds it that is meant for another.
                 self.steer(context);
                 // One that waits for its repair, or gets none, is found shut down at each look.
@@ -198,6 +203,13 @@ impl Service {
             self.repair_member(member, repair, context);
         }
         step
+    }
+
+    /// Whether a member gets nothing new, and nobody has it but who leaves.
+    fn is_done_with(&self, member: MemberId) -> bool {
+        let has_it = |worker: &&Worker| self.sockets.was_given(member, recipient(worker));
+        self.sockets.gets_nothing(member)
+            && self.workers.iter().filter(has_it).all(Worker::is_leaving)
     }
 
     /// Notes who holds a socket that was shut down just now.

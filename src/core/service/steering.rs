@@ -19,6 +19,9 @@ use crate::core::worker::{Worker, WorkerState};
 
 use super::{Context, Service};
 
+/// One of so many workers with sockets of their own is asked to stop at a time, and one at least.
+const AT_A_TIME: usize = 32;
+
 impl Service {
     /// Has the kernel send new connections to those who can take them.
     pub(super) fn steer(&mut self, context: &mut Context<'_>) {
@@ -78,8 +81,13 @@ impl Service {
         workers: &[(WorkerId, Option<u32>)],
         context: &mut Context<'_>,
     ) {
-        let (done, learned) = self.drains.seen(now, number, members, workers);
+        let (mut done, learned) = self.drains.seen(now, number, members, workers);
         self.tell_manners(learned, context);
+        if !self.sockets.of_each_worker(self.serving.generation).is_empty() {
+            // Those that shut their sockets down at the same moment leave their group in an order
+            // that nobody can tell. The others come with the next look.
+            done.truncate((done.len() / AT_A_TIME).max(1));
+        }
         self.secure(&done, context);
         for id in done {
             if self.workers.get(id).is_some_and(Worker::is_emptying) {
