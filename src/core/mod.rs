@@ -28,10 +28,13 @@
 //! serves is kept for that and for an operator's *rollback*, each a reload to what was read already,
 //! which has proved itself.
 //!
-//! A **socket** is shared by all workers of a service, or each slot has one of its own. That is bound
-//! before the slot's first worker starts and closed when its last one is gone; between the two its
-//! workers of all generations get the same. A slot whose socket cannot be bound has no worker, is in
-//! no fleet, and keeps nothing else from going on.
+//! A **socket** has *members*, the kernel sockets that workers are given: one for each generation, one
+//! for each slot of it, or one that all generations share. The kernel is told which of them get new
+//! connections; a worker that is steered away from is `Emptying` until it has finished what it has, and
+//! only then gets its signal. Where each slot has an address, its member is bound before its first
+//! worker starts and closed when its last one is gone, and its workers of all generations get the
+//! same. A slot whose member cannot be bound has no worker, is in no fleet, and keeps nothing else from
+//! going on.
 //!
 //! A **proxy** in front of a service may be told which slots have a ready worker. The last ready
 //! worker of a slot that the proxy knows is `Withdrawing` when it is asked to stop: it serves on until
