@@ -605,10 +605,10 @@ impl Sockets {
         if idle.is_empty() { Vec::new() } else { self.take_out(idle) }
     }
 
-    /// Whether new connections go to others than this member.
+    /// The generation that has a member alone, if one does.
     #[must_use]
-    pub fn gets_nothing(&self, member: MemberId) -> bool {
-        self.steering.is_steered_away(member)
+    pub fn generation_of(&self, member: MemberId) -> Option<GenerationId> {
+        self.members.get(&member).and_then(|member| member.scope.generation())
     }
 
     /// Somebody shut a member down: it is out of its group.

@@ -368,7 +368,11 @@ impl Group {
         let changes = shares.iter().any(|share| gets(share) && moves(share.member));
         let all =
             after.iter().all(|it| shares.iter().any(|share| share.member == *it && gets(share)));
-        if !changes {
+        // One that is behind the last for those that may leave at any time has to stay there.
+        let spare = self.spares.difference(&self.going).any(|&spare| moves(spare));
+        if spare {
+            Before::Wait
+        } else if !changes {
             Before::Nothing
         } else if fewer.iter().any(gets) {
             Before::Steer(fewer)
@@ -479,6 +483,19 @@ mod tests {
         assert_eq!(steering.steer(only(3)), expected[..3]);
         let expected = [shares(&[(1, 0), (4, 1), (3, 0)]), Action::Close(MemberId(1))];
         assert_eq!(steering.steer(only(4)), [&expected[..], &[shares(&[(3, 0), (4, 1)])]].concat());
+    }
+
+    #[test]
+    fn a_spare_that_may_be_needed_where_it_is_fills_no_hole_that_we_make() {
+        let mut steering = steering(&[1, 2, 3, 4]);
+        let new = |_, member: MemberId| u32::from((3..=4).contains(&member.0));
+        steering.ask_spare(GROUP, MemberId(5));
+        steering.arrived(MemberId(5));
+        steering.steer(new);
+        assert_eq!(steering.close(vec![MemberId(1)]), []);
+        let actions = steering.close(vec![MemberId(5)]);
+        assert_eq!(actions[0], Action::Close(MemberId(5)));
+        assert!(actions.contains(&Action::Close(MemberId(1))));
     }
 
     #[test]

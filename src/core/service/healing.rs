@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::core::action::Action;
-use crate::core::event::{Grip, Repair, SocketEvent, SocketState};
+use crate::core::event::{Backlog, Grip, Repair, SocketEvent, SocketState};
 use crate::core::ids::{MemberId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice, Suspects, WorkerName};
 use crate::core::repair::{Health, Step};
@@ -49,7 +49,8 @@ impl Service {
                 let occasion = by.map_or(Occasion::Other, |worker| self.occasion(worker));
                 let name = by.map(|worker| self.name_of(worker));
                 let serving = self.serving.generation;
-                let found = self.sockets.inspected(member, occasion, serving, state);
+                let mut found = self.sockets.inspected(member, occasion, serving, state);
+                found.listen &= state.backlog != Backlog::Unseen || !self.is_over(member);
                 if found.listen {
                     // One that was shut down is back by it, whatever it waits for.
                     self.sockets.listens_again(member);
@@ -57,14 +58,13 @@ impl Service {
                 self.undo(member, found, name.as_ref(), state, context.actions);
             }
             SocketEvent::ShutDown(repair) => {
-                let is_done_with = self.is_done_with(member);
                 self.sockets.left(member);
-                // Whoever has it is on the way out and gets nothing: it is closed with the last of them.
-                if is_done_with {
-                    return;
-                }
                 // When it listens again, nothing finds it that is meant for another.
                 self.steer(context);
+                // Only workers that stop have it: to listen again would change the order for nothing.
+                if self.is_over(member) {
+                    return;
+                }
                 // One that waits for its repair, or gets none, is found shut down at each look.
                 if self.broken(now, member, repair, context) != Step::Nothing {
                     self.suspect(now, member, repair);
@@ -110,6 +110,15 @@ impl Service {
             }
             SocketEvent::Held(grips) => self.conclude(now, member, &grips, context),
         }
+    }
+
+    /// Whether a socket is a generation's alone that neither serves nor is to.
+    fn is_over(&self, member: MemberId) -> bool {
+        let reload = self.reload.as_ref().map(|reload| reload.generation);
+        let current = [Some(self.serving.generation), reload, self.life.generation()];
+        let roots = current.into_iter().flatten().map(|generation| self.sockets.root(generation));
+        let own = self.sockets.generation_of(member);
+        own.is_some_and(|own| roots.into_iter().all(|root| root != own))
     }
 
     /// Has the sockets of a worker looked at: it became ready (`by` is itself), or it ended.
@@ -203,13 +212,6 @@ impl Service {
             self.repair_member(member, repair, context);
         }
         step
-    }
-
-    /// Whether a member gets nothing new, and nobody has it but who leaves.
-    fn is_done_with(&self, member: MemberId) -> bool {
-        let has_it = |worker: &&Worker| self.sockets.was_given(member, recipient(worker));
-        self.sockets.gets_nothing(member)
-            && self.workers.iter().filter(has_it).all(Worker::is_leaving)
     }
 
     /// Notes who holds a socket that was shut down just now.

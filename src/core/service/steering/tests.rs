@@ -231,3 +231,28 @@ fn a_member_that_was_shut_down_gets_nothing_before_it_is_known_to_be_back() {
     assert!(actions.contains(&Action::Listen(MemberId(10))));
     assert_eq!(steered(&actions), Some(vec![(11, 1), (10, 1)]));
 }
+
+#[test]
+fn what_only_workers_that_stop_have_is_not_made_to_listen_again() {
+    let mut world = World::new(vec![each_worker()]);
+    world.ready(1);
+    world.ready(2);
+    let bind = world.reload();
+    world.prepared(2, &bind);
+    for worker in [3, 4] {
+        world.start([worker]);
+        world.ready(worker);
+    }
+    let shut_down = || SocketEvent::ShutDown(Repair::Listen);
+    let listens = |actions: &[Action], member| actions.contains(&Action::Listen(MemberId(member)));
+    let actions = world.happens(Event::Socket(MemberId(10), shut_down()));
+    assert!(!listens(&actions, 10));
+    let new: Vec<u32> = bind.iter().map(|new| new.member.0).collect();
+    assert_eq!(steered(&actions), Some(vec![(new[1], 1), (11, 0), (new[0], 1)]));
+    let state = |backlog| SocketState { mode: Mode::Blocking, backlog };
+    let seen = |backlog| SocketEvent::Inspected { by: None, state: state(backlog) };
+    assert!(!listens(&world.happens(Event::Socket(MemberId(10), seen(Backlog::Unseen))), 10));
+    let changed = seen(Backlog::Changed { to: 5, from: 4096 });
+    assert!(listens(&world.happens(Event::Socket(MemberId(11), changed)), 11));
+    assert!(listens(&world.happens(Event::Socket(MemberId(new[0]), shut_down())), new[0]));
+}
