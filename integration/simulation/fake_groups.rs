@@ -89,6 +89,14 @@ impl FakeGroups {
         Some(&group.meant)
     }
 
+    /// Who stands where the program points, as far as anybody does.
+    pub(crate) fn named(&self, id: GroupId) -> Vec<Option<MemberId>> {
+        let Some(group) = self.groups.get(&id) else { return Vec::new() };
+        let weights = group.program.iter().flatten().enumerate();
+        let named = weights.filter(|(_, weight)| **weight > 0);
+        named.map(|(index, _)| group.order.get(index).copied()).collect()
+    }
+
     /// All that a new connection may find.
     pub(crate) fn found(&self, id: GroupId) -> Vec<MemberId> {
         let Some(group) = self.groups.get(&id) else { return Vec::new() };

@@ -89,6 +89,10 @@ pub(crate) struct FakeNetwork {
     pub tainted: BTreeSet<MemberId>,
     /// Members that were shut down, and the core has not heard of it.
     pub unheard: BTreeSet<MemberId>,
+    /// The same of those whose place a spare has taken, so that nobody else is found by it.
+    pub unheard_spared: BTreeSet<MemberId>,
+    /// Groups in which members that get nothing may have other places than the core knows.
+    pub permuted: BTreeSet<GroupId>,
     /// Groups whose order the core cannot know: something changed in them while it had not heard of a
     /// shutdown.
     pub scrambled: BTreeSet<GroupId>,
@@ -165,6 +169,8 @@ impl FakeNetwork {
             members: BTreeMap::new(),
             tainted: BTreeSet::new(),
             unheard: BTreeSet::new(),
+            unheard_spared: BTreeSet::new(),
+            permuted: BTreeSet::new(),
             scrambled: BTreeSet::new(),
             doubtful: BTreeMap::new(),
         }

@@ -31,7 +31,9 @@
 //!   members were seen empty twice, or at its deadline; a stop does not wait for it. No connection is
 //!   lost by it: what has found a member is taken by a worker and ends there, whatever reloads and
 //!   scales come in between, unless a worker fails, it is stopped, or the time for it is over. See
-//!   `world/traffic.rs` for exactly what is excused.
+//!   `World::is_excused` for exactly what is excused. A worker that shuts its sockets down when it is
+//!   asked to stop moves nobody who gets something. A socket that nobody wants waits to be closed only
+//!   where somebody would move by it who must not.
 //! - S15 The same input leads to the same actions.
 //! - S16 Readiness follows from evidence that counts, and at once.
 //! - S17 What is shown and announced agrees with what happened.

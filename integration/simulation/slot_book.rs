@@ -254,7 +254,7 @@ impl Ledger {
             over || left
         };
         let own = self.members.iter().filter(|(_, account)| account.service == service);
-        let going = own.filter(|(_, account)| unwanted(account) && self.is_alone(account.socket));
+        let going = own.filter(|(_, account)| unwanted(account) && self.may_wait(account.socket));
         let going: Vec<MemberId> = going.map(|(&member, _)| member).collect();
         for member in going {
             let Some(account) = self.members.remove(&member) else { continue };
@@ -279,7 +279,7 @@ impl Ledger {
                 .find(|(_, book)| book.policy.sockets.iter().any(|it| Some(it.id) == socket));
             let owner = owner.map(|(&service, _)| service);
             match owner.filter(|&it| self.keeps_serving(it)) {
-                Some(service) if socket.is_some_and(|socket| self.is_alone(socket)) => {
+                Some(service) if socket.is_some_and(|socket| self.may_wait(socket)) => {
                     self.going.insert(member, service);
                 }
                 Some(_) | None => {
@@ -287,6 +287,13 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Whether one that is to go may have to wait: who moves by it would get nothing, or is a spare
+    /// that may be needed where it is.
+    fn may_wait(&self, socket: SocketId) -> bool {
+        let mut spares = self.spares.keys();
+        self.is_alone(socket) || spares.any(|spare| self.socket_of.get(spare) == Some(&socket))
     }
 
     /// Whether only one of the members of a socket gets something, and there are others beside it and

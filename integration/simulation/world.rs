@@ -33,7 +33,7 @@ use crate::script::Script;
 
 mod traffic;
 
-use traffic::{Knocks, Look, Seen, Stir};
+use traffic::{Knocks, Look, Seen, Stir, WasAsked};
 
 /// How many turns a world may take: a worker that asks for an hour more and is probed every 20 ms takes
 /// most of them, all others need far fewer.
@@ -150,6 +150,8 @@ pub(crate) struct World<'a> {
     network: FakeNetwork,
     knocks: Knocks,
     last_chance: usize,
+    /// When the last shutdown of a worker that stops is heard of.
+    last_heard: Time,
     /// How a connection was lost that should not have been.
     lost: Option<Violation>,
     /// Spares that were not bound, until that is heard.
@@ -255,6 +257,7 @@ impl World<'_> {
             network,
             knocks: Knocks::ByChance,
             last_chance: 0,
+            last_heard: now,
             lost: None,
             missing: BTreeMap::new(),
             unanswered: BTreeSet::new(),
@@ -442,7 +445,7 @@ impl World<'_> {
                         self.plan(after, Happening::LookedAt(member));
                     }
                     if deed == Deed::ShutDown {
-                        self.shut_down(&members);
+                        self.shut_down(&members, WasAsked::No);
                     }
                 }
                 self.check_lost()

@@ -53,6 +53,13 @@ pub(super) enum Seen {
 /// and what it left has mostly ended.
 const KNOCKS_UNTIL: Duration = ms(250);
 
+/// Whether a worker that shuts its sockets down was asked to stop after it had been ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WasAsked {
+    Yes,
+    No,
+}
+
 /// When connections come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Knocks {
@@ -222,13 +229,14 @@ impl World<'_> {
                 self.lost.get_or_insert(why);
             }
         }
-        self.scramble(group);
+        self.joined(group);
     }
 
     /// Our copy is closed. The kernel's is there as long as a process has it.
     pub(super) fn close(&mut self, member: MemberId) {
         self.sockets.close(member);
         self.network.unheard.remove(&member);
+        self.network.unheard_spared.remove(&member);
         self.release();
         if let Some(group) = self.network.group(member) {
             self.scramble(group);
@@ -257,28 +265,48 @@ impl World<'_> {
         }
     }
 
-    /// A worker shut these down.
-    pub(super) fn shut_down(&mut self, members: &[MemberId]) {
+    /// A worker shut these down. Where it was asked to stop after it was steered away from, spares see
+    /// to it that nobody else moves who gets something.
+    pub(super) fn shut_down(&mut self, members: &[MemberId], was_asked: WasAsked) {
         for &member in members {
-            let Some(group) =
-                self.network.group(member).filter(|_| self.network.groups.has(member))
-            else {
-                continue;
-            };
+            let listens = self.network.groups.has(member);
+            let Some(group) = self.network.group(member).filter(|_| listens) else { continue };
             self.network.tainted.insert(member);
             self.scramble(group);
-            self.network.unheard.insert(member);
+            let before = self.network.groups.named(group);
             self.leave(member);
+            let after = self.network.groups.named(group);
+            // Beyond the last one the hash chooses, which is right where all have a share.
+            let found = self.network.groups.found(group);
+            let all_right = found.iter().all(|it| before.contains(&Some(*it)));
+            let same = before == after;
+            let certain = self.is_certain(group);
+            let serves =
+                self.network.service(group).is_some_and(|it| self.ledger.keeps_serving(it));
+            if same && certain && was_asked == WasAsked::Yes {
+                self.network.unheard_spared.insert(member);
+            } else {
+                let had_share = before.contains(&Some(member));
+                if was_asked == WasAsked::Yes && certain && !had_share && !all_right && serves {
+                    let why =
+                        format!("S14: {member} leaves {group:?}: {before:?} became {after:?}");
+                    self.lost.get_or_insert(why);
+                }
+                self.network.unheard.insert(member);
+            }
         }
     }
 
     /// A worker that stops shuts down all that it has.
-    fn shut_all_down(&mut self, members: &[MemberId]) {
+    fn shut_all_down(&mut self, members: &[MemberId], was_asked: WasAsked) {
         for member in self.sockets.suffer(members, Deed::ShutDown) {
-            let after = ms(u64::from(self.net.below(2)));
+            // What happens first is heard first.
+            let heard = self.now + ms(u64::from(self.net.below(2)));
+            self.last_heard = self.last_heard.max(heard);
+            let after = self.last_heard.since(self.now);
             self.plan(after, Happening::LookedAt(member));
         }
-        self.shut_down(members);
+        self.shut_down(members, was_asked);
     }
 
     /// A member that was shut down listens again, as the last one.
@@ -291,15 +319,26 @@ impl World<'_> {
             let why = format!("S14: {member} listens again, and the program of {group:?} finds it");
             self.lost.get_or_insert(why);
         }
-        self.scramble(group);
+        self.joined(group);
+    }
+
+    /// A member has joined a group. One that left before, which the core has not heard of, has left
+    /// its place to another than the core will think.
+    fn joined(&mut self, group: GroupId) {
+        let of = |member: &MemberId| self.network.group(*member) == Some(group);
+        if self.network.unheard.iter().chain(&self.network.unheard_spared).any(of) {
+            self.network.scrambled.insert(group);
+        }
     }
 
     /// The core cannot know the order any more in which the members of a group are: something changed
     /// while a shutdown was not heard of.
     fn scramble(&mut self, group: GroupId) {
-        let mut unheard = self.network.unheard.iter();
-        if unheard.any(|&member| self.network.group(member) == Some(group)) {
+        let of = |member: &MemberId| self.network.group(*member) == Some(group);
+        if self.network.unheard.iter().any(of) {
             self.network.scrambled.insert(group);
+        } else if self.network.unheard_spared.iter().any(of) {
+            self.network.permuted.insert(group);
         }
     }
 
@@ -308,6 +347,7 @@ impl World<'_> {
         match event {
             SocketEvent::ShutDown(_) | SocketEvent::RepairFailed { .. } => {
                 self.network.unheard.remove(&member);
+                self.network.unheard_spared.remove(&member);
             }
             SocketEvent::Inspected { .. }
             | SocketEvent::PathGone
@@ -437,6 +477,7 @@ impl World<'_> {
     pub(super) fn obey(&mut self, worker: WorkerId, signal: Signal) {
         let Some(process) = self.processes.get_mut(&worker) else { return };
         let (left, after) = (process.fate.left, process.fate.stop_takes);
+        let faulty = process.fate.faulty;
         let how = match self.network.traffic.get(&process.service).map(|it| it.at_stop) {
             None => Exit::Code(0),
             Some(AtStop::Cuts) => named(signal),
@@ -446,7 +487,10 @@ impl World<'_> {
                     let members = process.members.iter().copied();
                     let members = members.filter(|&member| self.network.groups.has(member));
                     let members: Vec<MemberId> = members.collect();
-                    self.shut_all_down(&members);
+                    // One that is late is asked at once, whatever it holds.
+                    let ready = self.was_ready.contains(&worker) && !faulty;
+                    let was_asked = if ready { WasAsked::Yes } else { WasAsked::No };
+                    self.shut_all_down(&members, was_asked);
                 }
                 if let Some(process) = self.processes.get_mut(&worker) {
                     process.end = End::AsAsked;
@@ -577,7 +621,16 @@ impl World<'_> {
             }
             let order = self.network.groups.order(group);
             let meant = self.network.groups.meant(group);
-            ensure!(meant == Some(order), "S14: {group:?} is {order:?}, {meant:?} are steered");
+            let of = |member: &MemberId| self.network.group(*member) == Some(group);
+            let known = meant == Some(order);
+            // Whoever gets nothing may have another's place.
+            let permuted = self.network.permuted.contains(&group)
+                || self.network.unheard_spared.iter().any(of);
+            ensure!(known || permuted, "S14: {group:?} is {order:?}, {meant:?} are steered");
+            if known {
+                self.network.permuted.remove(&group);
+            }
+            let order = self.network.groups.order(group);
             let found = self.network.groups.found(group);
             self.ledger.check_found(service, group, order, &found)?;
         }
