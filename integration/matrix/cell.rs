@@ -72,6 +72,8 @@ pub struct Cell {
 pub struct Outcome {
     pub report: Report,
     took: Duration,
+    /// What shepherd said, for a cell that lost what it must not.
+    pub log: String,
 }
 
 /// All there are. Far away there is less to see, and more to wait for.
@@ -152,7 +154,8 @@ impl Cell {
         wait_only_generation(&daemon, reloads + 1, WORKERS);
         let report = load.stop();
         stop_well(&daemon);
-        Outcome { report, took: begin.elapsed() }
+        let lines: Vec<String> = daemon.lines().into_iter().map(|line| line.text).collect();
+        Outcome { report, took: begin.elapsed(), log: lines.join("\n") }
     }
 
     /// Connections without an end would be waited for in vain, 15 s at each reload.
@@ -272,7 +275,7 @@ impl fmt::Display for Balance {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { report, took } = self;
+        let Outcome { report, took, log: _ } = self;
         let seconds = took.as_secs_f64();
         write!(
             f,

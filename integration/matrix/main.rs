@@ -142,13 +142,13 @@ fn overview(cells: &[Cell], outcomes: &Outcomes, reloads: u32) -> Table {
 fn judge(cells: &[Cell], outcomes: &Outcomes, reloads: u32) -> Vec<String> {
     let mut wrong = Vec::new();
     for cell in cells {
-        let Some(Some(Outcome { report, .. })) = outcomes.get(cell) else {
+        let Some(Some(Outcome { report, log, .. })) = outcomes.get(cell) else {
             wrong.push(format!("{cell} did not come to its end"));
             continue;
         };
         let failed = report.failures_total();
         if failed > 0 && cell.loses_nothing() {
-            wrong.push(format!("{cell} lost {failed}, which it must not\n{report}"));
+            wrong.push(format!("{cell} lost {failed}, which it must not\n{report}\n{log}\n"));
         }
         if failed == 0 && cell.must_lose(reloads) {
             wrong.push(format!("{cell} lost nothing, so nothing was looked at\n{report}"));
