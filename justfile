@@ -8,7 +8,7 @@ test:
 servers:
     integration/servers/run
 
-# What clients lose while workers are replaced 20 times, as a table; six minutes, in full as root.
+# What clients lose while workers are replaced 20 times, as a table; four minutes, in full as root.
 matrix:
     integration/matrix/run
 
