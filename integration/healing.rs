@@ -134,7 +134,7 @@ fn what_a_worker_changes_after_it_was_ready_is_found_when_another_ends() {
 #[test]
 fn a_reload_may_change_from_blocking_to_not_and_nobody_is_blamed() {
     let site = Site::running(&meddle("nothing"));
-    let daemon = site.run(2).args(["--balance", "shared"]).command(RUN).start();
+    let daemon = site.run_by_default(2).args(["--balance", "shared"]).command(RUN).start();
     wait_serving(&daemon, 2);
     site.release_running("v2", &meddle("nonblocking"));
     reload_well(&daemon);
@@ -176,7 +176,7 @@ fn a_socket_that_a_worker_shuts_down_listens_again_and_the_worker_is_named() {
 #[test]
 fn reloads_of_workers_that_shut_their_socket_down_when_they_stop_go_on_serving() {
     let site = Site::running(&meddle("shutdown-on-term"));
-    let daemon = site.run(3).args(["--balance", "shared"]).command(RUN).start();
+    let daemon = site.run_by_default(3).args(["--balance", "shared"]).command(RUN).start();
     wait_serving(&daemon, 3);
     let load = site.load();
     load.wait_ok(50);

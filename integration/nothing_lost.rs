@@ -151,7 +151,8 @@ fn nothing_is_lost_where_an_ordinary_user_runs_it() {
 fn fewer_slots_and_more_again_lose_nothing_of_workers_that_die_at_once() {
     let site = Site::new();
     let words = ["dies", "--serial", "--handler", "20ms"];
-    let daemon = site.run(4).args(["--balance", "slots"]).command(manners(&words)).start();
+    let daemon =
+        site.run_by_default(4).args(["--balance", "slots"]).command(manners(&words)).start();
     wait_serving(&daemon, 4);
     let load = site.load_of([(Kind::New, 12)]);
     load.wait("answers from all slots", |report| report.slots.len() == 4);
@@ -172,7 +173,8 @@ fn fewer_slots_and_more_again_lose_nothing_of_workers_that_die_at_once() {
 fn connections_wait_for_the_only_worker_to_be_started_again() {
     let site = Site::new();
     let words = ["graceful", "--handler", "10ms", "--start", "100ms"];
-    let daemon = site.run(1).args(["--balance", "generation"]).command(manners(&words)).start();
+    let daemon =
+        site.run_by_default(1).args(["--balance", "generation"]).command(manners(&words)).start();
     wait_serving(&daemon, 1);
     let load = load(&(&site.port).into());
     let mut killed = Vec::new();
@@ -210,7 +212,11 @@ fn dying(balance: &str) -> Builder {
 }
 
 fn at_site(site: &Site, workers: usize, balance: &str, named: &str) -> Builder {
-    site.run(workers).args(["--balance", balance]).command(manners(&[named, "--handler", HANDLER]))
+    site.run_by_default(workers).args(["--balance", balance]).command(manners(&[
+        named,
+        "--handler",
+        HANDLER,
+    ]))
 }
 
 fn both(port: &Port) -> [Address; 2] {

@@ -404,7 +404,7 @@ if os.environ.get('RING'):
         let site = Site::new();
         site.write_variables("STATUS=200\n");
         let daemon = site
-            .run(1)
+            .run_by_default(1)
             .args(["--ready", ready, "--balance", "shared"])
             .command(python(&format!("{ring}{SERVER}")))
             .start();

@@ -52,8 +52,7 @@ fn a_reload_that_is_asked_for_during_another_is_queued_once() {
 #[test]
 fn a_storm_of_reloads_settles_after_few_generations() {
     let site = Site::new();
-    // Clients that keep their connections are not waited for in each of so many generations.
-    let daemon = site.run(2).args(["--before-stop", "1s"]).command(http_rust()).start();
+    let daemon = site.run(2).command(http_rust()).start();
     wait_serving(&daemon, 2);
     let load = site.load();
     load.wait_ok(20);

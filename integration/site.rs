@@ -49,8 +49,14 @@ impl Site {
         site
     }
 
-    /// A daemon with the port and the file of variables.
+    /// A daemon with the port and the file of variables. Clients that keep their connections are
+    /// waited for a second and no longer, for that a reload is not as long as the test's patience.
     pub(crate) fn run(&self, workers: usize) -> Builder {
+        self.run_by_default(workers).args(["--before-stop", "1s"])
+    }
+
+    /// The same, with nothing said about connections.
+    pub(crate) fn run_by_default(&self, workers: usize) -> Builder {
         Daemon::run()
             .home(&self.home)
             .workers(workers)

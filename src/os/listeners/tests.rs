@@ -115,8 +115,13 @@ fn datagrams_are_received_on_both_families_and_nobody_else_gets_the_port() {
         let own = format!("(pid {}); stop it or choose another port", std::process::id());
         assert!(error.ends_with(&own) && error.contains(&format!(":{port}`")), "{error}");
     }
-    // A port of the other transport is another port.
-    bind_all(&specs(&[&format!("127.0.0.1:{port}")]), Vec::new()).unwrap();
+    // A port of the other transport is another port; somebody else may have just this one.
+    let both = || {
+        let [udp] = listeners(&["udp:0"]);
+        let tcp = format!("127.0.0.1:{}", udp.address.port().unwrap());
+        bind_all(&specs(&[&tcp]), Vec::new()).is_ok()
+    };
+    assert!((0..10).any(|_| both()));
 
     let bound = bind_all(&specs(&["udp:localhost:0"]), Vec::new()).unwrap().listeners;
     let port = bound[0].address.port().unwrap();
