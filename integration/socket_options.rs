@@ -212,7 +212,8 @@ fn a_shared_port_serves_for_both_and_each_is_told_of_the_other() {
         |line| {
             line.ends_with(&format!(
                 "`shepherd` (pid {}) serves on 127.0.0.1:{port} too, and each gets a share of what \
-                 comes, as `reuse_port` has it; stop it if that is not meant",
+                 comes, unless it steers all to itself, as shepherd does without `reuse_port`; \
+                 stop it if that is not meant",
                 first.pid()
             ))
         },

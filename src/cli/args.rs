@@ -352,7 +352,7 @@ Options of sockets, as in `-p 8000,backlog=1024,no_delay`:
   backlog=N            how many connections may wait; the kernel cuts it to net.core.somaxconn
                        [default: 4096]
   reuse_port           others of this user may bind the address too, with the same option, and the
-                       kernel spreads what comes over all; who has it without is an error as ever
+                       kernel spreads what comes over all; nothing of it is steered then
   v6only               a bare port or [::] takes no IPv4
   freebind             the address need not be there yet
   transparent          the address may be anybody's; needs CAP_NET_ADMIN

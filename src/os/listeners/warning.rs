@@ -71,8 +71,9 @@ impl fmt::Display for Warning {
             ),
             Warning::Shared { socket, holder } => write!(
                 formatter,
-                "{holder} serves on {socket} too, and each gets a share of what comes, as \
-                 `reuse_port` has it; stop it if that is not meant"
+                "{holder} serves on {socket} too, and each gets a share of what comes, unless it \
+                 steers all to itself, as shepherd does without `reuse_port`; stop it if that is \
+                 not meant"
             ),
         }
     }
