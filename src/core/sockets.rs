@@ -528,9 +528,15 @@ impl Sockets {
 
     /// The members of a worker that others get new connections for, after it had some; none where one
     /// of those that are its generation's alone still gets some. What it shares with other generations
-    /// is theirs as well, whoever stops.
+    /// is theirs as well, whoever stops. Those of a socket that the `serving` generation has no more
+    /// are among them: nobody else can get what comes to them, and it is to be finished all the same.
     #[must_use]
-    pub fn steered_away(&self, generation: GenerationId, slot: SlotId) -> Vec<MemberId> {
+    pub fn steered_away(
+        &self,
+        serving: GenerationId,
+        generation: GenerationId,
+        slot: SlotId,
+    ) -> Vec<MemberId> {
         let members = self.members_for(generation, slot).into_iter();
         let own = |id: &MemberId| {
             let member = self.members.get(id);
@@ -538,11 +544,20 @@ impl Sockets {
             own && self.steering.has(*id)
         };
         let steered: Vec<MemberId> = members.filter(own).collect();
+        let given_up = |id: &MemberId| {
+            let member = self.members.get(id);
+            member.is_some_and(|member| self.kind(serving, member.socket).is_none())
+        };
         let away = |id: &MemberId| {
             let had_share = self.members.get(id).is_some_and(|member| member.had_share);
             had_share && self.steering.is_steered_away(*id)
         };
-        if steered.iter().all(away) { steered } else { Vec::new() }
+        let gone_or_away = |id: &MemberId| given_up(id) || away(id);
+        if steered.iter().all(gone_or_away) && steered.iter().any(away) {
+            steered
+        } else {
+            Vec::new()
+        }
     }
 
     /// The members that workers of these generations and slots have, as far as they are in groups.

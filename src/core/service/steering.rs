@@ -63,7 +63,8 @@ impl Service {
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => false,
         };
-        let away = self.sockets.steered_away(worker.generation, worker.slot);
+        let serving = self.serving.generation;
+        let away = self.sockets.steered_away(serving, worker.generation, worker.slot);
         if serves && !self.stopping && !away.is_empty() && !before_stop.longest().is_zero() {
             let until = self.drains.begin(now, id, away, before_stop);
             self.with_worker(id, context, |worker, scene| worker.empty(now, until, scene));

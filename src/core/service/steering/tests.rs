@@ -156,6 +156,25 @@ fn a_port_of_each_slot_hinders_nobody_from_finishing_what_came_by_another_socket
 }
 
 #[test]
+fn a_socket_that_is_given_up_hinders_nobody_from_finishing_what_came_by_another() {
+    let members = Members::EachWorker { bound: [30, 31].map(bound).into() };
+    let other = Socket { id: SocketId(3), name: "admin".to_owned(), members, steered: true };
+    let mut world = World::new(vec![each_worker(), other]);
+    world.ready(1);
+    world.ready(2);
+    world.policy.sockets.pop();
+    let bind = world.reload();
+    world.prepared(2, &bind);
+    world.start([3]);
+    world.ready(3);
+    world.start([4]);
+    let actions = world.ready(4);
+    let emptied = actions.iter().filter(|it| matches!(it, Action::Notice(Notice::Emptying { .. })));
+    assert_eq!(emptied.count(), 2);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Signal(..))));
+}
+
+#[test]
 fn more_slots_that_are_wanted_while_a_reload_binds_its_sockets_get_theirs_after_it() {
     let mut world = World::new(vec![each_worker()]);
     world.ready(1);
