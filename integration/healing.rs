@@ -255,7 +255,8 @@ fn a_unix_path_that_somebody_removes_is_bound_again_and_nobody_is_refused_for_lo
     let (daemon, path) = unix(2, &home, meddle("nothing"));
     for generation in 2..4 {
         std::fs::remove_file(&path).expect("it is there");
-        daemon.eventually("it is there", || path.exists().then_some(()));
+        // Its file is there a moment before it listens.
+        drop(daemon.eventually("somebody listens", || UnixStream::connect(&path).ok()));
         // From here on connections wait for the workers that get the socket.
         let response = get(path.as_path(), "/").expect("it answers");
         assert_eq!(response.status, 200);
