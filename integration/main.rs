@@ -55,6 +55,7 @@ mod site;
 mod slots;
 mod socket_options;
 mod sockets;
+mod stalls;
 mod start;
 mod stop;
 mod storm;

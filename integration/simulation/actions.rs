@@ -52,9 +52,10 @@ impl Ledger {
             | Action::SetMode(..)
             | Action::Renew { .. }
             | Action::FindHolders { .. } => self.check_socket_action(turn, action),
-            Action::Steer { .. } | Action::LookAtDrain { .. } | Action::BindSpares { .. } => {
-                self.check_steering_action(action)
-            }
+            Action::Steer { .. }
+            | Action::LookAtDrain { .. }
+            | Action::LookAtQueues { .. }
+            | Action::BindSpares { .. } => self.check_steering_action(action),
             Action::BindSlot { service, generation, slot, members } => {
                 self.check_bind_slot(turn, *service, *generation, *slot, members)
             }
@@ -452,6 +453,7 @@ impl Ledger {
             Notice::StillBusy { worker, left, .. } => {
                 self.check_still_busy(turn, worker.worker, *left)?;
             }
+            Notice::Stall { worker, what, .. } => self.check_stall(worker.worker, *what)?,
             Notice::Manners { service, manners } => self.learn_manners(service, *manners)?,
             Notice::Scaled { service, .. } => {
                 let (service, _) = self.book_mut(service)?;

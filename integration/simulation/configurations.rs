@@ -541,6 +541,7 @@ impl World<'_> {
             | Action::EndCheck(_)
             | Action::Steer { .. }
             | Action::LookAtDrain { .. }
+            | Action::LookAtQueues { .. }
             | Action::Publish { .. }
             | Action::EndPublish { .. }
             | Action::SignalTree(..)

@@ -70,6 +70,9 @@
 //!   and it is not started without one. What stops together is told to in the order of S27, whoever
 //!   needs others first, and what is restarted together is read first, all of it. Each of them is in
 //!   the answer.
+//! - S30 Of the workers that serve with a socket of their own each has its share of new connections,
+//!   but for those that take nothing while others do: in whose queue something waits that has not
+//!   become less in so many looks in a row. It has its share again when it was seen to have taken one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,6 +96,8 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a backlog set back",
     "a generation's socket closed",
     "a look at a drain",
+    "a look at queues",
+    "a worker that takes nothing",
     "a socket that waits to be closed",
     "a program that cuts",
     "a program that finishes",
@@ -268,6 +273,7 @@ impl Ledger {
         self.check_lives(&turn)?;
         self.check_bound()?;
         self.check_drains(&turn)?;
+        self.check_stalls()?;
         self.check_publications(now)?;
         self.note_late(&mut turn);
         self.check_looks(&turn, actions)?;

@@ -13,6 +13,7 @@ use shepherd::core::policy::{Check, Policy, ReadyWhen};
 use shepherd::core::readiness::{ASSUMED_AFTER, EXTEND_MAX};
 use shepherd::core::request::Request;
 use shepherd::core::status::Stage;
+use shepherd::core::steering::GroupId;
 use shepherd::core::time::Time;
 use shepherd::core::worker::{KILL_WAIT, ORPHANS_WAIT};
 use shepherd::core::{Action, Event};
@@ -48,6 +49,11 @@ pub(crate) struct Ledger {
     /// What share of new connections each member was last given, and which ever had one.
     pub shares: BTreeMap<MemberId, u32>,
     pub had_share: BTreeSet<MemberId>,
+    /// The members of the last program of each group.
+    pub steered: BTreeMap<GroupId, BTreeSet<MemberId>>,
+    /// What waited on members that are a worker's own when they were last looked at, and in how many
+    /// looks since something did it had not become less.
+    pub standing: BTreeMap<MemberId, (u32, u32)>,
     /// Workers that were asked to stop while others served with one of their sockets.
     pub shared: BTreeSet<WorkerId>,
     /// Members that no worker gets, which keep others at their places in a group.
@@ -282,6 +288,8 @@ impl Ledger {
             socket_of: BTreeMap::new(),
             shares: BTreeMap::new(),
             had_share: BTreeSet::new(),
+            steered: BTreeMap::new(),
+            standing: BTreeMap::new(),
             shared: BTreeSet::new(),
             spares: BTreeMap::new(),
             going: BTreeMap::new(),
@@ -339,6 +347,7 @@ impl Ledger {
             Input::Event(Event::DrainSeen { service, number, members, workers }) => {
                 self.learn_drain_seen(turn.now, *service, *number, members, workers);
             }
+            Input::Event(Event::QueuesSeen { members, .. }) => self.learn_queues_seen(members),
             Input::Event(Event::Published { service, number, failure }) => {
                 self.learn_published(turn.now, *service, *number, failure.is_some());
             }

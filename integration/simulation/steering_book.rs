@@ -6,9 +6,11 @@ use std::time::Duration;
 use shepherd::core::Action;
 use shepherd::core::action::NewMember;
 use shepherd::core::drain::{HANDSHAKE_WAIT, Manners, Remains};
-use shepherd::core::event::{Event, Left};
+use shepherd::core::event::{Event, Left, Queued};
 use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
+use shepherd::core::notice::StallNotice;
 use shepherd::core::policy::{BeforeStop, Members};
+use shepherd::core::stalls::LOOKS_STALLED;
 use shepherd::core::steering::GroupId;
 use shepherd::core::time::Time;
 
@@ -166,6 +168,8 @@ impl Ledger {
             Action::Steer { group, shares } => {
                 let some = shares.iter().any(|share| share.weight > 0);
                 ensure!(some, "S14: nobody of {group:?} gets anything");
+                let members = shares.iter().map(|share| share.member).collect();
+                self.steered.insert(*group, members);
                 for share in shares {
                     let spare = self.spares.contains_key(&share.member) && share.weight > 0;
                     ensure!(!spare, "S14: a spare gets new connections: {action:?}");
@@ -185,6 +189,12 @@ impl Ledger {
                     self.spares.insert(new.member, *service);
                 }
                 self.saw("spares bound");
+            }
+            Action::LookAtQueues { service, members } => {
+                ensure!(self.keeps_serving(*service), "S30: {action:?}, and it does not serve");
+                let shut = members.iter().find(|member| !self.members.contains_key(member));
+                ensure!(shut.is_none(), "S30: {action:?}, and {shut:?} is closed");
+                self.saw("a look at queues");
             }
             Action::LookAtDrain { service, number, members, workers } => {
                 for worker in workers {
@@ -263,6 +273,93 @@ impl Ledger {
                 if empty && none(open) { all + 1 } else { 0 },
             ];
         }
+    }
+
+    /// What was seen of queues that are each one worker's.
+    pub(crate) fn learn_queues_seen(&mut self, members: &[(MemberId, Option<Queued>)]) {
+        for &(member, queued) in members {
+            let waits = queued.map_or(0, Queued::count);
+            let before = self.standing.remove(&member);
+            if waits > 0 {
+                let looks = before.filter(|(last, _)| waits >= *last).map_or(0, |(_, it)| it + 1);
+                self.standing.insert(member, (waits, looks));
+            }
+        }
+    }
+
+    fn is_stalled(&self, member: MemberId) -> bool {
+        self.standing.get(&member).is_some_and(|&(_, looks)| looks >= LOOKS_STALLED)
+    }
+
+    /// What is told of a worker that takes nothing is so.
+    pub(crate) fn check_stall(&mut self, id: WorkerId, what: StallNotice) -> Result<(), Violation> {
+        let record = &self.workers[&id];
+        ensure!(record.stage == Standing::Ready, "S30: {what:?} of {record:?}");
+        let is_stalled = record.members.iter().any(|&member| self.is_stalled(member));
+        match what {
+            StallNotice::Stalled { .. } => {
+                ensure!(is_stalled, "S30: {what:?} of worker {id}");
+                self.saw("a worker that takes nothing");
+            }
+            StallNotice::Free { .. } => self.saw("a worker that takes again"),
+        }
+        Ok(())
+    }
+
+    /// At the end of a turn: of the workers that serve with sockets of their own each has a share, but
+    /// for those that take nothing while others do.
+    pub(crate) fn check_stalls(&mut self) -> Result<(), Violation> {
+        let ready = |member: &MemberId| {
+            self.alive().any(|(_, record)| {
+                record.stage == Standing::Ready && record.members.contains(member)
+            })
+        };
+        let alone = |service: ServiceId| {
+            let serving = self.books[&service].serving;
+            let ready = self.alive().filter(|(_, record)| {
+                record.service == service
+                    && record.generation == serving
+                    && record.stage == Standing::Ready
+            });
+            ready.count() < 2
+        };
+        let mut standing = self.standing.clone();
+        standing.retain(|member, _| {
+            let service = self.members.get(member).map(|account| account.service);
+            ready(member) && service.is_some_and(|it| !alone(it) && self.keeps_serving(it))
+        });
+        self.standing = standing;
+        for (&member, account) in &self.members {
+            let (service, socket) = (account.service, account.socket);
+            let Whose::Worker(root, _) = account.whose else { continue };
+            let book = &self.books[&service];
+            let serves = |it: MemberId| {
+                let mut all = self.alive();
+                all.any(|(_, record)| {
+                    record.stage == Standing::Ready
+                        && record.generation == book.serving
+                        && record.members.contains(&it)
+                })
+            };
+            let group = GroupId { socket, slot: None };
+            let is_steered = self.steered.get(&group).is_some_and(|it| it.contains(&member));
+            let counts = is_steered && self.keeps_serving(service);
+            if !counts || root != book.root(book.serving) || !serves(member) {
+                continue;
+            }
+            let others_take = self.members.iter().any(|(&other, it)| {
+                let same = it.socket == socket && it.whose.generation() == Some(root);
+                same && serves(other) && !self.is_stalled(other)
+            });
+            let passed_by = self.is_stalled(member) && others_take;
+            let share = self.shares.get(&member).copied().unwrap_or(0);
+            ensure!(
+                (share == 0) == passed_by,
+                "S30: {member} has the share {share}: {:?}, others take: {others_take}",
+                self.standing.get(&member)
+            );
+        }
+        Ok(())
     }
 
     pub(crate) fn learn_manners(

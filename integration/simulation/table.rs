@@ -272,6 +272,7 @@ fn action(action: &Action) -> String {
         | Action::BindSpares { .. }
         | Action::Steer { .. }
         | Action::LookAtDrain { .. }
+        | Action::LookAtQueues { .. }
         | Action::Publish { .. }
         | Action::EndPublish { .. }
         | Action::FindHolders { .. }

@@ -17,7 +17,8 @@ use shepherd::core::ids::{
 use shepherd::core::notice::Notice;
 use shepherd::core::policy::{BoundMember, Check, Policy, ReadyWhen, Signal};
 use shepherd::core::request::Request;
-use shepherd::core::time::Time;
+use shepherd::core::stalls::LOOKS_STALLED;
+use shepherd::core::time::{Time, Why};
 use shepherd::core::{Action, Event, Supervisor};
 
 use crate::fake_network::{FakeNetwork, Traffic, spread};
@@ -41,6 +42,9 @@ const TURNS_MAX: u32 = 400_000;
 
 /// How long a world may last once nothing new goes wrong: longer than all extensions together.
 const CALM_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// After so many looks at queues with nothing between them, what waits there is known to stand still.
+const IDLE_LOOKS_MAX: u32 = LOOKS_STALLED + 3;
 
 /// How long a lame duck may take; none at all is the benign one.
 const LAME_DUCKS: [Duration; 6] = [ms(0), ms(0), ms(30), ms(0), ms(2000), ms(90_000)];
@@ -160,6 +164,9 @@ pub(crate) struct World<'a> {
     unanswered: BTreeSet<MemberId>,
     /// How many turns the present one is part of.
     depth: u32,
+    /// How often nothing else happened than that queues were looked at, and whether they are just now.
+    idle_looks: u32,
+    looks: bool,
     cast: Cast,
     ledger: Ledger,
     policies: BTreeMap<ServiceId, Policy>,
@@ -262,6 +269,8 @@ impl World<'_> {
             missing: BTreeMap::new(),
             unanswered: BTreeSet::new(),
             depth: 0,
+            idle_looks: 0,
+            looks: false,
             cast,
             ledger: Ledger::new(&policies, lame_duck),
             policies: policies.into_iter().map(|policy| (policy.service, policy)).collect(),
@@ -300,6 +309,9 @@ impl World<'_> {
         if let Some(result) = self.stir_first() {
             return result;
         }
+        if let Some(result) = self.look_at_queues() {
+            return result;
+        }
         if self.knocks == Knocks::ByChance {
             self.knock();
         }
@@ -332,6 +344,27 @@ impl World<'_> {
             }
             (Some(_), Some(deadline)) => self.time_out(deadline),
         }
+    }
+
+    /// Queues are looked at as long as a service serves. Chance has no part in it, so that worlds keep
+    /// their meaning; and one in which nothing else happens has come to rest when the queues have.
+    fn look_at_queues(&mut self) -> Option<Result<(), Violation>> {
+        let happening = self.agenda.first_key_value().map(|(&(at, _), _)| at);
+        let (deadline, why) = self.core.next_deadline()?;
+        if why != Why::Queue || happening.is_some_and(|at| at <= deadline) {
+            return None;
+        }
+        let rests = happening.is_none() && self.core.next_change().is_none();
+        self.idle_looks = if rests { self.idle_looks + 1 } else { 0 };
+        if self.idle_looks > IDLE_LOOKS_MAX {
+            self.idle_looks = 0;
+            return Some(self.rest());
+        }
+        self.now = self.now.max(deadline);
+        self.looks = true;
+        let result = self.turn(&Input::Timeout);
+        self.looks = false;
+        Some(result)
     }
 
     /// Nothing is to come: everything must be as it should, and then the operator stops it.
@@ -512,7 +545,7 @@ impl World<'_> {
             feed(twin, now, input);
             let same = std::iter::from_fn(|| twin.poll_action()).eq(actions.iter().cloned());
             ensure!(same, "S15: a clone that was fed the same does otherwise");
-        } else if !self.script.is_over() && self.script.one_in(250) {
+        } else if !self.looks && !self.script.is_over() && self.script.one_in(250) {
             self.twin = Some(self.core.clone());
         }
         self.ledger.turn(now, input, &actions, &self.core)?;
@@ -637,6 +670,10 @@ impl World<'_> {
             Action::LookAtDrain { service, number, members, workers } => {
                 let look = Look { service, number, members, workers, seen: Seen::Nothing };
                 self.plan(ms(0), Happening::Stirs(Stir::Looks(look)));
+            }
+            Action::LookAtQueues { service, members } => {
+                let members = self.look_at_members(&members);
+                return Some(Answer::Event(Event::QueuesSeen { service, members }));
             }
             Action::Steer { group, shares } => self.network.groups.attach(group, &shares),
             Action::Notice(Notice::Ready { worker, .. }) => {

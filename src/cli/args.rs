@@ -123,7 +123,8 @@ pub(super) struct Run {
     /// `slots`: each worker has a socket of its own, and the kernel spreads new connections evenly.
     /// Choose it where a few workers would take most connections, as event loops do that accept all
     /// that they find, and where a worker that is stopped alone, as by a scale down, is to get
-    /// nothing new first. A slow worker delays its own share, even while others are free.
+    /// nothing new first. A slow worker delays its own share, even while others are free; one from
+    /// whose queue nothing was taken for 2 s is passed by until something is.
     ///
     /// `shared`: all workers of all generations share one socket. Choose it where connections may find
     /// any worker that has the socket, old or new, as behind a server that forks. Nothing can be kept

@@ -123,9 +123,10 @@ keys! {
     /// How connections find a worker. `generation`: the workers of a generation share a socket, whoever
     /// is free takes the next connection, and at a reload the kernel is told to send new ones to the
     /// new generation. `slots`: each worker has a socket of its own, connections are spread evenly, and
-    /// a slow worker delays its own share. `shared`: all workers of all generations share one socket,
-    /// which is what unix sockets get in any case, and sockets that were handed over without
-    /// SO_REUSEPORT. Default: `generation`.
+    /// a slow worker delays its own share; one from whose queue nothing was taken for 2 s is passed by
+    /// until something is. `shared`: all workers of all generations share one socket, which is what
+    /// unix sockets get in any case, and sockets that were handed over without SO_REUSEPORT.
+    /// Default: `generation`.
     balance: Balance,
 
     /// What a worker is given before the stop signal, once new connections go to others.

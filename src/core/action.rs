@@ -122,6 +122,14 @@ pub enum Action {
         /// The workers that finish what they have.
         workers: Vec<WorkerId>,
     },
+    /// Look what waits on sockets of which each is one worker's. Answered by `QueuesSeen`, before
+    /// anything else happens.
+    LookAtQueues {
+        /// Whose.
+        service: ServiceId,
+        /// Which sockets.
+        members: Vec<MemberId>,
+    },
     /// Set or clear `O_NONBLOCK`, for all who share the socket.
     SetMode(MemberId, Mode),
     /// Begin the check that its service's author asked for. Answered by one `Checked`, in any time.

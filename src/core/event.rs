@@ -80,6 +80,13 @@ pub enum Event {
         /// How many connections each worker has open; `None` where that cannot be known.
         workers: Vec<(WorkerId, Option<u32>)>,
     },
+    /// The answer to `Action::LookAtQueues`.
+    QueuesSeen {
+        /// Whose.
+        service: ServiceId,
+        /// What waits on each socket; `None` where that cannot be known.
+        members: Vec<(MemberId, Option<Queued>)>,
+    },
     /// The answer to `Action::Publish`: the proxy was told, or not.
     Published {
         /// Whose slots.
@@ -115,6 +122,35 @@ pub struct Left {
     pub handshakes: Option<u32>,
     /// Connections, or datagrams, that nobody has taken.
     pub queued: Option<u32>,
+}
+
+/// What waits on a socket and nobody has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queued {
+    /// So many connections.
+    Connections(u32),
+    /// Datagrams of so many bytes, with what it takes to keep them.
+    Bytes(u32),
+}
+
+impl Queued {
+    /// How much it is, by its own measure.
+    #[must_use]
+    pub fn count(self) -> u32 {
+        match self {
+            Queued::Connections(count) | Queued::Bytes(count) => count,
+        }
+    }
+}
+
+impl fmt::Display for Queued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Queued::Connections(1) => write!(f, "1 connection"),
+            Queued::Connections(count) => write!(f, "{count} connections"),
+            Queued::Bytes(count) => write!(f, "{} KiB of datagrams", count.div_ceil(1024)),
+        }
+    }
 }
 
 /// Why a generation cannot be: what is wrong and what to do about it, for people.

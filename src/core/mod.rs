@@ -102,6 +102,8 @@ pub mod steering;
 
 pub mod drain;
 
+pub mod stalls;
+
 pub mod slots;
 
 pub mod publication;

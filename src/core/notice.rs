@@ -18,6 +18,7 @@ pub use life_notice::LifeNotice;
 pub use proving_notice::ProvingNotice;
 pub use slot_notice::SlotNotice;
 pub use socket_notice::{SocketNotice, Suspects};
+pub use stall_notice::StallNotice;
 pub use upstreams_notice::UpstreamsNotice;
 
 mod configuration_notice;
@@ -26,6 +27,7 @@ mod proving_notice;
 mod slot_notice;
 
 mod socket_notice;
+mod stall_notice;
 mod upstreams_notice;
 
 /// A worker as people are told of it: "worker 3 (web.2)".
@@ -109,6 +111,15 @@ pub enum Notice {
         left: Remains,
         /// How long it had.
         after: Duration,
+    },
+    /// A worker takes nothing from a socket that it alone has, or does again.
+    Stall {
+        /// Which worker.
+        worker: WorkerName,
+        /// The socket, for people.
+        socket: String,
+        /// Which of the two, and what comes of it.
+        what: StallNotice,
     },
     /// It was seen how a service's program stops.
     Manners {
@@ -364,6 +375,7 @@ impl Notice {
             | Notice::Withdrawing { .. }
             | Notice::Emptying { .. }
             | Notice::StillBusy { .. }
+            | Notice::Stall { .. }
             | Notice::Manners { .. }
             | Notice::WorkerStopping { .. }
             | Notice::NextSignal { .. }
@@ -403,6 +415,7 @@ impl Notice {
             Notice::Life { what, .. } => what.loudness(),
             Notice::Proving { what, .. } => what.loudness(),
             Notice::Slot { what, .. } => what.loudness(),
+            Notice::Stall { what, .. } => what.loudness(),
             Notice::Upstreams { what, .. } => what.loudness(),
             Notice::Started { .. }
             | Notice::Ready { .. }
@@ -517,6 +530,10 @@ impl fmt::Display for Notice {
             Notice::Emptying { worker, longest } => tell_emptying(worker, *longest, f),
             Notice::StillBusy { worker, left, after } => {
                 write!(f, "{worker} has not finished in {}: {left}", Human(*after))
+            }
+            Notice::Stall { worker, socket, what } => {
+                write!(f, "{worker} ")?;
+                what.tell(socket, f)
             }
             Notice::Manners { service, manners } => tell_manners(service, *manners, f),
             Notice::Upstreams { service, what } => write!(f, "{service}: {what}"),

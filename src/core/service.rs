@@ -23,6 +23,8 @@ mod slots;
 
 mod steering;
 
+mod stalling;
+
 mod proving;
 
 mod publishing;
@@ -46,6 +48,7 @@ use super::restart::{FAILING_AFTER, Random, RestartWindow, backoff};
 use super::roster::Roster;
 use super::slots::SlotSockets;
 use super::sockets::Sockets;
+use super::stalls::Stalls;
 use super::status::Membership;
 use super::time::{Time, Why, earlier};
 use super::worker::{Change, Ending, Scene, Worker};
@@ -75,6 +78,8 @@ pub struct Service {
     own_slots: BTreeMap<GenerationId, SlotSockets>,
     /// Workers that get nothing new and finish what they have.
     drains: Drains,
+    /// Workers that take nothing from sockets that they alone have.
+    stalls: Stalls,
     /// What a proxy in front was told.
     publication: Publication,
     /// Workers that are to stop once the proxy was told without their slots.
@@ -199,6 +204,7 @@ impl Service {
             slots: SlotSockets::new(&policy.sockets),
             own_slots: BTreeMap::new(),
             drains: Drains::default(),
+            stalls: Stalls::default(),
             publication: Publication::default(),
             withdrawing: BTreeSet::new(),
             serving: Fleet::new(first),
@@ -361,7 +367,7 @@ impl Service {
         self.policies.values().map(takes).max().unwrap_or_default()
     }
 
-    /// The earliest point at which it wants to be woken, and why.
+    /// The earliest point at which it wants to be woken, and why, but for looks at queues.
     #[must_use]
     pub fn deadline(&self) -> Option<(Time, Why)> {
         let workers = self.workers.deadline();
@@ -370,6 +376,12 @@ impl Service {
         let looks = self.drains.deadline().map(|at| (at, Why::Empty));
         let rest = earlier(earlier(slots, sockets), earlier(looks, self.trial_deadline()));
         earlier(earlier(workers, self.publication_deadline()), rest)
+    }
+
+    /// When its queues are looked at next.
+    #[must_use]
+    pub fn look_deadline(&self) -> Option<(Time, Why)> {
+        self.stalls.deadline().map(|at| (at, Why::Queue))
     }
 
     /// Tells one of its workers what happened to it.
@@ -465,6 +477,7 @@ impl Service {
         self.publish(now, context);
         self.steer(context);
         self.look_at_drains(now, context);
+        self.look_at_queues(now, context);
         self.forget(context);
         self.close_spares(context);
     }
@@ -525,6 +538,8 @@ impl Service {
             return;
         };
         let slot = worker.slot;
+        let generation = worker.generation;
+        self.forget_stalls(generation, slot);
         self.inspect(id, None, context.actions);
         let name = WorkerName { worker: id, service: self.policy.name.clone(), slot };
         if self.serving.holds(slot, id) {

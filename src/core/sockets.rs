@@ -55,6 +55,8 @@ pub struct Sockets {
     /// The generation that served and what was claimed when that was last seen to; nothing after
     /// members have come or gone.
     told: Option<(GenerationId, Vec<Claim>)>,
+    /// Those from which their worker takes nothing.
+    stalled: BTreeSet<MemberId>,
     /// What was asked for, for a generation or for a slot.
     asked: BTreeMap<(Option<GenerationId>, Option<SlotId>), Vec<MemberId>>,
 }
@@ -212,6 +214,7 @@ impl Sockets {
             steered: BTreeSet::new(),
             steering: Steering::default(),
             told: None,
+            stalled: BTreeSet::new(),
             asked: BTreeMap::new(),
         };
         begun.announce(sockets);
@@ -446,23 +449,26 @@ impl Sockets {
 
     /// Has the kernel send new connections to those who claim them. Sockets of all generations go
     /// to whoever has them; where nobody of a socket can take any, they wait with the generation that
-    /// serves.
+    /// serves. Of a generation's own those that are stalled get none, unless all are.
     pub fn steer(&mut self, serving: GenerationId, claims: &[Claim]) -> Vec<Action> {
         if self.told.as_ref().is_some_and(|told| told.0 == serving && told.1 == claims) {
             return Vec::new();
         }
         let (members, orders, heirs) = (&self.members, &self.orders, &self.heirs);
         let root = |generation| heirs.get(&generation).copied().unwrap_or(generation);
-        // Each worker of a generation gets its share of the part: times the sizes of the others, so
-        // that it stays a whole number.
-        let size = |claim: &Claim| u32::try_from(claim.ready.len()).unwrap_or(u32::MAX);
+        let takers = self.takers(claims);
         let kind = |generation: GenerationId, socket: SocketId| {
             let order = orders.get(&generation)?;
             order.iter().find(|(it, _)| *it == socket).map(|&(_, kind)| kind)
         };
+        // Each worker of a generation gets its share of the part: times the sizes of the others, so
+        // that it stays a whole number.
         let heads = |claim: &Claim, socket: SocketId| match kind(claim.generation, socket) {
-            Some(Kind::EachWorker) => size(claim),
-            Some(Kind::EachGeneration) => u32::from(size(claim) > 0),
+            Some(Kind::EachWorker) => {
+                let slots = takers.get(&(root(claim.generation), socket)).map_or(0, BTreeSet::len);
+                u32::try_from(slots).unwrap_or(u32::MAX)
+            }
+            Some(Kind::EachGeneration) => u32::from(!claim.ready.is_empty()),
             Some(Kind::Shared | Kind::EachSlot) | None => 0,
         };
         let weight = |id: MemberId| {
@@ -480,7 +486,11 @@ impl Sockets {
             else {
                 return 0;
             };
-            if slot.is_none_or(|slot| claim.ready.contains(&slot)) && !claim.ready.is_empty() {
+            let has_share = |slot| {
+                let takers = takers.get(&(generation, member.socket));
+                takers.is_some_and(|takers| takers.contains(&slot))
+            };
+            if slot.map_or(!claim.ready.is_empty(), has_share) {
                 let others = claims.iter().filter(|other| root(other.generation) != generation);
                 let others = others.map(|other| heads(other, member.socket).max(1));
                 others.fold(claim.part, u32::saturating_mul)
@@ -510,6 +520,69 @@ impl Sockets {
             }
         }
         actions
+    }
+
+    /// The slots whose workers get what is new, of each generation that claims some and each of its
+    /// sockets of which every worker has one.
+    fn takers(&self, claims: &[Claim]) -> BTreeMap<(GenerationId, SocketId), BTreeSet<SlotId>> {
+        let mut free: BTreeMap<_, BTreeSet<SlotId>> = BTreeMap::new();
+        let mut all: BTreeMap<_, BTreeSet<SlotId>> = BTreeMap::new();
+        for (&id, member) in &self.members {
+            let Scope::Worker(generation, slot) = member.scope else { continue };
+            let mut claims = claims.iter();
+            let claim = claims.find(|claim| self.root(claim.generation) == generation);
+            if claim.is_some_and(|claim| claim.ready.contains(&slot)) {
+                let of = (generation, member.socket);
+                all.entry(of).or_default().insert(slot);
+                if !self.stalled.contains(&id) {
+                    free.entry(of).or_default().insert(slot);
+                }
+            }
+        }
+        // Where all are stalled they are as if none were.
+        all.extend(free);
+        all
+    }
+
+    /// The members of groups that each are a worker's own who claims new connections.
+    #[must_use]
+    pub fn taken_by(&self, claims: &[Claim]) -> Vec<MemberId> {
+        let claimed = |(id, member): &(&MemberId, &Member)| {
+            let Scope::Worker(generation, slot) = member.scope else { return false };
+            let mut claims = claims.iter();
+            let claim = claims.find(|claim| self.root(claim.generation) == generation);
+            self.steering.has(**id) && claim.is_some_and(|claim| claim.ready.contains(&slot))
+        };
+        self.members.iter().filter(claimed).map(|(&id, _)| id).collect()
+    }
+
+    /// From these their workers take nothing.
+    pub fn set_stalled(&mut self, stalled: BTreeSet<MemberId>) {
+        if self.stalled != stalled {
+            self.stalled = stalled;
+            self.told = None;
+        }
+    }
+
+    /// Whether new connections pass a member by that is stalled: others of its generation are not.
+    #[must_use]
+    pub fn passes_by(&self, claims: &[Claim], member: MemberId) -> bool {
+        let Some(Member { socket, scope: Scope::Worker(generation, slot), .. }) =
+            self.members.get(&member)
+        else {
+            return false;
+        };
+        let takers = self.takers(claims);
+        let takers = takers.get(&(*generation, *socket));
+        takers.is_some_and(|takers| !takers.contains(slot))
+    }
+
+    /// Whether a generation has sockets of which each worker has one, and the kernel is told which get
+    /// new connections.
+    #[must_use]
+    pub fn steers_each_worker(&self, generation: GenerationId) -> bool {
+        let mut order = self.orders.get(&generation).into_iter().flatten();
+        order.any(|(socket, kind)| *kind == Kind::EachWorker && self.steered.contains(socket))
     }
 
     /// How connections find the workers of a generation, where they have sockets of which each is

@@ -182,6 +182,11 @@ impl Supervisor {
                     service.handle_drain_seen(now, number, &members, &workers, context);
                 });
             }
+            Event::QueuesSeen { service, members } => {
+                self.with_service(service, |service, context| {
+                    service.handle_queues_seen(now, &members, context);
+                });
+            }
             Event::Published { service, number, failure } => {
                 self.with_service(service, |service, context| {
                     service.handle_published(now, number, failure, context);
@@ -215,6 +220,14 @@ impl Supervisor {
     /// When to call [`Supervisor::handle_timeout`] if nothing happens before, and why.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Time, Why)> {
+        let looks = self.services.values().map(Service::look_deadline);
+        looks.fold(self.next_change(), earlier)
+    }
+
+    /// The same but for looks at queues, which go on as long as anything serves: without one, nothing
+    /// is to come by itself.
+    #[must_use]
+    pub fn next_change(&self) -> Option<(Time, Why)> {
         let lame_duck = self.lame_until().map(|until| (until, Why::LameDuck));
         self.services.values().map(Service::deadline).fold(lame_duck, earlier)
     }

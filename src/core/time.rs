@@ -61,6 +61,8 @@ pub enum Why {
     ReadyTimeout,
     /// What is left of draining workers is looked at, or has had its time to end.
     Empty,
+    /// The queues of workers that have sockets of their own are looked at.
+    Queue,
     /// A new generation has served its share for long enough, or all of it for long enough to stay.
     Trial,
     /// A draining worker's time ends: the next signal of its ladder, or KILL.

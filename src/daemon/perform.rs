@@ -58,6 +58,7 @@ impl Daemon {
             Action::LookAtDrain { service, number, members, workers } => {
                 self.look_at_drain(service, number, &members, &workers);
             }
+            Action::LookAtQueues { service, members } => self.look_at_queues(service, &members),
             Action::Publish { service, generation, number, slots } => {
                 self.publish(service, generation, number, &slots);
             }

@@ -7,7 +7,7 @@ use crate::config::socket::Transport;
 use crate::config::text::one_line;
 use crate::core::action::Share;
 use crate::core::drain::HANDSHAKE_WAIT;
-use crate::core::event::{Event, Fault, Left};
+use crate::core::event::{Event, Fault, Left, Queued};
 use crate::core::ids::{MemberId, ServiceId, WorkerId};
 use crate::core::steering::GroupId;
 use crate::core::time::Time;
@@ -18,6 +18,7 @@ use crate::os::looks::Looks;
 use crate::os::socket_table::Place;
 use crate::os::steering;
 use crate::os::strangers::{Reach, strangers};
+use crate::os::traffic;
 use crate::protocol::steering_program::{self, Admitted, Plan, Spread};
 
 use super::event_loop::{Daemon, Token};
@@ -227,6 +228,28 @@ impl Daemon {
         if !begun {
             self.drain_seen(service, answer);
         }
+    }
+
+    /// Looks what waits on sockets.
+    pub(super) fn look_at_queues(&mut self, service: ServiceId, members: &[MemberId]) {
+        let listeners = members.iter().filter_map(|member| self.parts.listeners.get(member));
+        let listeners: Vec<&Listener> = listeners.collect();
+        let counts = traffic::waiting(&listeners);
+        let counts: BTreeMap<u64, u32> = listeners
+            .iter()
+            .zip(counts)
+            .filter_map(|(listener, count)| Some((listener.inode, count?)))
+            .collect();
+        let queued = |member: &MemberId| {
+            let listener = self.parts.listeners.get(member)?;
+            let count = counts.get(&listener.inode).copied()?;
+            Some(match listener.transport {
+                Transport::Stream | Transport::Seqpacket => Queued::Connections(count),
+                Transport::Datagram => Queued::Bytes(count),
+            })
+        };
+        let members = members.iter().map(|member| (*member, queued(member))).collect();
+        self.events.push_back(Event::QueuesSeen { service, members });
     }
 
     /// Looks that have come to their end.

@@ -174,7 +174,13 @@ pub fn set_mode(socket: impl AsFd, mode: Mode) -> io::Result<()> {
 /// kernel cut it; `None` for every other socket.
 #[must_use]
 pub fn backlog(socket: impl AsFd) -> Option<u32> {
-    sys::tcp_backlog(socket).ok().flatten()
+    sys::tcp_queue(socket).ok().flatten().map(|queue| queue.most)
+}
+
+/// How many connections wait on a TCP socket that listens; `None` for every other socket.
+#[must_use]
+pub fn waiting(socket: impl AsFd) -> Option<u32> {
+    sys::tcp_queue(socket).ok().flatten().map(|queue| queue.waiting)
 }
 
 fn errno_of(error: &io::Error) -> Errno {

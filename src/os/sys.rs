@@ -211,13 +211,22 @@ pub fn disconnect(socket: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// How many connections may wait on a TCP socket that listens, see `TCP_INFO` in tcp(7); `None` for
-/// one that does not.
+/// The queue of a TCP socket that listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpQueue {
+    /// How many connections wait.
+    pub waiting: u32,
+    /// How many may.
+    pub most: u32,
+}
+
+/// How many connections wait on a TCP socket that listens, and may, see `TCP_INFO` in tcp(7); `None`
+/// for one that does not.
 ///
 /// # Errors
 ///
 /// `ENOPROTOOPT` or `EOPNOTSUPP` for a socket that is not TCP.
-pub fn tcp_backlog(socket: impl AsFd) -> io::Result<Option<u32>> {
+pub fn tcp_queue(socket: impl AsFd) -> io::Result<Option<TcpQueue>> {
     /// `TCP_LISTEN` of the kernel's `net/tcp_states.h`.
     const LISTEN: u8 = 10;
     let raw = socket.as_fd().as_raw_fd();
@@ -231,7 +240,8 @@ pub fn tcp_backlog(socket: impl AsFd) -> io::Result<Option<u32>> {
     // SAFETY: it is all zeros, which is a valid tcp_info, or the kernel has filled a part of it.
     let info = unsafe { info.assume_init() };
     // Of a listener the kernel shows its queue and the queue's limit in these two fields.
-    Ok((info.tcpi_state == LISTEN).then_some(info.tcpi_sacked))
+    let queue = TcpQueue { waiting: info.tcpi_unacked, most: info.tcpi_sacked };
+    Ok((info.tcpi_state == LISTEN).then_some(queue))
 }
 
 /// Puts this thread, and no other, into these supplementary groups, see setgroups(2).

@@ -4,8 +4,11 @@
 
 use super::descriptors;
 use super::left;
+use super::listeners::Listener;
 use super::memory::{self, Account};
+use super::shared_socket;
 use super::socket_table::{self, Place, Queue};
+use crate::config::socket::Transport;
 
 /// How many descriptors are read in one look, all workers together, in 0.2 to 0.4 s; the workers after
 /// that have no number.
@@ -15,6 +18,27 @@ const DESCRIPTORS_MAX: usize = 100_000;
 #[must_use]
 pub fn queues(places: &[&Place]) -> Vec<Option<Queue>> {
     socket_table::queues(places)
+}
+
+/// How much waits on each of these, connections or bytes, where that is told: a microsecond for each of
+/// TCP, and one look at the kernel's table for all that receive datagrams, which in theirs counts what
+/// was taken at once and elsewhere may not.
+#[must_use]
+pub fn waiting(listeners: &[&Listener]) -> Vec<Option<u32>> {
+    let is_datagram = |listener: &Listener| listener.transport == Transport::Datagram;
+    let places: Vec<Place> =
+        listeners.iter().filter(|it| is_datagram(it)).map(|it| Place::of(it)).collect();
+    let mut datagrams = if places.is_empty() {
+        Vec::new()
+    } else {
+        socket_table::queues(&places.iter().collect::<Vec<_>>())
+    }
+    .into_iter();
+    let waiting = |listener: &&Listener| match listener.transport {
+        Transport::Datagram => Some(datagrams.next()??.waiting),
+        Transport::Stream | Transport::Seqpacket => shared_socket::waiting(&listener.fd),
+    };
+    listeners.iter().map(waiting).collect()
 }
 
 /// How many connections to one of the sockets are open in each of the workers, where that can be

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use shepherd::core::action::NewMember;
-use shepherd::core::event::{Event, Exit, Left, SocketEvent};
+use shepherd::core::event::{Event, Exit, Left, Queued, SocketEvent};
 use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::policy::{Members, Signal};
 use shepherd::core::steering::GroupId;
@@ -70,8 +70,11 @@ pub(super) enum Knocks {
 }
 
 impl World<'_> {
-    /// Connections come, at any moment.
+    /// Connections come, at any moment but while queues are looked at.
     pub(super) fn knock(&mut self) {
+        if self.looks {
+            return;
+        }
         let groups: Vec<GroupId> = self.network.groups.ids().collect();
         match self.knocks {
             Knocks::Always => {
@@ -569,6 +572,15 @@ impl World<'_> {
 
     pub(super) fn check_lost(&mut self) -> Result<(), Violation> {
         self.lost.take().map_or(Ok(()), Err)
+    }
+
+    /// What waits in these.
+    pub(super) fn look_at_members(&self, members: &[MemberId]) -> Vec<(MemberId, Option<Queued>)> {
+        let waits = |&member: &MemberId| {
+            let count = self.network.count(|it| it.at == At::Queue && it.member == member);
+            (member, Some(Queued::Connections(count)))
+        };
+        members.iter().map(waits).collect()
     }
 
     /// What is left is looked at, in the order in which a connection goes.

@@ -174,6 +174,7 @@ impl Counters {
             | Notice::Withdrawing { .. }
             | Notice::Emptying { .. }
             | Notice::StillBusy { .. }
+            | Notice::Stall { .. }
             | Notice::Manners { .. }
             | Notice::LameDuck { .. }
             | Notice::Stopping { .. }

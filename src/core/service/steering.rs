@@ -25,6 +25,12 @@ const AT_A_TIME: usize = 32;
 impl Service {
     /// Has the kernel send new connections to those who can take them.
     pub(super) fn steer(&mut self, context: &mut Context<'_>) {
+        let claims = self.claims();
+        context.actions.extend(self.sockets.steer(self.serving.generation, &claims));
+    }
+
+    /// What part of new connections each generation is to have.
+    pub(super) fn claims(&self) -> Vec<Claim> {
         let serving = self.serving.generation;
         let ready = |fleet: &Fleet| -> BTreeSet<SlotId> {
             let workers = fleet.workers().filter_map(|id| self.workers.get(id));
@@ -47,7 +53,7 @@ impl Service {
             }
         }
         claims.push(claim);
-        context.actions.extend(self.sockets.steer(serving, &claims));
+        claims
     }
 
     /// A worker is to stop: it is asked to at once, unless others get what is new and it may finish

@@ -6,7 +6,7 @@ use crate::core::drain::Remains;
 use crate::core::ids::{GenerationId, Pid, SlotId};
 use crate::core::notice::{
     ConfigurationNotice, LifeNotice, Loudness, Notice, ProvingNotice, SlotNotice, SocketNotice,
-    UpstreamsNotice, WorkerName,
+    StallNotice, UpstreamsNotice, WorkerName,
 };
 
 /// An event of a notice; it gets its number when it is kept.
@@ -45,6 +45,10 @@ fn kind(notice: &Notice) -> &'static str {
         Notice::Withdrawing { .. } => "worker-withdrawing",
         Notice::Emptying { .. } => "worker-emptying",
         Notice::StillBusy { .. } => "worker-still-busy",
+        Notice::Stall { what, .. } => match what {
+            StallNotice::Stalled { .. } => "worker-stalled",
+            StallNotice::Free { .. } => "worker-takes-again",
+        },
         Notice::Manners { .. } => "service-manners",
         Notice::NextSignal { .. } => "worker-next-signal",
         Notice::Drained { .. } => "worker-drained",
@@ -140,6 +144,7 @@ fn about(notice: &Notice) -> About<'_> {
         | Notice::Ended { worker, .. }
         | Notice::Withdrawing { worker }
         | Notice::Emptying { worker, .. }
+        | Notice::Stall { worker, .. }
         | Notice::WorkerStopping { worker, .. }
         | Notice::NextSignal { worker, .. }
         | Notice::Drained { worker, .. }

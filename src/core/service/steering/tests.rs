@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::core::Supervisor;
 use crate::core::action::{Action, NewMember, Share};
 use crate::core::configuration::Configuration;
-use crate::core::event::{Backlog, Event, Mode, Repair, SocketEvent, SocketState, WorkerEvent};
+use crate::core::event::{
+    Backlog, Event, Exit, Mode, Queued, Repair, SocketEvent, SocketState, WorkerEvent,
+};
 use crate::core::ids::{
     GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, SocketId, WorkerId,
 };
@@ -18,6 +20,7 @@ use crate::core::policy::{
     StopStep,
 };
 use crate::core::request::{Behind, Request, Scale, Scope};
+use crate::core::stalls::{LOOK_CLOSE, LOOK_IDLE, LOOKS_STALLED};
 use crate::core::time::{Time, Why};
 
 const SERVICE: ServiceId = ServiceId(0);
@@ -190,7 +193,7 @@ fn slots_that_are_bound_already_are_not_bound_for_an_heir_of_theirs() {
     let mut world = World::new(vec![each_worker()]);
     world.scale(3);
     // Nobody is ready, and somebody has failed.
-    let how = crate::core::event::Exit::Code(1);
+    let how = Exit::Code(1);
     let exited = WorkerEvent::Exited { how, left: 0, used: None };
     world.happens(Event::Worker(WorkerId(1), exited));
     assert_eq!(world.reload(), [], "slot 2 is being bound for the one before");
@@ -274,4 +277,96 @@ fn what_only_workers_that_stop_have_is_not_made_to_listen_again() {
     let changed = seen(Backlog::Changed { to: 5, from: 4096 });
     assert!(listens(&world.happens(Event::Socket(MemberId(11), changed)), 11));
     assert!(listens(&world.happens(Event::Socket(MemberId(new[0]), shut_down())), new[0]));
+}
+
+/// Looks as long as a queue of the first member and one of the second take to be stalled: the actions
+/// of the last look.
+fn stall(world: &mut World, queued: [u32; 2]) -> Vec<Action> {
+    (0..=LOOKS_STALLED).map(|_| look(world, queued)).last().expect("a look")
+}
+
+/// The next look at the queues of both workers.
+fn look(world: &mut World, queued: [u32; 2]) -> Vec<Action> {
+    let (at, why) = world.supervisor.next_deadline().expect("a look");
+    assert!(why == Why::Queue && at > world.now, "{why:?}");
+    world.now = at;
+    world.supervisor.handle_timeout(at);
+    let asked: Vec<Action> = std::iter::from_fn(|| world.supervisor.poll_action()).collect();
+    let [Action::LookAtQueues { service, members }] = &asked[..] else { panic!("{asked:?}") };
+    let seen = members.iter().zip(queued);
+    let seen = seen.map(|(&member, count)| (member, Some(Queued::Connections(count)))).collect();
+    world.happens(Event::QueuesSeen { service: *service, members: seen })
+}
+
+fn stalls(actions: &[Action]) -> Vec<String> {
+    let told = actions.iter().filter_map(|action| match action {
+        Action::Notice(notice @ Notice::Stall { .. }) => Some(notice.to_string()),
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn new_connections_pass_a_worker_by_that_takes_nothing_until_it_does() {
+    let mut world = World::new(vec![each_worker()]);
+    world.ready(1);
+    assert!(world.supervisor.next_deadline().is_none_or(|(_, why)| why != Why::Queue), "alone");
+    world.ready(2);
+    let before = world.now;
+    let actions = stall(&mut world, [0, 12]);
+    assert_eq!(world.now.since(before), LOOK_IDLE + LOOK_CLOSE * LOOKS_STALLED);
+    assert_eq!(steered(&actions), Some(vec![(10, 1), (11, 0)]));
+    let told = "worker 2 (web.1) hangs or does not keep up: 12 connections in its queue at \
+                `port 11`, no fewer for 2 s; new ones go to the others";
+    assert_eq!(stalls(&actions), [told]);
+    assert_eq!(steered(&look(&mut world, [0, 12])), None);
+    let actions = look(&mut world, [0, 11]);
+    assert_eq!(steered(&actions), Some(vec![(10, 1), (11, 1)]));
+    let told = "worker 2 (web.1) takes from its queue at `port 11` again, after 4 s, and gets new \
+                connections";
+    assert_eq!(stalls(&actions), [told]);
+}
+
+#[test]
+fn where_all_take_nothing_new_connections_go_where_they_went() {
+    let mut world = World::new(vec![each_worker()]);
+    world.ready(1);
+    world.ready(2);
+    let actions = stall(&mut world, [3, 12]);
+    assert_eq!(steered(&actions), None);
+    let told = stalls(&actions);
+    assert!(told.len() == 2 && told[0].ends_with("new ones are spread as before"), "{told:?}");
+    // One of them takes something again: it gets all.
+    assert_eq!(steered(&look(&mut world, [2, 12])), Some(vec![(10, 1), (11, 0)]));
+}
+
+#[test]
+fn the_next_worker_of_a_slot_has_not_been_seen_to_take_nothing() {
+    let mut world = World::new(vec![each_worker()]);
+    world.ready(1);
+    world.ready(2);
+    stall(&mut world, [0, 1]);
+    let exited = WorkerEvent::Exited { how: Exit::KILLED, left: 0, used: None };
+    let actions = world.happens(Event::Worker(WorkerId(2), exited));
+    assert_eq!(stalls(&actions), Vec::<String>::new());
+    assert!(world.supervisor.next_deadline().is_none_or(|(_, why)| why != Why::Queue), "alone");
+    world.start([3]);
+    assert_eq!(steered(&world.ready(3)), Some(vec![(10, 1), (11, 1)]));
+    assert_eq!(steered(&look(&mut world, [0, 1])), None);
+}
+
+#[test]
+fn one_that_takes_nothing_again_and_again_is_told_of_ever_more_rarely() {
+    let mut world = World::new(vec![each_worker()]);
+    world.ready(1);
+    world.ready(2);
+    let mut told = Vec::new();
+    for round in 1..20 {
+        if !stalls(&stall(&mut world, [0, 5])).is_empty() {
+            told.push(round);
+        }
+        let again = stalls(&look(&mut world, [0, 0]));
+        assert_eq!(again.is_empty(), told.last() != Some(&round));
+    }
+    assert_eq!(told, [1, 2, 3, 4, 5, 6, 7, 8, 16]);
 }
