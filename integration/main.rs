@@ -33,6 +33,7 @@ mod load_client;
 mod logs;
 mod logs_readers;
 mod many;
+mod members;
 mod metrics_page;
 mod mistakes;
 mod nothing_lost;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use shepherd::control::metrics::{Counters, Format, Outcome, page};
 use shepherd::control::wire::{
-    BackingOff, Daemon, Member, Service, ServiceState, Socket, Status, Worker, WorkerState,
+    BackingOff, Daemon, Member, MemberState, Service, ServiceState, Socket, Status, Worker,
+    WorkerState,
 };
 use shepherd::core::event::{Exit, SpawnFailure};
 use shepherd::core::ids::{GenerationId, Pid, SlotId, WorkerId};
@@ -305,12 +306,18 @@ fn status() -> Status {
         state,
         since: 5.0,
         left: None,
+        next_in: None,
+        stalled: false,
         memory: Some(memory),
         connections: u32::try_from(memory / 500).ok(),
         said: None,
     };
     let member = |member, queued| Member {
         member,
+        generation: Some(2),
+        slot: None,
+        state: Some(MemberState::Serving),
+        weight: Some(1),
         queued: Some(queued),
         queue_max: Some(100),
         queued_bytes: None,
@@ -324,6 +331,8 @@ fn status() -> Status {
         generation: 2,
         balance: None,
         reloading: None,
+        canary: None,
+        probation: None,
         queued: false,
         last_abort: None,
         waits_for: Vec::new(),

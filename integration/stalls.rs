@@ -9,8 +9,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use shepherd::control::{client::Client, wire::MemberState};
 
 use crate::{
+    control::{client, status},
     harness::{DEADLINE, Daemon, Process, free_port, get, manners},
     site::{Site, Ticks, stop_well, wait_serving},
 };
@@ -68,11 +70,16 @@ fn ask_until(site: &Site, daemon: &Daemon, said: &str) -> Vec<Asked> {
 fn a_stopped_worker_gets_no_new_connections_until_it_goes_on() {
     let site = Site::new();
     let (daemon, pids) = start(&site, &["graceful"]);
+    let client = client(&daemon, "web");
     let stopped = pids[1];
     let process = Process::open(stopped).expect("a worker");
     process.signal(Signal::SIGSTOP).expect("a worker");
     let asked = ask_until(&site, &daemon, " hangs or does not keep up: ");
+    let before = shown(&client);
     passes_by(&site, stopped);
+    assert_eq!(shown(&client), before, "something came meanwhile");
+    let text = daemon.client(["status", "--name", "web"]).stdout;
+    assert!(text.contains(" stalled ") && text.contains(" takes none of "), "{text}");
     let line = daemon.wait_line(|line| line.contains(" hangs or does not keep up"), "it is told");
     assert!(line.contains("(web.") && line.ends_with("; new ones go to the others"), "{line}");
 
@@ -150,7 +157,21 @@ fn datagrams_pass_a_stopped_worker_by() {
     stop_well(&daemon);
 }
 
-/// New connections go to others, and what waits for this one is as much as before.
+/// The members that are stalled, and what waits there; the worker is as well.
+fn shown(client: &Client) -> Vec<(Option<u32>, Option<u32>)> {
+    let status = status(client);
+    let service = &status.services[0];
+    let members = service.sockets.iter().flat_map(|socket| &socket.members);
+    let stalled = members.filter(|member| member.state == Some(MemberState::Stalled));
+    let stalled: Vec<_> = stalled.map(|it| (it.slot, it.queued)).collect();
+    let workers = service.workers.iter().filter(|worker| worker.stalled);
+    let workers: Vec<Option<u32>> = workers.map(|worker| Some(worker.slot)).collect();
+    assert_eq!(stalled.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), workers);
+    assert_eq!(workers.len(), 1);
+    stalled
+}
+
+/// New connections go to others.
 fn passes_by(site: &Site, stopped: i32) {
     let others = (0..MANY).map(|_| get(&site.port, "/").expect("an answer").pid);
     let others: Vec<i32> = others.collect();

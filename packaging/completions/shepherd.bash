@@ -803,7 +803,7 @@ _shepherd() {
             return 0
             ;;
         shepherd__subcmd__status)
-            opts="-h --json --watch --control --name --help"
+            opts="-h --json --sockets --watch --control --name --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -79,6 +79,7 @@ complete -c shepherd -n "__fish_shepherd_using_subcommand run" -s h -l help -d '
 complete -c shepherd -n "__fish_shepherd_using_subcommand status" -l control -d 'The unix path on which the daemon listens [default: $SHEPHERD_CONTROL, if it is set]' -r -F
 complete -c shepherd -n "__fish_shepherd_using_subcommand status" -l name -d 'The daemon\'s name [default: that of the only one that is running]' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand status" -l json -d 'Print what `GET /v1/status` of the control API gives, on one line'
+complete -c shepherd -n "__fish_shepherd_using_subcommand status" -l sockets -d 'Show the kernel\'s sockets behind each socket too: whose they are, what they get of new connections, and what waits there'
 complete -c shepherd -n "__fish_shepherd_using_subcommand status" -l watch -d 'Look again every second: in place on a terminal, else one block after the other. Ctrl-C ends it'
 complete -c shepherd -n "__fish_shepherd_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c shepherd -n "__fish_shepherd_using_subcommand reload" -l timeout -d 'How long to wait for the outcome, such as `30s` [default: as long as it takes]' -r

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::find::find;
 use super::out::{self, Reader};
 use super::render::redraw::Screen;
-use super::render::status;
+use super::render::status::{self, Sockets};
 use super::waiting::{ANSWER_WITHIN, pause};
 
 /// How often `--watch` looks.
@@ -22,6 +22,7 @@ pub(super) fn main(args: &Status) -> Result<(), Failure> {
     let client = find(&args.target)?;
     let mut screen = Screen::default();
     let mut is_first = true;
+    let sockets = if args.sockets { Sockets::Each } else { Sockets::Together };
     loop {
         let found = ask(&client, &args.services)?;
         let reader = match Terminal::of_stdout() {
@@ -30,12 +31,14 @@ pub(super) fn main(args: &Status) -> Result<(), Failure> {
                 let look = out::look(Some(terminal));
                 // The last line is the cursor's.
                 let height = terminal.rows.saturating_sub(1);
-                let lines = status::bounded(&status::status(&found, look), height, look);
+                let text = status::status(&found, sockets, look);
+                let lines = status::bounded(&text, height, look);
                 out::print(&screen.redraw(&lines, terminal.columns))?
             }
             terminal => {
                 let gap = if is_first { "" } else { "\n" };
-                out::print(&format!("{gap}{}", status::status(&found, out::look(terminal))))?
+                let text = status::status(&found, sockets, out::look(terminal));
+                out::print(&format!("{gap}{text}"))?
             }
         };
         if !args.watch || reader == Reader::HasEnough {

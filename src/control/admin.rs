@@ -172,6 +172,8 @@ mod tests {
             generation: 1,
             balance: None,
             reloading: None,
+            canary: None,
+            probation: None,
             queued: false,
             last_abort: None,
             waits_for: Vec::new(),

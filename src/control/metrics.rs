@@ -19,7 +19,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::wire::{Member, Service, ServiceState, Status, Worker, WorkerState};
+use super::wire::{Member, MemberState, Service, ServiceState, Status, Worker, WorkerState};
 
 pub use counters::{Counters, Outcome};
 
@@ -153,6 +153,17 @@ impl Page {
             each(|service| u64::from(service.reloading.is_some())),
         )?;
         writer.integers(
+            &family(
+                "service_canary",
+                "Whether a new generation gets a part of new connections first",
+            ),
+            each(|service| u64::from(service.canary.is_some())),
+        )?;
+        writer.integers(
+            &family("service_on_probation", "Whether the generation that serves is on probation"),
+            each(|service| u64::from(service.probation.is_some())),
+        )?;
+        writer.integers(
             &family("service_generation", "The generation that serves"),
             services().map(|service| (of(service), service.generation)),
         )?;
@@ -176,6 +187,13 @@ impl Page {
                     let workers = service.workers.iter().filter(|worker| worker.state == *state);
                     (with(service, "state", name), workers.count() as u64)
                 })
+            }),
+        )?;
+        writer.integers(
+            &family("service_workers_stalled", "Ready workers that take nothing from their socket"),
+            services().map(|service| {
+                let stalled = service.workers.iter().filter(|worker| worker.stalled);
+                (of(service), stalled.count() as u64)
             }),
         )?;
         writer.integers(
@@ -247,11 +265,35 @@ impl Page {
         let waiting = "Connections that wait to be accepted";
         each(&family("socket_queue_connections", waiting), |member| member.queued)?;
         let most = "Connections that may wait to be accepted before further ones are dropped";
-        each(&family("socket_queue_limit_connections", most), |member| member.queue_max)?;
+        each(&family("socket_queue_limit_connections", most), |member| {
+            member.queue_max.filter(|_| member.may_be_found())
+        })?;
         let waiting = "What datagrams that wait to be received take";
         each(&bytes("socket_queue", waiting), |member| member.queued_bytes)?;
         let most = "What datagrams that wait may take before further ones are dropped";
-        each(&bytes("socket_queue_limit", most), |member| member.queue_max_bytes)
+        each(&bytes("socket_queue_limit", most), |member| {
+            member.queue_max_bytes.filter(|_| member.may_be_found())
+        })?;
+        let states = [
+            (MemberState::Serving, "serving"),
+            (MemberState::Parked, "parked"),
+            (MemberState::Stalled, "stalled"),
+            (MemberState::Draining, "draining"),
+            (MemberState::Spare, "spare"),
+            (MemberState::Closing, "closing"),
+            (MemberState::Down, "down"),
+        ];
+        let counts = states.each_ref().map(|(state, name)| {
+            let is_so = |member: &Member| u32::from(member.state.as_ref() == Some(state));
+            (*name, by_socket(&self.status, |member| Some(is_so(member))))
+        });
+        let series = counts.iter().flat_map(|(state, counts)| {
+            counts.iter().map(|((service, socket), count)| {
+                (vec![("service", *service), ("socket", *socket), ("state", *state)], *count)
+            })
+        });
+        let members = "The kernel's sockets that workers get, by where they stand";
+        writer.integers(&family("socket_members", members), series)
     }
 
     fn reloads(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {

@@ -61,6 +61,13 @@ pub struct Service {
     /// The generation that a reload under way is to bring.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reloading: Option<u64>,
+    /// The part of new connections that the generation of a reload under way has before it may be
+    /// committed, while it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    /// For how long the generation that serves is on probation still, in seconds, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation: Option<f64>,
     /// Whether another reload waits for the one under way.
     pub queued: bool,
     /// How the last reload failed, if it did and no other has begun since.
@@ -78,6 +85,15 @@ pub struct Service {
     /// Slots that wait for their next worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backing_off: Vec<BackingOff>,
+}
+
+/// A new generation that gets a part of new connections first.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Of a hundred new connections it gets so many.
+    pub percent: u32,
+    /// For how long still, in seconds.
+    pub left: f64,
 }
 
 /// Where a service stands.
@@ -121,6 +137,19 @@ pub struct Socket {
 pub struct Member {
     /// Its number, never used twice.
     pub member: u32,
+    /// The generation for whose workers alone it is, if it is for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// The slot for whose workers alone it is, if it is for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<MemberState>,
+    /// What it gets of new connections, measured against all members of the same socket; it is not
+    /// there where nobody can tell the kernel, as on a unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
     /// How many connections wait to be accepted, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<u32>,
@@ -134,6 +163,48 @@ pub struct Member {
     /// How many may wait before further datagrams are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_max_bytes: Option<u32>,
+}
+
+/// Where one of the kernel's sockets stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemberState {
+    /// It gets new connections.
+    Serving,
+    /// It gets none: no worker of it is ready. What waits there waits for one.
+    Parked,
+    /// Its worker hangs or does not keep up, and new connections go to others, if there are any.
+    Stalled,
+    /// It gets none any more, and its workers finish what they have.
+    Draining,
+    /// No worker has it: it keeps others at their places while workers stop.
+    Spare,
+    /// No worker has it, and it is closed as soon as no new connection is misled by that.
+    Closing,
+    /// It was shut down: nobody can connect to it.
+    Down,
+    /// What only a later version knows: a daemon says no such word, and a client shows it.
+    #[serde(untagged)]
+    Other(String),
+}
+
+impl Member {
+    /// Whether new connections may find it, so that its limit is one of its socket.
+    #[must_use]
+    pub fn may_be_found(&self) -> bool {
+        match &self.state {
+            None | Some(MemberState::Serving | MemberState::Stalled | MemberState::Other(_)) => {
+                true
+            }
+            Some(
+                MemberState::Parked
+                | MemberState::Draining
+                | MemberState::Spare
+                | MemberState::Closing
+                | MemberState::Down,
+            ) => false,
+        }
+    }
 }
 
 /// A worker at one moment.
@@ -155,6 +226,13 @@ pub struct Worker {
     /// What it has left to finish before it gets the stop signal, while it drains and has not got it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Left>,
+    /// In how many seconds at the latest the next thing is done about it, while it drains: it gets the
+    /// stop signal, or another, or is killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_in: Option<f64>,
+    /// Whether it hangs or does not keep up: it takes nothing from a socket that it alone has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stalled: bool,
     /// What all its processes have in memory, in bytes, where that can be read: in a cgroup whose
     /// memory is counted what is charged to it, else the sum of their resident sets.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -28,6 +28,8 @@
 //! member of the same socket. Workers keep the old one, so all that were started before are *stale*
 //! and are replaced, the new beside the old, as a reload does it.
 
+mod viewing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::action::{Action, NewMember};

@@ -49,12 +49,60 @@ pub struct ServiceStatus {
     pub queued: bool,
     /// How many workers have been started in the place of one that ended unasked.
     pub restarts: u64,
-    /// The kernel sockets that its workers get, in order.
-    pub members: Vec<MemberId>,
+    /// The part of new connections that a generation has which has to prove itself, while it has.
+    pub canary: Option<CanaryStatus>,
+    /// How long the generation that serves has to prove itself still, while it has to.
+    pub probation: Option<Duration>,
+    /// The kernel sockets behind its sockets, those of one socket together, in order.
+    pub members: Vec<MemberStatus>,
     /// All its workers, whatever their state.
     pub workers: Vec<WorkerStatus>,
     /// Slots that wait for their next worker, with the time that is left.
     pub backing_off: Vec<(SlotId, Duration)>,
+}
+
+/// A generation that gets a part of new connections before it may be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CanaryStatus {
+    /// Of a hundred.
+    pub percent: u32,
+    /// For how long still.
+    pub left: Duration,
+}
+
+/// A kernel socket behind a socket of a service at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its number.
+    pub member: MemberId,
+    /// The generation that it is for alone, if it is for one.
+    pub generation: Option<GenerationId>,
+    /// The slot that it is for alone, if it is for one.
+    pub slot: Option<SlotId>,
+    /// Where it stands.
+    pub state: MemberState,
+    /// What it gets of new connections, measured against others of the same address; `None` where
+    /// the kernel is not told.
+    pub weight: Option<u32>,
+}
+
+/// Where a kernel socket stands, in the words that users know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberState {
+    /// It gets new connections.
+    Serving,
+    /// It gets none: no worker of it is ready. What waits there waits for one.
+    Parked,
+    /// Its worker takes nothing from it, and new connections go to others, if there are any.
+    Stalled,
+    /// It gets none any more, and its workers finish what they have.
+    Draining,
+    /// No worker has it: it keeps others at their places while workers stop.
+    Spare,
+    /// No worker has it, and it is closed as soon as no new connection is misled by that.
+    Closing,
+    /// It was shut down: nobody can connect to it.
+    Down,
 }
 
 /// Whether a service is in the configuration.
@@ -83,6 +131,10 @@ pub struct WorkerStatus {
     pub since: Duration,
     /// What it is to finish before it gets the stop signal, while it has not got it.
     pub left: Option<Remains>,
+    /// When the next thing is done about it, while it is to stop: the stop signal, another, KILL.
+    pub next_in: Option<Duration>,
+    /// Whether it takes nothing from a socket that it alone has.
+    pub stalled: bool,
     /// The last line it said about itself.
     pub said: Option<String>,
 }

@@ -48,6 +48,15 @@ pub struct Steering {
     of: BTreeMap<MemberId, GroupId>,
 }
 
+/// Why a member is there that no worker gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// It keeps others at their places while workers stop.
+    Spare,
+    /// It is closed as soon as it can be.
+    Going,
+}
+
 /// The members of one address.
 #[derive(Debug, Clone, Default)]
 struct Group {
@@ -158,6 +167,29 @@ impl Steering {
     #[must_use]
     pub fn has(&self, member: MemberId) -> bool {
         self.of.contains_key(&member)
+    }
+
+    /// Whether a member of a group listens: it was not shut down since.
+    #[must_use]
+    pub fn listens(&self, member: MemberId) -> bool {
+        let group = self.of.get(&member).and_then(|id| self.groups.get(id));
+        group.is_some_and(|group| group.has(member))
+    }
+
+    /// Members that are there and that no worker gets, and their groups.
+    pub fn idle(&self) -> impl Iterator<Item = (MemberId, GroupId, Idle)> + '_ {
+        let idle = |(&member, &id): (&MemberId, &GroupId)| {
+            let group = self.groups.get(&id)?;
+            let idle = if group.going.contains(&member) {
+                Idle::Going
+            } else if group.spares.contains(&member) && !group.awaited.contains(&member) {
+                Idle::Spare
+            } else {
+                return None;
+            };
+            Some((member, id, idle))
+        };
+        self.of.iter().filter_map(idle)
     }
 
     /// Whether new connections go to others, and this member gets none.

@@ -155,11 +155,27 @@ States of a service:
 States of a worker:
   starting     not yet seen able to serve
   ready        able to serve
-  draining     to stop, and finishing what it has; until the stop signal the note says what
+  stalled      ready, but it hangs or does not keep up: it takes nothing from the socket that it
+               alone has (`--balance slots`), and new connections go to others
+  draining     to stop, and finishing what it has; until the stop signal the note says what,
+               and how long it is given for that at most
   backing off  nobody is in this slot until the time in the note has passed
 
 CONN is how many connections a worker has accepted and not closed. Those that wait to be
 accepted are shown behind their socket, as in `[::]:8000 (3 of 4096 queued)`.
+
+A socket has members, the kernel's sockets that workers get: with `--balance generation` one for
+each generation, with `slots` one for each worker. --sockets shows them, and SHARE is their part of
+new connections.
+
+States of a member:
+  serving   it gets new connections
+  parked    it gets none, as no worker of it is ready; what waits there waits for one
+  stalled   its worker takes nothing, and new connections go to others, if there are any
+  draining  it gets none any more, and its workers finish what they have
+  spare     no worker has it; it keeps others at their places while workers stop
+  closing   no worker has it; it is closed as soon as no new connection is misled by that
+  down      it was shut down: nobody can connect to it
 
 Columns that have nothing to show are left out. On a terminal that is too narrow the note is cut
 first.")]
@@ -171,6 +187,11 @@ pub(in crate::cli) struct Status {
     /// Print what `GET /v1/status` of the control API gives, on one line.
     #[arg(long)]
     pub(in crate::cli) json: bool,
+
+    /// Show the kernel's sockets behind each socket too: whose they are, what they get of new
+    /// connections, and what waits there.
+    #[arg(long, conflicts_with = "json")]
+    pub(in crate::cli) sockets: bool,
 
     /// Look again every second: in place on a terminal, else one block after the other. Ctrl-C ends
     /// it.

@@ -5,6 +5,8 @@
 
 pub(super) mod status;
 
+mod sockets;
+
 pub(super) mod progress;
 
 pub(super) mod outcome;

@@ -1,8 +1,8 @@
 //! Daemons to be shown, for tests.
 
 use crate::control::wire::{
-    BackingOff, Daemon, Event, Left, Level, Member, Service, ServiceState, Socket, Status, Worker,
-    WorkerState,
+    BackingOff, Canary, Daemon, Event, Left, Level, Member, MemberState, Service, ServiceState,
+    Socket, Status, Worker, WorkerState,
 };
 
 use super::{Colour, Look};
@@ -35,6 +35,8 @@ pub(in crate::cli) fn worker(id: u64, slot: u32, generation: u64, state: WorkerS
         state,
         since: 8000.4,
         left: None,
+        next_in: None,
+        stalled: false,
         memory: None,
         connections: None,
         said: None,
@@ -45,6 +47,10 @@ pub(in crate::cli) fn worker(id: u64, slot: u32, generation: u64, state: WorkerS
 pub(in crate::cli) fn socket(name: Option<&str>, address: &str) -> Socket {
     let member = Member {
         member: 1,
+        generation: Some(3),
+        slot: None,
+        state: Some(MemberState::Serving),
+        weight: Some(1),
         queued: Some(0),
         queue_max: Some(4096),
         queued_bytes: None,
@@ -64,6 +70,8 @@ pub(in crate::cli) fn service(name: &str) -> Service {
         generation: 3,
         balance: Some("generation".to_owned()),
         reloading: None,
+        canary: None,
+        probation: None,
         queued: false,
         last_abort: None,
         waits_for: Vec::new(),
@@ -138,6 +146,9 @@ pub(in crate::cli) fn services() -> Vec<(&'static str, Service)> {
                 ..web()
             },
         ),
+        ("reloading, with a canary", canary()),
+        ("up, on probation", Service { probation: Some(43.2), ..web() }),
+        ("up, a worker takes nothing", stalled()),
         ("up, old workers finish what they have before the stop signal", finishing()),
         (
             "failing",
@@ -168,6 +179,7 @@ fn finishing() -> Service {
     let draining = |id, slot, left| Worker {
         since: 0.42,
         left: Some(left),
+        next_in: Some(14.6),
         ..worker(id, slot, 2, WorkerState::Draining)
     };
     let left = Left { connections: Some(2), queued: Some(1), handshakes: Some(0) };
@@ -175,6 +187,42 @@ fn finishing() -> Service {
     service.balance = Some("slots".to_owned());
     service.workers.push(draining(6, 0, left));
     service.workers.push(Worker { said: Some("idle".into()), ..draining(7, 1, Left::default()) });
+    service
+}
+
+/// Of a reload all workers are ready and get a part of new connections.
+pub(in crate::cli) fn canary() -> Service {
+    let mut service = service("web");
+    service.state = ServiceState::Reloading;
+    service.reloading = Some(4);
+    service.canary = Some(Canary { percent: 5, left: 12.3 });
+    service.workers.push(worker(10, 0, 4, WorkerState::Ready));
+    service.workers.push(worker(11, 1, 4, WorkerState::Ready));
+    let members = &mut service.sockets[0].members;
+    members.push(Member { member: 2, generation: Some(4), weight: Some(5), ..members[0].clone() });
+    members[0].weight = Some(95);
+    members.push(Member {
+        member: 3,
+        generation: None,
+        state: Some(MemberState::Spare),
+        weight: Some(0),
+        ..members[0].clone()
+    });
+    service
+}
+
+/// Each worker has a socket, and one takes nothing from it.
+pub(in crate::cli) fn stalled() -> Service {
+    let mut service = service("web");
+    service.balance = Some("slots".to_owned());
+    (service.wanted, service.ready) = (3, 3);
+    service.workers.push(worker(10, 2, 3, WorkerState::Ready));
+    service.workers[1].stalled = true;
+    let members = &mut service.sockets[0].members;
+    let one = members.remove(0);
+    members.extend((0..3).map(|slot| Member { member: slot + 1, slot: Some(slot), ..one.clone() }));
+    members[1].state = Some(MemberState::Stalled);
+    (members[1].weight, members[1].queued) = (Some(0), Some(12));
     service
 }
 

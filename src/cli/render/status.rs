@@ -1,13 +1,24 @@
 //! `shepherd status`: the daemon in a line, each service with a headline, its workers in a table.
 
 use crate::control::wire::{
-    BackingOff, Daemon, Member, Service, ServiceState, Socket, Status, Worker, WorkerState,
+    BackingOff, Canary, Daemon, Member, MemberState, Service, ServiceState, Socket, Status, Worker,
+    WorkerState,
 };
 
+use super::sockets;
 use super::{Hue, Look, columns, compact, cut, left, memory, plain, workers, wrapped};
 
+/// Whether the kernel's sockets are shown one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Sockets {
+    /// They are.
+    Each,
+    /// What waits in all of them is shown together.
+    Together,
+}
+
 /// The whole, each line with its end.
-pub(in crate::cli) fn status(status: &Status, look: Look) -> String {
+pub(in crate::cli) fn status(status: &Status, sockets: Sockets, look: Look) -> String {
     let mut text = daemon(&status.daemon, look);
     let tables: Vec<Vec<Row>> = status.services.iter().map(rows).collect();
     let widths = Widths::of(tables.iter().flatten(), look.width);
@@ -19,6 +30,11 @@ pub(in crate::cli) fn status(status: &Status, look: Look) -> String {
         }
         for row in rows {
             line(&mut text, &widths.row(row, look));
+        }
+        if sockets == Sockets::Each {
+            for one in sockets::lines(service, look) {
+                line(&mut text, &one);
+            }
         }
     }
     text
@@ -78,6 +94,12 @@ fn headline(service: &Service, look: Look) -> String {
     // The usual one is no news.
     if let Some(balance) = service.balance.as_deref().filter(|&balance| balance != "generation") {
         say(&format!("balance {}", plain(balance)));
+    }
+    if let Some(Canary { percent, left }) = service.canary {
+        say(&format!("canary {percent}% for {} more", compact(left)));
+    }
+    if let Some(left) = service.probation {
+        say(&format!("on probation for {} more", compact(left)));
     }
     if service.queued {
         say("another reload queued");
@@ -154,7 +176,9 @@ fn queued(
 ) -> Option<String> {
     let members = || socket.members.iter().map(&of);
     let waiting: u64 = members().filter_map(|(waiting, _)| waiting).map(u64::from).sum();
-    let most: Option<u64> = members().map(|(_, most)| most.map(u64::from)).sum();
+    let found = socket.members.iter().filter(|member| member.may_be_found());
+    let most: Option<u64> = found.map(|member| of(member).1.map(u64::from)).sum();
+    let most = most.filter(|&most| most > 0);
     let waiting = (waiting > 0).then(|| show(waiting))?;
     let most = most.map(|most| format!(" of {}", show(most))).unwrap_or_default();
     Some(format!("{waiting}{most} queued"))
@@ -215,25 +239,30 @@ struct Row {
 
 fn rows(service: &Service) -> Vec<Row> {
     let name = plain(&service.name);
-    let working = service.workers.iter().map(|it| ((it.slot, 0, it.id), worker(&name, it)));
+    let working = service.workers.iter();
+    let working = working.map(|it| ((it.slot, 0, it.id), worker(&name, it, &service.sockets)));
     let waiting = service.backing_off.iter().map(|it| ((it.slot, 1, 0), backing_off(&name, it)));
     let mut rows: Vec<_> = working.chain(waiting).collect();
     rows.sort_by_key(|(place, _)| *place);
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-fn worker(service: &str, worker: &Worker) -> Row {
+fn worker(service: &str, worker: &Worker, sockets: &[Socket]) -> Row {
     let (state, hue) = match &worker.state {
         WorkerState::Starting => ("starting".to_owned(), Hue::Moving),
+        WorkerState::Ready if worker.stalled => ("stalled".to_owned(), Hue::Bad),
         WorkerState::Ready => ("ready".to_owned(), Hue::Good),
         WorkerState::Draining => ("draining".to_owned(), Hue::Moving),
         WorkerState::Other(word) => (plain(word), Hue::Plain),
     };
     let finishing = worker.left.map(|it| {
         let open = left(it, ["connection open", "connections open"]);
-        open.unwrap_or_else(|| "finishing what it has".to_owned())
+        let open = open.unwrap_or_else(|| "finishing what it has".to_owned());
+        let most = worker.next_in.map(|left| format!(", {} left", compact(left)));
+        format!("{open}{}", most.unwrap_or_default())
     });
-    let notes = [finishing, worker.said.as_deref().map(plain)];
+    let stalled = worker.stalled.then(|| waiting_for(worker.slot, sockets)).flatten();
+    let notes = [finishing, stalled, worker.said.as_deref().map(plain)];
     Row {
         cells: [
             format!("{service}.{}", worker.slot),
@@ -248,6 +277,15 @@ fn worker(service: &str, worker: &Worker) -> Row {
         ],
         hue,
     }
+}
+
+/// How many connections wait for the worker of a slot that takes none.
+fn waiting_for(slot: u32, sockets: &[Socket]) -> Option<String> {
+    let members = sockets.iter().flat_map(|socket| &socket.members);
+    let own = members
+        .filter(|member| member.slot == Some(slot) && member.state == Some(MemberState::Stalled));
+    let waiting: u64 = own.filter_map(|member| member.queued).map(u64::from).sum();
+    (waiting > 0).then(|| format!("takes none of {waiting} queued"))
 }
 
 fn backing_off(service: &str, BackingOff { slot, left }: &BackingOff) -> Row {
@@ -351,19 +389,31 @@ mod tests {
     use insta::assert_snapshot;
     use proptest::prelude::{prop, prop_assert, prop_assert_eq, proptest};
 
+    fn shown(status: &Status, look: Look) -> String {
+        super::status(status, Sockets::Together, look)
+    }
+
+    #[test]
+    fn the_sockets_of_the_kernel_are_shown_where_they_are_asked_for() {
+        let one = Status { daemon: samples::daemon(), services: vec![samples::stalled()] };
+        assert_snapshot!(super::status(&one, Sockets::Each, TERMINAL));
+        let less = shown(&one, TERMINAL);
+        assert!(!less.contains("MEMBER") && less.contains("takes none of 12 queued"), "{less}");
+    }
+
     #[test]
     fn each_state_of_a_service() {
         let mut text = String::new();
         for (name, service) in samples::services() {
             let one = Status { daemon: samples::daemon(), services: vec![service] };
-            text.extend([format!("=== {name}\n{}\n", status(&one, TERMINAL))]);
+            text.extend([format!("=== {name}\n{}\n", shown(&one, TERMINAL))]);
         }
         assert_snapshot!(text);
     }
 
     #[test]
     fn several_services_align_with_each_other() {
-        assert_snapshot!(status(&samples::shop(), TERMINAL));
+        assert_snapshot!(shown(&samples::shop(), TERMINAL));
     }
 
     #[test]
@@ -401,21 +451,21 @@ mod tests {
 
     #[test]
     fn colours_stand_beside_words() {
-        assert_snapshot!(status(&samples::shop(), COLOURED).replace('\x1b', "␛"));
+        assert_snapshot!(shown(&samples::shop(), COLOURED).replace('\x1b', "␛"));
     }
 
     #[test]
     fn a_pipe_gets_whole_notes_and_a_narrow_terminal_none() {
         assert_snapshot!(format!(
             "{}\n=== 48 columns\n{}",
-            status(&samples::shop(), PIPE),
-            status(&samples::shop(), NARROW)
+            shown(&samples::shop(), PIPE),
+            shown(&samples::shop(), NARROW)
         ));
     }
 
     #[test]
     fn two_hundred_workers_are_bounded_by_the_height_of_a_screen() {
-        let text = status(&samples::crowd(), TERMINAL);
+        let text = shown(&samples::crowd(), TERMINAL);
         assert_eq!(text.lines().count(), 205);
         assert_snapshot!(bounded(&text, 12, TERMINAL).join("\n"));
     }
@@ -425,7 +475,7 @@ mod tests {
         for width in 1..140 {
             let look = Look { width: Some(width), ..TERMINAL };
             for sample in [samples::shop(), samples::crowd()] {
-                for line in status(&sample, look).lines() {
+                for line in super::status(&sample, Sockets::Each, look).lines() {
                     assert!(columns(line) <= width, "{width}: {line}");
                 }
             }
@@ -445,7 +495,7 @@ mod tests {
             told["services"][0]["state"] = service.as_str().into();
             told["services"][0]["workers"][0]["state"] = worker.as_str().into();
             let read: Status = serde_json::from_value(told.clone()).expect("a status");
-            let shown = super::status(&read, PIPE);
+            let shown = shown(&read, PIPE);
             prop_assert!(shown.contains(&format!(": {}", plain(service))), "{}", shown);
             prop_assert!(shown.contains(&plain(worker)), "{}", shown);
             let again = serde_json::to_value(&read).expect("JSON");
@@ -489,6 +539,6 @@ mod tests {
                 socket.address.clone_from(&text);
             }
         }
-        assert!(!status(&evil, PIPE).contains(['\x1b', '\r']));
+        assert!(!shown(&evil, PIPE).contains(['\x1b', '\r']));
     }
 }

@@ -9,6 +9,7 @@ use super::DOCUMENT;
 use crate::control::api::ROUTES;
 use crate::control::wire;
 use crate::control::wire::Level::{Error, Info, Warning};
+use crate::control::wire::MemberState as Member;
 use crate::control::wire::WorkerState::{Draining, Ready, Starting};
 use crate::control::wire::{ProblemKind as Kind, ServiceState as State};
 
@@ -95,6 +96,8 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         state: wire::WorkerState::Draining,
         since: 0.5,
         left: Some(left),
+        next_in: Some(0.5),
+        stalled: true,
         memory: Some(1),
         connections: Some(2),
         said: Some("x".into()),
@@ -110,6 +113,8 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         generation: 1,
         balance: Some("slots".into()),
         reloading: Some(2),
+        canary: Some(CANARY),
+        probation: Some(0.5),
         queued: true,
         last_abort: Some("x".into()),
         waits_for: vec!["db".into()],
@@ -180,6 +185,13 @@ fn types_have_the_fields_that_are_described_and_no_others() {
 }
 
 #[test]
+fn a_canary_has_the_fields_that_are_described() {
+    holds("Canary", &CANARY);
+}
+
+const CANARY: wire::Canary = wire::Canary { percent: 5, left: 0.5 };
+
+#[test]
 fn problems_have_the_fields_that_are_described_and_no_others() {
     let ended = wire::EndedService {
         name: "web".into(),
@@ -207,6 +219,10 @@ fn problems_have_the_fields_that_are_described_and_no_others() {
 fn socket() -> wire::Socket {
     let member = wire::Member {
         member: 3,
+        generation: Some(1),
+        slot: Some(0),
+        state: Some(wire::MemberState::Serving),
+        weight: Some(1),
         queued: Some(1),
         queue_max: Some(4096),
         queued_bytes: Some(0),
@@ -243,6 +259,16 @@ fn words_are_those_of_the_types() {
     ];
     assert_eq!(words("ServiceState"), json!(states));
     assert_eq!(words("WorkerState"), json!([Starting, Ready, Draining]));
+    let members = [
+        Member::Serving,
+        Member::Parked,
+        Member::Stalled,
+        Member::Draining,
+        Member::Spare,
+        Member::Closing,
+        Member::Down,
+    ];
+    assert_eq!(words("MemberState"), json!(members));
     let kinds = [
         Kind::BadRequest,
         Kind::NotFound,

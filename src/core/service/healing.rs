@@ -1,12 +1,12 @@
 //! A service sees to its sockets: it has them looked at, and undoes what somebody did to them.
 //! What each should be like is decided in [`crate::core::sockets`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::core::action::Action;
 use crate::core::event::{Backlog, Grip, Repair, SocketEvent, SocketState};
-use crate::core::ids::{MemberId, WorkerId};
+use crate::core::ids::{GenerationId, MemberId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice, Suspects, WorkerName};
 use crate::core::repair::{Health, Step};
 use crate::core::restart::{Random, backoff};
@@ -114,11 +114,15 @@ impl Service {
 
     /// Whether a socket is a generation's alone that neither serves nor is to.
     fn is_over(&self, member: MemberId) -> bool {
+        let own = self.sockets.generation_of(member);
+        own.is_some_and(|own| !self.current_roots().contains(&own))
+    }
+
+    /// The generations whose members those have that serve or are to.
+    pub(super) fn current_roots(&self) -> BTreeSet<GenerationId> {
         let reload = self.reload.as_ref().map(|reload| reload.generation);
         let current = [Some(self.serving.generation), reload, self.life.generation()];
-        let roots = current.into_iter().flatten().map(|generation| self.sockets.root(generation));
-        let own = self.sockets.generation_of(member);
-        own.is_some_and(|own| roots.into_iter().all(|root| root != own))
+        current.into_iter().flatten().map(|generation| self.sockets.root(generation)).collect()
     }
 
     /// Has the sockets of a worker looked at: it became ready (`by` is itself), or it ended.

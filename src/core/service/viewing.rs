@@ -1,8 +1,12 @@
 //! A service as people see it.
 
-use crate::core::ids::SlotId;
+use crate::core::ids::{GenerationId, SlotId};
+use crate::core::reload::Reload;
 use crate::core::slots::SlotSockets;
-use crate::core::status::{Headline, Membership, ServiceState, ServiceStatus, Stage, WorkerStatus};
+use crate::core::status::{
+    CanaryStatus, Headline, MemberStatus, Membership, ServiceState, ServiceStatus, Stage,
+    WorkerStatus,
+};
 use crate::core::time::Time;
 use crate::core::worker::{Worker, WorkerState};
 
@@ -28,7 +32,9 @@ impl Service {
             last_abort: self.last_abort.clone(),
             queued: self.queued.is_some(),
             restarts: self.replaced,
-            members: self.sockets.members_for(self.serving.generation, SlotId(0)),
+            canary: self.canary_status(now),
+            probation: self.probation.as_ref().map(|probation| now.until(probation.until)),
+            members: self.member_statuses(),
             workers: self.workers.iter().map(|worker| self.worker_status(now, worker)).collect(),
             backing_off: self
                 .serving
@@ -72,6 +78,22 @@ impl Service {
         }
     }
 
+    fn canary_status(&self, now: Time) -> Option<CanaryStatus> {
+        let Reload { generation, canary, .. } = self.reload.as_ref()?;
+        let until = (*canary)?;
+        let percent = self.policies.get(generation)?.canary?.percent;
+        Some(CanaryStatus { percent, left: now.until(until) })
+    }
+
+    fn member_statuses(&self) -> Vec<MemberStatus> {
+        let current = self.current_roots();
+        let slots = self.slots_wanted();
+        let is_over = |generation: GenerationId, slot: Option<SlotId>| {
+            !current.contains(&generation) || slot.is_some_and(|slot| slot.0 >= slots)
+        };
+        self.sockets.view(self.serving.generation, is_over)
+    }
+
     fn worker_status(&self, now: Time, worker: &Worker) -> WorkerStatus {
         let stage = match worker.state {
             WorkerState::Starting { .. } => Stage::Starting,
@@ -82,6 +104,12 @@ impl Service {
             | WorkerState::Orphaned { .. }
             | WorkerState::Killed { .. } => Stage::Draining,
         };
+        let deadline = worker.deadline().filter(|_| stage == Stage::Draining);
+        let stalled = self.sockets.stalled();
+        let stalled = worker.is_ready() && !stalled.is_empty() && {
+            let members = self.sockets.members_for(worker.generation, worker.slot);
+            members.iter().any(|member| stalled.contains(member))
+        };
         WorkerStatus {
             worker: worker.id,
             slot: worker.slot,
@@ -90,6 +118,8 @@ impl Service {
             stage,
             since: now.since(worker.since()),
             left: self.drains.remains(worker.id),
+            next_in: deadline.map(|(at, _)| now.until(at)),
+            stalled,
             said: worker.said.clone(),
         }
     }

@@ -7,9 +7,11 @@ use crate::config::service::ServiceConfig;
 use crate::config::values;
 use crate::control::readings::Whereabouts;
 use crate::control::wire;
-use crate::core::ids::{MemberId, WorkerId};
+use crate::core::ids::WorkerId;
 use crate::core::policy::ReadyWhen;
-use crate::core::status::{ServiceState, ServiceStatus, Stage, WorkerStatus};
+use crate::core::status::{
+    MemberState, MemberStatus, ServiceState, ServiceStatus, Stage, WorkerStatus,
+};
 use crate::os::clock;
 use crate::os::socket_table::Place;
 
@@ -69,6 +71,10 @@ impl Daemon {
             generation: service.generation.0,
             balance: service.balance.map(|balance| balance.name().to_owned()),
             reloading: service.reloading.map(|generation| generation.0),
+            canary: service
+                .canary
+                .map(|canary| wire::Canary { percent: canary.percent, left: seconds(canary.left) }),
+            probation: service.probation.map(seconds),
             queued: service.queued,
             last_abort: service.last_abort,
             waits_for: service.waits_for,
@@ -80,13 +86,17 @@ impl Daemon {
     }
 
     /// Those that are bound to one address are one socket.
-    fn sockets(&self, members: &[MemberId]) -> Vec<wire::Socket> {
+    fn sockets(&self, members: &[MemberStatus]) -> Vec<wire::Socket> {
         let mut sockets: Vec<wire::Socket> = Vec::new();
-        for member in members {
-            let Some(listener) = self.parts.listeners.get(member) else { continue };
+        for status in members {
+            let Some(listener) = self.parts.listeners.get(&status.member) else { continue };
             let (name, address) = (listener.name.clone(), listener.place());
             let member = wire::Member {
-                member: member.0,
+                member: status.member.0,
+                generation: status.generation.map(|generation| generation.0),
+                slot: status.slot.map(|slot| slot.0),
+                state: Some(member_state(status.state)),
+                weight: status.weight,
                 queued: None,
                 queue_max: None,
                 queued_bytes: None,
@@ -99,6 +109,18 @@ impl Daemon {
             }
         }
         sockets
+    }
+}
+
+fn member_state(state: MemberState) -> wire::MemberState {
+    match state {
+        MemberState::Serving => wire::MemberState::Serving,
+        MemberState::Parked => wire::MemberState::Parked,
+        MemberState::Stalled => wire::MemberState::Stalled,
+        MemberState::Draining => wire::MemberState::Draining,
+        MemberState::Spare => wire::MemberState::Spare,
+        MemberState::Closing => wire::MemberState::Closing,
+        MemberState::Down => wire::MemberState::Down,
     }
 }
 
@@ -115,6 +137,8 @@ fn worker(status: WorkerStatus) -> wire::Worker {
         },
         since: seconds(status.since),
         left: status.left.map(wire::Left::from),
+        next_in: status.next_in.map(seconds),
+        stalled: status.stalled,
         memory: None,
         connections: None,
         said: status.said,
