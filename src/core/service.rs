@@ -94,10 +94,13 @@ pub struct Service {
     waits_for: Vec<String>,
     past: Past,
     reload: Option<Reload>,
-    /// The generation that was committed before the one that serves, whose definition is kept.
+    /// The last generation before the one that serves all of whose workers have been ready together,
+    /// and that did not fail on probation. Its definition is kept.
     previous: Option<GenerationId>,
     /// Whether the generation that serves still has to prove itself.
     probation: Option<Probation>,
+    /// A generation that failed on probation and serves, or the same does with other sockets.
+    failed: Option<GenerationId>,
     /// Why the generation that serves is taken back, while it is.
     taken_back: Option<Failure>,
     /// Who waits for the definition that served before, where a reload to that is to begin: before
@@ -216,6 +219,7 @@ impl Service {
             reload: None,
             previous: None,
             probation: None,
+            failed: None,
             taken_back: None,
             back: None,
             last_abort: None,

@@ -536,6 +536,7 @@ impl Service {
         self.stopped_with = None;
         self.first_start = FirstStart::of(&self.policy);
         self.serving = Fleet::new(coming.generation);
+        self.failed = None;
         self.starters.extend(coming.requests);
     }
 

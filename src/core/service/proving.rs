@@ -85,6 +85,20 @@ impl Service {
         canary.into_iter().chain(probation).min().map(|at| (at, Why::Trial))
     }
 
+    /// Another generation serves in the place of this one. It can be gone back to if it has proved
+    /// itself: its workers have been ready together, and it did not fail on probation.
+    pub(super) fn leave_behind(&mut self, old: GenerationId, cause: ReloadCause) {
+        let good = Some(old).filter(|_| self.is_committed() && self.failed.is_none());
+        self.previous = match cause {
+            ReloadCause::Asked => good.or(self.previous),
+            ReloadCause::RollBack(_) => good,
+            ReloadCause::Failed(_) => None,
+            // The same program leaves what came before it.
+            ReloadCause::SocketRenewed => return,
+        };
+        self.failed = None;
+    }
+
     /// A generation that was committed just now has to prove itself, if that is wanted. Gives back
     /// whoever need not wait for that.
     pub(super) fn begin_probation(
@@ -129,6 +143,7 @@ impl Service {
     ) {
         let Some(Probation { requests, .. }) = self.probation.take() else { return };
         let generation = self.serving.generation;
+        self.failed = Some(generation);
         self.tell_proving(ProvingNotice::Failed { generation }, context);
         let reason = format!("{reason}, on probation");
         self.taken_back = Some(Failure { reason, worker: Some(worker), requests });

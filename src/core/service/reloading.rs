@@ -218,13 +218,7 @@ impl Service {
         };
         let old = std::mem::replace(&mut self.serving, fleet);
         let old_generation = old.generation;
-        // What is the same program leaves what came before it.
-        match cause {
-            ReloadCause::Asked | ReloadCause::RollBack(_) => self.previous = Some(old_generation),
-            ReloadCause::SocketRenewed => {}
-            // What has failed is nothing to go back to.
-            ReloadCause::Failed(_) => self.previous = None,
-        }
+        self.leave_behind(old_generation, cause);
         self.wanted = wanted;
         if let Some(policy) = self.policies.get(&generation).cloned() {
             self.take_policy(policy);

@@ -542,3 +542,18 @@ fn of_a_script_it_is_told_that_it_is_what_is_there_by_now() {
         "generation 3 runs what is at `/srv/server` by now: a script cannot be kept as it was";
     assert_eq!(told(&mut world), [by_path]);
 }
+
+#[test]
+fn what_failed_is_passed_over_where_it_served_on_and_was_replaced() {
+    let mut world = World::new(None, PROBATION);
+    world.reloaded();
+    // What served before does not again, and generation 2 serves on.
+    world.exits(4);
+    world.exits(6);
+    world.come_up();
+    world.reloaded();
+    assert_eq!(world.serving(), (4, ServiceState::Up));
+    world.told();
+    world.roll_back();
+    assert!(world.told().contains(&"5 is read like 1".to_owned()));
+}
