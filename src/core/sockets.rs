@@ -54,9 +54,9 @@ pub struct Sockets {
     /// Those of which the kernel can be told who gets new connections.
     steered: BTreeSet<SocketId>,
     steering: Steering,
-    /// The generation that served and what was claimed when that was last seen to; nothing after
-    /// members have come or gone.
-    told: Option<(GenerationId, Vec<Claim>)>,
+    /// Who served, how many slots of that were wanted and what was claimed when that was last seen to;
+    /// nothing after members have come or gone.
+    told: Option<(Serving, Vec<Claim>)>,
     /// Those from which their worker takes nothing.
     stalled: BTreeSet<MemberId>,
     /// What was asked for, for a generation or for a slot.
@@ -81,6 +81,15 @@ pub struct Claim {
     pub part: u32,
     /// The slots whose worker is ready.
     pub ready: BTreeSet<SlotId>,
+}
+
+/// The generation that serves, which has what nobody can take yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serving {
+    /// Which generation.
+    pub generation: GenerationId,
+    /// How many slots of it are wanted.
+    pub wanted: u32,
 }
 
 /// One kernel socket.
@@ -451,11 +460,13 @@ impl Sockets {
 
     /// Has the kernel send new connections to those who claim them. Sockets of all generations go
     /// to whoever has them; where nobody of a socket can take any, they wait with the generation that
-    /// serves. Of a generation's own those that are stalled get none, unless all are.
-    pub fn steer(&mut self, serving: GenerationId, claims: &[Claim]) -> Vec<Action> {
-        if self.told.as_ref().is_some_and(|told| told.0 == serving && told.1 == claims) {
+    /// serves, in slots that are wanted. Of a generation's own those that are stalled get none, unless
+    /// all are.
+    pub fn steer(&mut self, serves: Serving, claims: &[Claim]) -> Vec<Action> {
+        if self.told.as_ref().is_some_and(|told| told.0 == serves && told.1 == claims) {
             return Vec::new();
         }
+        let serving = serves.generation;
         let (members, orders, heirs) = (&self.members, &self.orders, &self.heirs);
         let root = |generation| heirs.get(&generation).copied().unwrap_or(generation);
         let takers = self.takers(claims);
@@ -506,13 +517,16 @@ impl Sockets {
             .map(|(_, member)| member.socket)
             .collect();
         let waits = |id: MemberId| {
-            let member = members.get(&id);
-            member.is_some_and(|member| member.scope.generation() == Some(root(serving)))
+            members.get(&id).is_some_and(|member| match member.scope {
+                Scope::Generation(own) => own == root(serving),
+                Scope::Worker(own, slot) => own == root(serving) && slot.0 < serves.wanted,
+                Scope::Shared | Scope::Slot(_) | Scope::Coming(_) => false,
+            })
         };
         let actions = self.steering.steer(|group, id| {
             if taken.contains(&group.socket) { weight(id) } else { u32::from(waits(id)) }
         });
-        self.told = Some((serving, claims.to_vec()));
+        self.told = Some((serves, claims.to_vec()));
         for action in &actions {
             let Action::Steer { shares, .. } = action else { continue };
             for share in shares.iter().filter(|share| share.weight > 0) {
@@ -525,11 +539,12 @@ impl Sockets {
     }
 
     /// The slots whose workers get what is new, of each generation that claims some and each of its
-    /// sockets of which every worker has one.
+    /// sockets of which every worker has one. One that was shut down is not found.
     fn takers(&self, claims: &[Claim]) -> BTreeMap<(GenerationId, SocketId), BTreeSet<SlotId>> {
         let mut free: BTreeMap<_, BTreeSet<SlotId>> = BTreeMap::new();
         let mut all: BTreeMap<_, BTreeSet<SlotId>> = BTreeMap::new();
-        for (&id, member) in &self.members {
+        let listening = self.steering.listening();
+        for (&id, member) in self.members.iter().filter(|(id, _)| listening.contains(id)) {
             let Scope::Worker(generation, slot) = member.scope else { continue };
             let mut claims = claims.iter();
             let claim = claims.find(|claim| self.root(claim.generation) == generation);

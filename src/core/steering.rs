@@ -163,6 +163,12 @@ impl Steering {
         }
     }
 
+    /// All that are in their groups, so that something may find them.
+    #[must_use]
+    pub fn listening(&self) -> BTreeSet<MemberId> {
+        self.groups.values().flat_map(Group::order).collect()
+    }
+
     /// Whether a member is one of a group.
     #[must_use]
     pub fn has(&self, member: MemberId) -> bool {

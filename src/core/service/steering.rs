@@ -13,7 +13,7 @@ use crate::core::ids::{MemberId, SlotId, WorkerId};
 use crate::core::notice::{Notice, WorkerName};
 use crate::core::policy::Policy;
 use crate::core::reload::{Reload, ReloadStage};
-use crate::core::sockets::Claim;
+use crate::core::sockets::{Claim, Serving};
 use crate::core::time::Time;
 use crate::core::worker::{Worker, WorkerState};
 
@@ -26,7 +26,8 @@ impl Service {
     /// Has the kernel send new connections to those who can take them.
     pub(super) fn steer(&mut self, context: &mut Context<'_>) {
         let claims = self.claims();
-        context.actions.extend(self.sockets.steer(self.serving.generation, &claims));
+        let serves = Serving { generation: self.serving.generation, wanted: self.wanted };
+        context.actions.extend(self.sockets.steer(serves, &claims));
     }
 
     /// What part of new connections each generation is to have.
