@@ -81,6 +81,7 @@ impl Ledger {
             Action::Close(member) => {
                 self.check_close(turn, *member)?;
                 self.shares.remove(member);
+                self.books.values_mut().for_each(|book| book.proving.closed(*member));
                 ensure!(self.closed.insert(*member), "S1: {action:?} twice");
                 Ok(())
             }
@@ -94,6 +95,7 @@ impl Ledger {
                 ensure!(book.kept.remove(generation), "S7: {action:?} is not kept");
                 let serves = (book.serving == *generation && book.life.serves())
                     || book.life.keeps() == Some(*generation)
+                    || book.proving.previous() == Some(*generation)
                     || book.rolling.is_some_and(|(rolling, _)| rolling == *generation);
                 ensure!(stopped || !serves, "S7: {action:?}, and it serves");
                 book.forgotten.insert(*generation);
@@ -125,7 +127,6 @@ impl Ledger {
         let changes = self.check_life_prepare(action)?;
         let book = self.books.get_mut(service).ok_or("S7: no such service")?;
         ensure!(!book.told, "S7: {action:?} after a stop");
-        ensure!(like.is_none_or(|it| it == book.serving), "S7: {action:?} of {like:?}");
         ensure!(generation.0 == book.last_generation.0 + 1, "S7: {action:?} out of turn");
         book.last_generation = *generation;
         book.kept.insert(*generation);
@@ -138,6 +139,8 @@ impl Ledger {
                 book.heirs.insert(*generation, root);
             }
             ensure!(book.rolling.is_none(), "S7: {action:?} during a reload");
+            let expected = book.proving.like(book.serving);
+            ensure!(*like == expected, "S7, S31: {action:?} of {like:?}, not {expected:?}");
             ensure!(book.life == Life::Up, "S28: {action:?} of {:?}", book.life);
             book.rolling = Some((*generation, false));
             if like.is_none() {
@@ -337,7 +340,9 @@ impl Ledger {
         let finished = matches!(record.stage, Standing::Emptying { .. }) && !timeout;
         let step = book.policy.stop.step(rung).ok_or("S8: a rung beyond the ladder")?;
         ensure!(step.signal == signal, "S8: {signal} to worker {id} instead of {}", step.signal);
-        let early = rung == 0 && record.stage.serves() && self.may_be_found(record);
+        let waited = matches!(record.stage, Standing::Withdrawing { .. });
+        let served = record.stage.serves() || waited;
+        let early = rung == 0 && served && self.may_be_found(record);
         let stage = Standing::Asked { since, sent: rung + 1, due: now + step.wait };
         if finished {
             self.saw("a worker emptied in time");
@@ -412,6 +417,7 @@ impl Ledger {
                 ensure!(book.serving == *serving, "S9: {serving} serves after an abort");
                 book.rolling = None;
                 turn.aborts.insert(service, *generation);
+                self.learn_trial_aborted(service, *generation);
                 self.abort_modes(service);
                 self.saw("an abort");
             }
@@ -471,9 +477,10 @@ impl Ledger {
                 let asked = Request::Signal { worker: worker.worker, signal: *signal };
                 ensure!(turn.asks(&asked), "S6: nobody asked for {notice:?}");
             }
-            Notice::ReloadBegins { service, cause, .. } => {
-                self.check_begin(turn, service, *cause)?;
+            Notice::ReloadBegins { service, generation, cause } => {
+                self.check_begin(turn, service, *generation, *cause)?;
             }
+            Notice::Proving { service, what } => self.check_proving_notice(now, service, what)?,
             Notice::Slot { what, .. } => self.saw_slot(what),
             Notice::Socket { what, .. } => self.check_socket_notice(what),
             Notice::LameDuck { serves_on } => {
@@ -498,6 +505,8 @@ impl Ledger {
             book.rolling == Some((generation, true)),
             "S2: commit of {generation}, which is not rolling"
         );
+        self.check_proved(turn.now, service, generation)?;
+        let Some(book) = self.books.get_mut(&service) else { return Ok(()) };
         book.rolling = None;
         book.start = Start::Up;
         book.serving = generation;
@@ -687,6 +696,8 @@ impl Ledger {
             }
         };
         ensure!(book.serving == record.generation, "S18: a worker that does not serve is replaced");
+        self.learn_end_on_probation(service);
+        let book = self.books.get_mut(&service).ok_or("S7: no such service")?;
         if was_ready {
             book.restarts.push_back(due);
             if book.restarts.len() > RESTARTS_MAX {

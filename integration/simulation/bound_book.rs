@@ -86,6 +86,7 @@ impl Ledger {
     /// An operator stops it, or one that it is bound to.
     pub(crate) fn go_down(&mut self, turn: &mut Turn<'_>, service: ServiceId) {
         let Some(book) = self.books.get_mut(&service) else { return };
+        book.proving.leave_probation();
         match book.life.clone() {
             Life::Up | Life::Rereading { .. } => {
                 book.life = Life::Stopping(Whose::Later, Then::Stay);

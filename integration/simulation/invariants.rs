@@ -73,6 +73,13 @@
 //! - S30 Of the workers that serve with a socket of their own each has its share of new connections,
 //!   but for those that take nothing while others do: in whose queue something waits that has not
 //!   become less in so many looks in a row. It has its share again when it was seen to have taken one.
+//! - S31 Where a generation is to prove itself, its workers get exactly their part of new connections
+//!   once all of them are ready, and no more before its time is over, as long as one that serves can
+//!   take the rest; until then nobody else is asked to stop. If one of them ends by itself, nothing new
+//!   finds the others from that turn on. On probation the end of a worker brings back what served
+//!   before, at once, and nothing else begins. What can be gone back to has served with all its workers
+//!   ready and has not failed, and its definition is kept. The answer to a reload or a rollback names
+//!   the generation that serves when it is given, and says whether what served before does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -87,7 +94,7 @@ use shepherd::core::status::{ServiceState, Stage, Status, WorkerStatus};
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Supervisor};
 
-use crate::ledger::{Begins, Checks, Ledger, Standing, Start, Stop, Turn};
+use crate::ledger::{Begins, Checks, IsDue, Ledger, Standing, Start, Stop, Turn};
 use crate::life_book::Life;
 use crate::world::Input;
 
@@ -128,6 +135,24 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a long backoff",
     "a path that is back",
     "a path that is gone",
+    "a canary",
+    "a canary aborted",
+    "a canary rolled back",
+    "a canary that proved itself",
+    "a canary with more workers",
+    "a failed generation replaced",
+    "a failed generation taken back",
+    "a probation",
+    "a probation left",
+    "a probation rolled back",
+    "a probation that was not stood",
+    "a probation that was stood",
+    "a rollback",
+    "a rollback aborted",
+    "a rollback answered",
+    "a rollback that came about",
+    "nothing to go back to",
+    "what served before does not again",
     "a queued reload",
     "a recovered service",
     "a reload",
@@ -237,7 +262,7 @@ impl Ledger {
     /// Takes down one turn of the core and checks it.
     pub(crate) fn turn(
         &mut self,
-        now: Time,
+        (now, is_due): (Time, IsDue),
         input: &Input,
         actions: &[Action],
         core: &Supervisor,
@@ -261,6 +286,7 @@ impl Ledger {
             downs: BTreeSet::new(),
             asked_early: Vec::new(),
             begins: BTreeSet::new(),
+            is_due,
         };
         self.learn(&mut turn);
         self.take_next_steps();
@@ -274,6 +300,7 @@ impl Ledger {
         self.check_bound()?;
         self.check_drains(&turn)?;
         self.check_stalls()?;
+        self.check_proving(&turn)?;
         self.check_publications(now)?;
         self.note_late(&mut turn);
         self.check_looks(&turn, actions)?;
@@ -543,7 +570,8 @@ impl Ledger {
                     Start::Begun => book.stumbled,
                     Start::Up => true,
                 };
-                let may_begin = rolling.is_none() && started && book.life == Life::Up;
+                let proved = !book.proving.is_on_probation();
+                let may_begin = rolling.is_none() && proved && started && book.life == Life::Up;
                 ensure!(!(shown.queued && may_begin), "S10: a reload waits for nothing: {shown:?}");
                 let failing = book.in_a_row >= FAILING_AFTER;
                 let missing = book.policy.needs().filter(|&need| self.is_missing(need)).count();
@@ -647,10 +675,9 @@ impl Ledger {
         for book in self.books.values() {
             let kept = &book.kept;
             let serving = book.life.serves().then_some(book.serving);
-            // And the one that may be gone back to.
-            let others = kept.iter().filter(|&&it| Some(it) != serving);
-            let rightly = serving.is_none_or(|it| kept.contains(&it)) && others.count() <= 1;
-            ensure!(rightly, "S7: not forgotten: {kept:?}");
+            let expected = serving.into_iter().chain(book.proving.previous());
+            let expected: BTreeSet<GenerationId> = expected.collect();
+            ensure!(*kept == expected, "S7, S31: {kept:?} are kept, not {expected:?}");
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use shepherd::core::{Action, Event};
 use crate::invariants::{Violation, ensure};
 use crate::life_book::{Due, Life, Stopped};
 use crate::member_book::MemberBook;
+use crate::proving_book::ProvingBook;
 use crate::publication_book::PublicationBook;
 use crate::requests::Open;
 use crate::slot_book::SlotBook;
@@ -142,6 +143,7 @@ pub(crate) struct Book {
     pub binding: Vec<NewMember>,
     pub drains: DrainBook,
     pub publication: PublicationBook,
+    pub proving: ProvingBook,
 }
 
 /// The account of a worker.
@@ -219,6 +221,8 @@ pub(crate) struct Turn<'a> {
     pub asked_early: Vec<WorkerId>,
     /// Services whose definition an operator has read again.
     pub begins: BTreeSet<ServiceId>,
+    /// The time has come for something that happens whatever else does.
+    pub is_due: IsDue,
 }
 
 impl Turn<'_> {
@@ -226,6 +230,13 @@ impl Turn<'_> {
     pub(crate) fn asks(&self, request: &Request) -> bool {
         matches!(self.input, Input::Event(Event::Requested(_, asked)) if asked == request)
     }
+}
+
+/// Whether a deadline of the core had come before it heard what it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IsDue {
+    No,
+    Yes,
 }
 
 /// Whether a lame duck begins in a turn.
@@ -272,6 +283,7 @@ impl Ledger {
             binding: Vec::new(),
             drains: DrainBook::default(),
             publication: PublicationBook::default(),
+            proving: ProvingBook::default(),
         };
         Ledger {
             books: policies.iter().map(|policy| (policy.service, book(policy))).collect(),
@@ -351,7 +363,8 @@ impl Ledger {
             Input::Event(Event::Published { service, number, failure }) => {
                 self.learn_published(turn.now, *service, *number, failure.is_some());
             }
-            Input::Event(Event::ConfigurationRead { configuration, .. }) => {
+            Input::Event(Event::ConfigurationRead { request, configuration }) => {
+                self.learn_read(*request);
                 self.learn_configuration(configuration);
             }
             Input::Event(Event::ConfigurationFailed { .. }) => {}
@@ -422,7 +435,10 @@ impl Ledger {
     pub(crate) fn stop_takes(&self, id: ServiceId) -> Duration {
         let users = self.books.iter().filter(|(_, book)| book.policy.needs().any(|it| it == id));
         let before = users.map(|(&user, _)| self.stop_takes(user)).max();
-        before.unwrap_or_default() + self.books[&id].policy.stop.total()
+        // Where nobody is left nobody has to be waited for.
+        let has_workers = self.alive().any(|(_, record)| record.service == id);
+        let own = if has_workers { self.books[&id].policy.stop.total() } else { Duration::ZERO };
+        before.unwrap_or_default() + own
     }
 
     /// A lame duck is over.

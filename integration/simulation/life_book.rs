@@ -128,6 +128,7 @@ impl Life {
 impl Book {
     fn end_changes(&mut self) {
         self.due = Due::Nothing;
+        self.proving.leave_probation();
         self.life = match self.life.clone() {
             Life::Rereading { .. } | Life::Stopping(Turn::Later, Then::Serve(_)) => Life::Up,
             Life::Reviving(..) => Life::Stopped,
@@ -158,7 +159,10 @@ impl Ledger {
                     };
                     self.go_down(turn, service);
                 }
-                (Request::Restart(_), Life::Up) => book.due = Due::Reread(id),
+                (Request::Restart(_), Life::Up) => {
+                    book.due = Due::Reread(id);
+                    book.proving.leave_probation();
+                }
                 (Request::Restart(_) | Request::StartServices(_), Life::Stopped) => {
                     book.due = Due::Revive;
                 }
@@ -443,11 +447,24 @@ impl Ledger {
         book.failures.clear();
         turn.downs.insert(service);
         if let Then::Serve(_) = then {
+            self.give_up_older(service);
             self.forget_modes(service);
         } else {
             self.come_up.insert(service);
             self.close_all(turn, service);
         }
+    }
+
+    /// A restart waits for nothing that an earlier generation has not taken yet.
+    fn give_up_older(&mut self, service: ServiceId) {
+        let book = &self.books[&service];
+        let serving = book.root(book.serving);
+        let older = self.members.iter().filter(|(_, account)| {
+            let own = account.whose.generation();
+            account.service == service && own.is_some_and(|own| own != serving)
+        });
+        let older: Vec<_> = older.map(|(&member, _)| member).collect();
+        self.given_up.extend(older);
     }
 
     fn begin_to_serve(&mut self, service: ServiceId, generation: GenerationId) {

@@ -30,6 +30,10 @@ mod steering_book;
 
 mod publication_book;
 
+mod proving_book;
+
+mod proving_worlds;
+
 mod invariants;
 
 mod requests;

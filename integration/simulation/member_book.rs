@@ -311,10 +311,12 @@ impl Ledger {
         &mut self,
         turn: &mut Turn<'_>,
         service: &str,
+        generation: GenerationId,
         cause: ReloadCause,
     ) -> Result<(), Violation> {
         let (service, book) = self.book_mut(service)?;
         book.asked = cause.is_wanted();
+        self.check_cause(service, generation, cause)?;
         match cause {
             ReloadCause::Asked | ReloadCause::RollBack(_) | ReloadCause::Failed(_) => {
                 turn.begins.insert(service);

@@ -16,7 +16,7 @@ use crate::world::Cast;
 
 /// For whom the socket has members.
 #[derive(Debug, Clone, Copy)]
-enum Balance {
+pub(crate) enum Balance {
     Generation,
     Slots,
 }
@@ -88,7 +88,7 @@ fn every_fault(balance: Balance, at_stop: AtStop, before_stop: BeforeStop) -> u3
     played
 }
 
-fn with_groups(balance: Balance, before_stop: BeforeStop) -> Policy {
+pub(crate) fn with_groups(balance: Balance, before_stop: BeforeStop) -> Policy {
     let mut policy = policy(2, 2);
     policy.before_stop = before_stop;
     // Who finishes what it has gets the time for it.

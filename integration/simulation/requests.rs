@@ -13,7 +13,7 @@ use shepherd::core::request::{
 use shepherd::core::service::WORKERS_MAX;
 
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Begins, Book, Lame, Ledger, Standing, Start, Stop, Turn};
+use crate::ledger::{Begins, Book, IsDue, Lame, Ledger, Standing, Start, Stop, Turn};
 use crate::life_book::Life;
 use crate::script::Script;
 use crate::world::Input;
@@ -47,7 +47,7 @@ pub(crate) struct Open {
     /// Services that were stopped, or were to be.
     down: BTreeSet<ServiceId>,
     /// Services in which a reload is another thing: they are stopped, or about to be started.
-    aside: BTreeSet<ServiceId>,
+    pub aside: BTreeSet<ServiceId>,
     /// Services in which it was over without having begun.
     pub over: BTreeSet<ServiceId>,
     /// Services that had no worker at one time since, those all of whose workers were ready, and those
@@ -63,6 +63,14 @@ pub(crate) struct Open {
     along: BTreeSet<ServiceId>,
     /// One that was named is bound to another that stays stopped.
     stays_without: bool,
+    /// What was read for it is there.
+    pub is_read: bool,
+    /// The generation that the reload brings in each service, once it has begun.
+    pub carried: BTreeMap<ServiceId, GenerationId>,
+    /// Services in which a rollback ends a canary.
+    ends_canary: BTreeSet<ServiceId>,
+    /// Services in which there is nothing to go back to.
+    nothing_before: BTreeSet<ServiceId>,
 }
 
 impl Open {
@@ -79,10 +87,13 @@ impl Open {
             &mut alone.gone,
             &mut alone.served,
             &mut alone.renewed,
+            &mut alone.ends_canary,
+            &mut alone.nothing_before,
         ] {
             services.retain(|&other| other == service);
         }
         alone.scaled.retain(|&other, _| other == service);
+        alone.carried.retain(|&other, _| other == service);
         alone
     }
 }
@@ -163,13 +174,17 @@ impl Ledger {
         let of = |are: &dyn Fn(&Life) -> bool| -> BTreeSet<ServiceId> {
             services.iter().copied().filter(|service| are(&self.books[service].life)).collect()
         };
+        let rolls_back = matches!(request, Request::RollBack(_));
+        let of_books = |are: &dyn Fn(&Book) -> bool| -> BTreeSet<ServiceId> {
+            services.iter().copied().filter(|service| are(&self.books[service])).collect()
+        };
         let open = Open {
             request: request.clone(),
             generations: services.iter().map(last).collect(),
             together: services.iter().map(last).collect(),
             during_stop: self.is_stopping(),
             waiting: services.iter().map(|&service| self.queued(service)).max().unwrap_or(0),
-            busy: services.iter().copied().filter(|&id| self.is_busy(id)).collect(),
+            busy: services.iter().copied().filter(|&id| self.is_busy_for(id, rolls_back)).collect(),
             in_the_way: services.iter().copied().filter(|&id| self.is_in_the_way(id)).collect(),
             down: of(&|life| life.is_down()),
             aside: of(&|life| life.is_down() || life.is_about_to_start()),
@@ -181,6 +196,10 @@ impl Ledger {
             reachable: self.reachable(request),
             along,
             stays_without,
+            is_read: false,
+            carried: BTreeMap::new(),
+            ends_canary: if rolls_back { of_books(&Book::is_in_canary) } else { BTreeSet::new() },
+            nothing_before: of_books(&|book| book.has_nothing_before()),
         };
         if !open.during_stop {
             for (service, wanted) in &open.scaled {
@@ -294,11 +313,19 @@ impl Ledger {
         queued.count()
     }
 
+    /// Whether something is under way that another reload, or a rollback, has to wait for.
+    fn is_busy_for(&self, service: ServiceId, rolls_back: bool) -> bool {
+        let proving = &self.books[&service].proving;
+        let tries = proving.is_in_canary() || proving.is_on_probation();
+        !(rolls_back && tries) && self.is_busy(service)
+    }
+
     fn is_busy(&self, service: ServiceId) -> bool {
         let book = &self.books[&service];
         let starts = book.life == Life::Up && book.start == Start::Begun && !book.stumbled;
         let changes = book.life.is_changing();
-        book.rolling.is_some() || starts || changes || self.queued(service) > 0
+        let tries = book.proving.is_on_probation();
+        book.rolling.is_some() || starts || changes || tries || self.queued(service) > 0
     }
 
     /// Whether something is under way that an operator asked for.
@@ -341,13 +368,17 @@ impl Ledger {
             matches!(action, Action::Respond(it, Response::Refused(Refusal::BoundToStopped { .. })) if it == id)
         });
         let refused = in_progress || restart && turn.refused || without;
-        ensure!(!refused || actions.len() == 1, "S6: refused, and yet: {actions:?}");
+        let alone = actions.len() == 1 || turn.is_due == IsDue::Yes;
+        ensure!(!refused || alone, "S6: refused, and yet: {actions:?}");
         let open = self.requests.get(id);
         let waits = open.is_some_and(|open| {
             let reload = matches!(open.request, Request::Reload { behind: Behind::Refuse, .. });
             let restart = matches!(open.request, Request::Restart(_));
+            let back = matches!(open.request, Request::RollBack(_));
+            let nothing = !open.nothing_before.is_empty() || !open.down.is_empty();
             !open.during_stop
                 && (open.stays_without
+                    || back && (nothing || !open.busy.is_empty())
                     || reload && !open.busy.is_empty()
                     || restart && !open.in_the_way.is_empty())
         });
@@ -415,13 +446,24 @@ impl Ledger {
         let books = concerned().zip(services);
         match &open.request {
             Request::Reload { .. } | Request::RollBack(_) => {
-                // It is carried out after it was asked for: an older reload is no answer.
+                // It is carried out after it was asked for: an older reload is no answer. Of several
+                // services one may have changed again since.
+                let alone = open.together.len() == 1;
                 let rightly = books.clone().all(|((service, last), outcome)| {
-                    let committed = &self.books[service].committed;
+                    let book = &self.books[service];
+                    let told = outcome.generation;
+                    let brought = told > *last
+                        && book.committed.contains(&told)
+                        && open.carried.get(service) == Some(&told);
+                    let is_true = book.serving == told && !book.proving.has_failed(told);
+                    let ended = open.ends_canary.contains(service) && !book.proving.is_in_canary();
                     let served = open.aside.contains(service) && open.served.contains(service);
-                    outcome.generation > *last && committed.contains(&outcome.generation) || served
+                    (brought || ended) && (is_true || !alone) || reload && served
                 });
-                self.saw("a reload answered");
+                self.saw(if reload { "a reload answered" } else { "a rollback answered" });
+                if open.ends_canary.iter().any(|service| !self.books[service].life.is_down()) {
+                    self.saw("a canary rolled back");
+                }
                 all && rightly
             }
             Request::Scale { .. } => {
@@ -466,7 +508,7 @@ impl Ledger {
 
     fn is_aborted(&mut self, open: &Open, abort: &Abort) -> Result<bool, Violation> {
         self.saw("an abort answered");
-        let Abort { service, worker, .. } = abort;
+        let Abort { service, worker, put_back, .. } = abort;
         let stopping = self.is_stopping();
         let (service, book) = self.book_mut(service)?;
         let Some(&last) = open.generations.get(&service) else {
@@ -480,12 +522,16 @@ impl Ledger {
             })
         });
         let reload = matches!(open.request, Request::Reload { .. } | Request::RollBack(_));
-        Ok(reload && begun && rightly)
+        // Of several services one may have changed again since.
+        let book = &self.books[&service];
+        let serves = open.carried.get(&service) == Some(&book.serving);
+        let told = open.together.len() > 1 || serves != *put_back;
+        Ok(reload && begun && rightly && told && open.carried.contains_key(&service))
     }
 
     fn is_refused(&mut self, open: &Open, refusal: &Refusal) -> Result<bool, Violation> {
         ensure!(!refusal.to_string().contains('\n'), "S19: not a line: {refusal}");
-        let reload = matches!(open.request, Request::Reload { .. });
+        let reload = matches!(open.request, Request::Reload { .. } | Request::RollBack(_));
         let begins = matches!(open.request, Request::StartServices(_) | Request::Restart(_));
         let begins = begins || !open.aside.is_empty();
         let since = |of: fn(&Book) -> &BTreeSet<GenerationId>| {
@@ -497,7 +543,10 @@ impl Ledger {
         };
         let (sight, right) = match refusal {
             Refusal::InProgress { service, .. } => {
-                let reload = matches!(open.request, Request::Reload { behind: Behind::Refuse, .. });
+                let reload = matches!(
+                    open.request,
+                    Request::Reload { behind: Behind::Refuse, .. } | Request::RollBack(_)
+                );
                 let restart = matches!(open.request, Request::Restart(_));
                 let named = self.books.iter().find(|(_, book)| book.policy.name == *service);
                 let busy = named.is_some_and(|(id, _)| {
@@ -509,8 +558,10 @@ impl Ledger {
                 let unknown = self.books.values().all(|book| book.policy.name != *name);
                 ("a service that there is not", unknown && open.generations.is_empty())
             }
-            Refusal::NothingBefore { .. } => {
-                ("nothing to go back to", matches!(open.request, Request::RollBack(_)))
+            Refusal::NothingBefore { service } => {
+                let named = self.books.iter().find(|(_, book)| book.policy.name == *service);
+                let nothing = named.is_some_and(|(id, _)| open.nothing_before.contains(id));
+                ("nothing to go back to", nothing && matches!(open.request, Request::RollBack(_)))
             }
             Refusal::NoSuchWorker { .. } => {
                 ("a worker that there is not", open.reachable == Reachable::NoSuchWorker)
@@ -566,6 +617,16 @@ impl Ledger {
         };
         self.saw(sight);
         Ok(right)
+    }
+}
+
+impl Book {
+    fn is_in_canary(&self) -> bool {
+        self.proving.is_in_canary()
+    }
+
+    fn has_nothing_before(&self) -> bool {
+        self.proving.previous().is_none() && !self.is_in_canary()
     }
 }
 

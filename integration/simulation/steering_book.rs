@@ -179,6 +179,10 @@ impl Ledger {
                         self.had_share.insert(share.member);
                     }
                 }
+                let service = shares.iter().find_map(|it| self.service_of(it.member));
+                if let Some(book) = service.and_then(|service| self.books.get_mut(&service)) {
+                    book.proving.steered(*group, shares);
+                }
                 self.saw("new connections steered");
             }
             Action::BindSpares { service, members } => {
@@ -218,6 +222,11 @@ impl Ledger {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whose a member is.
+    fn service_of(&self, member: MemberId) -> Option<ServiceId> {
+        self.members.get(&member).map(|account| account.service)
     }
 
     /// Spares were bound, or not. Those of a service that does not serve any more are closed already.
@@ -504,25 +513,36 @@ impl Ledger {
         found: &[MemberId],
     ) -> Result<(), Violation> {
         let book = &self.books[&service];
-        let serving = book.root(book.serving);
-        let serves = |member: &MemberId| {
+        let (serving, canary) = (book.root(book.serving), book.canary_root());
+        let takes = |member: &MemberId, root: GenerationId| {
             self.alive().any(|(_, record)| {
                 record.stage == Standing::Ready
-                    && book.root(record.generation) == serving
+                    && book.root(record.generation) == root
                     && record.members.contains(member)
             })
         };
-        // Nobody has those yet that are being bound where nothing was.
-        if order.iter().all(|member| !self.members.contains_key(member)) {
+        let serves = |member: &MemberId| {
+            takes(member, serving) || canary.is_some_and(|canary| takes(member, canary))
+        };
+        // Who listens alone is found, also where nobody has it yet: those that are being bound where
+        // nothing was, or beside one that was shut down and does not listen again.
+        let is_own = |member: &MemberId| {
+            let whose = self.members.get(member).map(|account| account.whose.generation());
+            whose.is_some_and(|own| own.is_none_or(|own| own == serving || canary == Some(own)))
+        };
+        if !order.iter().any(is_own) {
             return Ok(());
         }
         let ready = order.iter().any(serves);
+        let is_wanted = |member: &MemberId| {
+            let whose = self.members.get(member).map(|account| account.whose);
+            let slot = whose.and_then(Whose::slot);
+            is_own(member) && slot.is_none_or(|slot| slot.0 < book.wanted)
+        };
+        let wanted = order.iter().any(is_wanted);
         for member in found {
-            let Some(account) = self.members.get(member) else {
-                return Err(format!("S14: {member} of {group:?} is nobody's, and is found"));
-            };
-            let own = account.whose.generation().is_none_or(|own| own == serving);
-            ensure!(own, "S14: {member} of {group:?} is found, and does not serve");
+            ensure!(is_own(member), "S14: {member} of {group:?} is found, and does not serve");
+            ensure!(!wanted || is_wanted(member), "S14: {member} of {group:?} is found, and goes");
             ensure!(!ready || serves(member), "S14: {member} of {group:?} is found, not the ready");
         }
         Ok(())

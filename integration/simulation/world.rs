@@ -28,11 +28,13 @@ use crate::fate::{
 };
 use crate::invariants::{Violation, ensure};
 use crate::journal::Journal;
-use crate::ledger::Ledger;
+use crate::ledger::{IsDue, Ledger};
 use crate::requests::{RELOAD, draw};
 use crate::script::Script;
 
 mod traffic;
+
+mod trials;
 
 use traffic::{Knocks, Look, Seen, Stir, WasAsked};
 
@@ -171,6 +173,8 @@ pub(crate) struct World<'a> {
     ledger: Ledger,
     policies: BTreeMap<ServiceId, Policy>,
     characters: BTreeMap<(ServiceId, GenerationId), Character>,
+    /// Generations that are the same as an earlier one.
+    again: BTreeSet<(ServiceId, GenerationId)>,
     processes: BTreeMap<WorkerId, Process>,
     was_ready: BTreeSet<WorkerId>,
     sockets: FakeSockets,
@@ -192,6 +196,7 @@ pub(crate) fn play(
 ) -> Result<Sights, Violation> {
     let mut policies = policies(&mut script);
     let traffic = spread(&mut net, &mut policies);
+    trials::decide(&mut net, &mut policies);
     journal.write(|| format!("{policies:#?}\n{traffic:#?}"));
     let network = FakeNetwork::new(&policies, traffic);
     World::new(policies, script, (net, network), Cast::new(), journal).run()
@@ -275,6 +280,7 @@ impl World<'_> {
             ledger: Ledger::new(&policies, lame_duck),
             policies: policies.into_iter().map(|policy| (policy.service, policy)).collect(),
             characters,
+            again: BTreeSet::new(),
             processes: BTreeMap::new(),
             was_ready: BTreeSet::new(),
             sockets,
@@ -405,6 +411,9 @@ impl World<'_> {
         let times = if self.script.one_in(30) { 80 } else { 1 + self.script.below(2) };
         let request = draw(&mut self.script, self.ledger.last_worker);
         let times = if request == RELOAD { times } else { times.min(2) };
+        if let Request::Reload { .. } = request {
+            self.change_their_mind(after);
+        }
         for _ in 0..times {
             self.plan(after, Happening::Asked(request.clone()));
         }
@@ -536,6 +545,7 @@ impl World<'_> {
     fn turn(&mut self, input: &Input) -> Result<(), Violation> {
         let now = self.now;
         self.journal.write(|| format!("{now:?} <- {input:?}"));
+        let is_due = if self.is_due() { IsDue::Yes } else { IsDue::No };
         feed(&mut self.core, now, input);
         let actions: Vec<Action> = std::iter::from_fn(|| self.core.poll_action()).collect();
         for action in &actions {
@@ -548,7 +558,7 @@ impl World<'_> {
         } else if !self.looks && !self.script.is_over() && self.script.one_in(250) {
             self.twin = Some(self.core.clone());
         }
-        self.ledger.turn(now, input, &actions, &self.core)?;
+        self.ledger.turn((now, is_due), input, &actions, &self.core)?;
         self.depth += 1;
         let mut answers: Vec<Answer> = Vec::new();
         for action in actions {
@@ -679,6 +689,9 @@ impl World<'_> {
             Action::Notice(Notice::Ready { worker, .. }) => {
                 self.was_ready.insert(worker.worker);
             }
+            Action::Notice(Notice::Proving { service, what }) => {
+                self.put_to_the_test(&service, &what);
+            }
             Action::EndPublish { .. }
             | Action::Remove(_)
             | Action::Forget { .. }
@@ -724,8 +737,16 @@ impl World<'_> {
         if let Some(like) = like {
             let character = self.characters[&(service, like)];
             self.characters.insert((service, generation), character);
-            self.bind_all(&bind);
-            return self.plan(ms(0), Happening::Read(service, generation, Reading::Well(bind)));
+            self.again.insert((service, generation));
+            let reading = if !bind.is_empty() && self.net.one_in(8) {
+                self.doubt(bind.iter().map(|new| (new.socket, new.slot)));
+                Reading::AddressInUse(bind)
+            } else {
+                self.bind_all(&bind);
+                Reading::Well(bind)
+            };
+            let after = ms(self.net.pick(&[0, 0, 1, 40]));
+            return self.plan(after, Happening::Read(service, generation, reading));
         }
         let character = self.script.pick(&[
             Character::Good,
@@ -760,10 +781,13 @@ impl World<'_> {
             character = Character::Good;
         }
         let policy = &self.policies[&spawn.service];
-        let fate = match self.cast.remove(&(spawn.generation, spawn.slot)) {
+        let mut fate = match self.cast.remove(&(spawn.generation, spawn.slot)) {
             Some(fate) => fate,
             None => Fate::decide(&mut self.script, character, policy),
         };
+        if self.again.contains(&(spawn.service, spawn.generation)) {
+            self.fail_again(&mut fate);
+        }
         match fate.exec {
             Exec::Runs(after) => self.plan(after, Happening::Runs(worker)),
             Exec::Fails(after) => self.plan(after, Happening::SpawnFails(worker)),
