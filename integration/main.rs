@@ -44,6 +44,7 @@ mod probes;
 mod proving;
 mod readers;
 mod ready;
+mod refusing;
 mod reload;
 mod reload_aborted;
 mod reload_races;

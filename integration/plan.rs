@@ -26,6 +26,7 @@ services:
     ready: listen
     ready_timeout: 1m30s
     balance: slots
+    on_failing: refuse
     drain: {before_stop: 1.5s}
     reload: {canary: 5%, canary_for: 1.5s, probation: 1m}
     stop: [TERM, \"INT:5s\"]
@@ -77,6 +78,7 @@ start agent
             .replace("  agent:", "  other:")
             .replace("admin.sock", "boss.sock")
             .replace("slots", "shared")
+            .replace("on_failing: refuse", "on_failing: wait")
             .replace("before_stop: 1.5s", "before_stop: auto")
             .replace("canary: 5%, canary_for: 1.5s", "probation: 0s")
             .replace(", probation: 1m", "")
@@ -97,7 +99,7 @@ close admin=unix:{home}/admin.sock
     assert_eq!(steps(&other), expected);
     assert!(
         other.contains(
-            "changed: listen, balance, drain.before_stop, reload.canary, reload.canary_for, \
+            "changed: listen, balance, on_failing, drain.before_stop, reload.canary, reload.canary_for, \
              reload.probation, drain_timeout"
         ),
         "{other}"

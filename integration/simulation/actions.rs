@@ -49,6 +49,7 @@ impl Ledger {
             }
             Action::Inspect { .. }
             | Action::Listen(_)
+            | Action::StopListening(_)
             | Action::SetMode(..)
             | Action::Renew { .. }
             | Action::FindHolders { .. } => self.check_socket_action(turn, action),
@@ -191,6 +192,8 @@ impl Ledger {
         ensure!(expected == *members, "S1: {spawn:?} gets other sockets than {expected:?}");
         let all = self.books[service].policy.sockets.len();
         ensure!(members.len() == all, "S1: {spawn:?} lacks a socket of {all}");
+        let deaf = members.iter().find(|member| self.refusing.contains(member));
+        ensure!(deaf.is_none(), "S32: {spawn:?} gets {deaf:?}, which does not listen");
         ensure!(worker.0 > self.last_worker, "S7: a worker's number is used twice: {worker}");
         self.last_worker = worker.0;
         let book = self.books.get_mut(service).ok_or("S7: no such service")?;

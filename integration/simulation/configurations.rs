@@ -28,7 +28,8 @@ use shepherd::core::event::{Exit, Fault, SpawnFailure, WorkerEvent};
 use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use shepherd::core::notice::{ConfigurationNotice, Notice};
 use shepherd::core::policy::{
-    BeforeStop, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket, StopLadder,
+    StopStep,
 };
 use shepherd::core::refusal::Refusal;
 use shepherd::core::request::{Behind, End, Part, Request, Response, Scale, Scope};
@@ -532,6 +533,7 @@ impl World<'_> {
             | Action::Probe(_)
             | Action::Inspect { .. }
             | Action::Listen(_)
+            | Action::StopListening(_)
             | Action::Renew { .. }
             | Action::BindSlot { .. }
             | Action::BindSpares { .. }
@@ -966,7 +968,7 @@ fn reload(scope: Scope) -> Request {
 
 fn socket(id: u32) -> Socket {
     let (name, members) = (format!("socket {id}"), Members::Shared);
-    Socket { id: SocketId(id), name, members, steered: false }
+    Socket { id: SocketId(id), name, members, steered: false, refusable: false }
 }
 
 /// Needs some of those of a lower rank.
@@ -986,6 +988,7 @@ fn policy(service: ServiceId, workers: u32) -> Policy {
         service,
         name: format!("s{service}"),
         workers,
+        on_failing: OnFailing::Wait,
         sockets: Vec::new(),
         ready: ReadyWhen::Notify,
         ready_timeout: ms(400),

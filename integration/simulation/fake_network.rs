@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shepherd::core::ids::{MemberId, ServiceId, SlotId, SocketId, WorkerId};
-use shepherd::core::policy::{BeforeStop, BoundMember, Members, Policy};
+use shepherd::core::policy::{BeforeStop, BoundMember, Members, OnFailing, Policy};
 use shepherd::core::steering::GroupId;
 
 use crate::fake_groups::FakeGroups;
@@ -115,6 +115,7 @@ pub(crate) fn spread(net: &mut Script, policies: &mut [Policy]) -> BTreeMap<Serv
                 continue;
             }
             socket.steered = true;
+            socket.refusable = true;
             if socket.members != Members::Shared {
                 continue;
             }
@@ -129,6 +130,10 @@ pub(crate) fn spread(net: &mut Script, policies: &mut [Policy]) -> BTreeMap<Serv
                     socket.members = Members::EachWorker { bound: bound.collect() };
                 }
             }
+        }
+        // No byte is spent on it, so that worlds keep their meaning.
+        if kind.is_multiple_of(3) {
+            policy.on_failing = OnFailing::Refuse;
         }
         let times = [0, 200, LONG].map(|time| BeforeStop::For(ms(time)));
         policy.before_stop = match net.below(6) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use shepherd::core::event::{Mode, Taker, WorkerEvent};
 use shepherd::core::ids::{MemberId, Pid, ServiceId, SocketId};
 use shepherd::core::policy::{
-    BeforeStop, BoundMember, Check, CheckPace, Members, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    BeforeStop, BoundMember, Check, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal,
+    Socket, StopLadder, StopStep,
 };
 
 use crate::script::Script;
@@ -291,7 +291,7 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
                 Members::Shared
             };
             let (id, name) = (SocketId(last.socket), format!("socket {}", last.socket));
-            Socket { id, name, members, steered: false }
+            Socket { id, name, members, steered: false, refusable: false }
         })
         .collect::<Vec<_>>();
     let mut ready = match script.below(6) {
@@ -340,6 +340,7 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
         service,
         name: format!("s{service}"),
         workers,
+        on_failing: OnFailing::Wait,
         sockets,
         proxy,
         ready,

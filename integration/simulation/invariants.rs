@@ -80,6 +80,9 @@
 //!   before, at once, and nothing else begins. What can be gone back to has served with all its workers
 //!   ready and has not failed, and its definition is kept. The answer to a reload or a rollback names
 //!   the generation that serves when it is given, and says whether what served before does.
+//! - S32 Clients are refused only where that is wanted and can be, while a service fails again and again
+//!   and no worker of it starts or serves. A worker is given what listens; and that we had it stop
+//!   listening is taken for nobody's deed, and mended by nothing but the next attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -104,6 +107,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a generation's socket closed",
     "a look at a drain",
     "a look at queues",
+    "clients refused",
     "a worker that takes nothing",
     "a socket that waits to be closed",
     "a program that cuts",
@@ -301,6 +305,7 @@ impl Ledger {
         self.check_drains(&turn)?;
         self.check_stalls()?;
         self.check_proving(&turn)?;
+        self.check_refusals()?;
         self.check_publications(now)?;
         self.note_late(&mut turn);
         self.check_looks(&turn, actions)?;

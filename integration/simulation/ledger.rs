@@ -50,6 +50,8 @@ pub(crate) struct Ledger {
     /// What share of new connections each member was last given, and which ever had one.
     pub shares: BTreeMap<MemberId, u32>,
     pub had_share: BTreeSet<MemberId>,
+    /// Members that do not listen, so that clients are refused.
+    pub refusing: BTreeSet<MemberId>,
     /// The members of the last program of each group.
     pub steered: BTreeMap<GroupId, BTreeSet<MemberId>>,
     /// What waited on members that are a worker's own when they were last looked at, and in how many
@@ -300,6 +302,7 @@ impl Ledger {
             socket_of: BTreeMap::new(),
             shares: BTreeMap::new(),
             had_share: BTreeSet::new(),
+            refusing: BTreeSet::new(),
             steered: BTreeMap::new(),
             standing: BTreeMap::new(),
             shared: BTreeSet::new(),

@@ -7,8 +7,9 @@ use shepherd::core::Action;
 use shepherd::core::event::{Again, Event, Mode, Repair, SocketEvent};
 use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::{Notice, SocketNotice};
-use shepherd::core::policy::{Members, Policy};
+use shepherd::core::policy::{Members, OnFailing, Policy};
 use shepherd::core::reload::ReloadCause;
+use shepherd::core::restart::FAILING_AFTER;
 
 use crate::fake_sockets::{FakeSocket, FakeSockets};
 use crate::invariants::{Violation, ensure};
@@ -223,6 +224,7 @@ impl Ledger {
         let of = match action {
             Action::Inspect { member, .. }
             | Action::Listen(member)
+            | Action::StopListening(member)
             | Action::SetMode(member, _)
             | Action::Renew { from: member, .. }
             | Action::FindHolders { member, .. } => self.members.get(member),
@@ -240,7 +242,13 @@ impl Ledger {
                     Some(_) => false,
                     None => timeout,
                 };
-                ensure!(reason, "S20: {action:?} without a reason");
+                let ours = self.refusing.remove(member);
+                ensure!(reason || ours, "S20: {action:?} without a reason");
+            }
+            Action::StopListening(member) => {
+                self.check_refusal(*member)?;
+                ensure!(self.refusing.insert(*member), "S32: {action:?} twice");
+                self.saw("clients refused");
             }
             Action::SetMode(member, mode) => {
                 let account = self.members.get(member).ok_or("S20: no such socket")?;
@@ -272,6 +280,37 @@ impl Ledger {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Clients are refused only while a service fails again and again, nobody is there for whom they
+    /// could wait, and its author wants it.
+    fn check_refusal(&self, member: MemberId) -> Result<(), Violation> {
+        let account = self.members.get(&member).ok_or("S32: no such socket")?;
+        let book = &self.books[&account.service];
+        let policy = &book.policy;
+        let socket = policy.sockets.iter().find(|socket| socket.id == account.socket);
+        let may = policy.on_failing == OnFailing::Refuse && socket.is_some_and(|it| it.refusable);
+        ensure!(may, "S32: {member} refuses clients, whom nobody wants refused");
+        ensure!(book.in_a_row >= FAILING_AFTER, "S32: {member} refuses: {} failed", book.in_a_row);
+        let serves = self
+            .alive()
+            .find(|(_, record)| record.service == account.service && record.stage.serves());
+        ensure!(serves.is_none(), "S32: {member} refuses, and there is {serves:?}");
+        let root = book.root(book.serving);
+        let own = account.whose.generation().is_none_or(|own| own == root);
+        ensure!(own, "S32: {member} refuses, and is another generation's");
+        Ok(())
+    }
+
+    /// At the end of a turn: what refuses belongs to a service that fails and waits for its next attempt.
+    pub(crate) fn check_refusals(&mut self) -> Result<(), Violation> {
+        let closed: Vec<MemberId> =
+            self.refusing.iter().filter(|it| self.closed.contains(it)).copied().collect();
+        self.refusing.retain(|member| !closed.contains(member));
+        for &member in &self.refusing {
+            self.check_refusal(member)?;
         }
         Ok(())
     }
@@ -387,8 +426,9 @@ impl Ledger {
         for (&member, account) in &self.members {
             let whole = sockets.get(member).copied().is_some_and(FakeSocket::is_whole);
             let fate = account.lost;
+            let refuses = self.refusing.contains(&member);
             ensure!(
-                whole || fate.is_some(),
+                whole || fate.is_some() || refuses,
                 "S22: {member} is broken at rest: {:?}",
                 sockets.get(member)
             );

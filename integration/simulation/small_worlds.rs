@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use shepherd::core::ids::{GenerationId, ServiceId, SlotId, SocketId};
 use shepherd::core::policy::{
-    BeforeStop, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket, StopLadder,
+    StopStep,
 };
 use shepherd::core::request::Request;
 
@@ -151,11 +152,13 @@ pub(crate) fn policy(workers: u32, starting_max: u32) -> Policy {
         service: ServiceId(1),
         name: "s1".to_owned(),
         workers,
+        on_failing: OnFailing::Wait,
         sockets: vec![Socket {
             id: SocketId(1),
             name: "http".to_owned(),
             members: Members::Shared,
             steered: false,
+            refusable: false,
         }],
         proxy: None,
         ready: ReadyWhen::Notify,

@@ -13,7 +13,8 @@ use shepherd::core::event::{
 use shepherd::core::ids::{GenerationId, Pid, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::Notice;
 use shepherd::core::policy::{
-    BeforeStop, Check, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, Check, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
+    StopLadder, StopStep,
 };
 use shepherd::core::readiness::CheckStep;
 use shepherd::core::roster::Tally;
@@ -69,11 +70,13 @@ fn policy(ready: ReadyWhen) -> Policy {
         service: ServiceId(1),
         name: "web".to_owned(),
         workers: 1,
+        on_failing: OnFailing::Wait,
         sockets: vec![Socket {
             id: SocketId(1),
             name: "http".to_owned(),
             members: Members::Shared,
             steered: false,
+            refusable: false,
         }],
         proxy: None,
         ready,
@@ -267,6 +270,7 @@ fn action(action: &Action) -> String {
         | Action::Spawn(_)
         | Action::Inspect { .. }
         | Action::Listen(_)
+        | Action::StopListening(_)
         | Action::Renew { .. }
         | Action::BindSlot { .. }
         | Action::BindSpares { .. }

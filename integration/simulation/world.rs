@@ -624,6 +624,7 @@ impl World<'_> {
                 self.not_listening(member);
                 return Some(Answer::Socket(member, vec![answer]));
             }
+            Action::StopListening(member) => self.stop_listening(member),
             Action::Renew { from, to } => {
                 let answer = self.sockets.renew(from, to, &mut self.script)?;
                 return Some(Answer::Socket(from, vec![answer]));

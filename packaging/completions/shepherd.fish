@@ -51,6 +51,7 @@ complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l upstreams -d '
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l upstreams-reload -d 'The command of the shell that has the proxy read its file again, such as `nginx -s reload`' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready -d 'What shows that a worker can serve: `auto`, `notify`, `listen`, `alive:D`, or a probe that it passes: `tcp`, `http:/PATH`, `exec:COMMAND`' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready-timeout -d 'How long a worker may take to become ready; then it counts as failed' -r
+complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l on-failing -d 'What becomes of clients once ten workers in a row never got ready, until one does: `wait` or `refuse`' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready-interval -d 'The longest pause between two probes; the first comes 20ms after the program runs, and each pause is twice the one before' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready-probe-timeout -d 'How long one probe may take; a command that takes longer is killed with all it started' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l before-stop -d 'How long a worker that gets no new connections may finish what it has before it gets the stop signal: `auto` or a duration; `0s` is not at all' -r

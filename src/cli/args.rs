@@ -20,7 +20,7 @@ use crate::config::admin::AdminAddress;
 use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
 use crate::config::upstreams::UpstreamsFile;
-use crate::config::values::{self, Balance, Logs, Percent, StopSignals, Workers};
+use crate::config::values::{self, Balance, Logs, OnFailing, Percent, StopSignals, Workers};
 use crate::core::policy::{BeforeStop, ReadyWhen};
 
 const STYLES: Styles = Styles::styled()
@@ -172,6 +172,15 @@ pub(super) struct Run {
     #[arg(long, value_name = "DURATION", default_value = "30s",
           value_parser = values::positive_duration)]
     pub(super) ready_timeout: Duration,
+
+    /// What becomes of clients once ten workers in a row never got ready, until one does: `wait` or
+    /// `refuse`.
+    ///
+    /// `wait`: they wait in the queue, as before. `refuse`: they are refused, so that they can go
+    /// elsewhere, but for the time that an attempt takes; the port stays ours. Only clients of TCP
+    /// can be refused, not of sockets that were handed over; others wait.
+    #[arg(long, value_name = "wait|refuse", default_value = "wait")]
+    pub(super) on_failing: OnFailing,
 
     /// The longest pause between two probes; the first comes 20ms after the program runs, and each
     /// pause is twice the one before.

@@ -112,6 +112,7 @@ fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
         check_pace: CheckPace { interval: run.ready_interval, timeout: run.ready_probe_timeout },
         stop: run.stop_signal,
         balance: run.balance,
+        on_failing: run.on_failing,
         canary: run
             .canary
             .map(|Percent(percent)| Canary { percent, time: run.canary_for.unwrap_or(CANARY_FOR) }),

@@ -13,7 +13,7 @@ use super::identity::{self, Account, Groups, Umask};
 use super::reader::{At, Leaf, OneOrMany, Read, other_type};
 use super::schema::{File, Service};
 use super::upstreams::Format;
-use super::values::{self, Balance, Logs, Percent, StopSignals, ValueError, Workers};
+use super::values::{self, Balance, Logs, OnFailing, Percent, StopSignals, ValueError, Workers};
 use super::yaml::{Is, Node};
 use crate::core::policy::{BeforeStop, ReadyWhen};
 use crate::core::service::WORKERS_MAX;
@@ -185,6 +185,13 @@ leaf!(
         { "enum": ["generation", "slots", "shared"] },
         { "type": "string", "pattern": VARIABLE },
     ] }
+);
+leaf!(
+    OnFailing,
+    "what becomes of clients",
+    "`wait` or `refuse`",
+    str::parse,
+    { "anyOf": [{ "enum": ["wait", "refuse"] }, { "type": "string", "pattern": VARIABLE }] }
 );
 leaf!(
     BeforeStop,

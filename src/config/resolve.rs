@@ -188,6 +188,7 @@ fn resolve(
     at("upstreams", service.upstreams.as_ref().map(|upstreams| upstreams.at));
     at("ready", service.ready.as_ref().map(|ready| ready.at));
     at("balance", service.balance.as_ref().map(|balance| balance.at));
+    at("on_failing", service.on_failing.as_ref().map(|it| it.at));
     let before_stop = service.drain.and_then(|drain| drain.is.before_stop);
     at("drain.before_stop", before_stop.as_ref().map(|time| time.at));
     let reload = service.reload.map(|reload| reload.is);
@@ -258,6 +259,7 @@ fn resolve(
         },
         stop: service.stop.map_or(default.stop, |stop| stop.is.0),
         balance: service.balance.map_or(default.balance, |balance| balance.is),
+        on_failing: service.on_failing.map_or(default.on_failing, |it| it.is),
         canary: canary.or(default.canary),
         probation: probation.unwrap_or(default.probation),
         before_stop: before_stop.map_or(default.before_stop, |time| time.is),
@@ -404,6 +406,7 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
         | ServiceMistake::AlwaysLate { .. } => places.of("ready"),
         ServiceMistake::TooManySockets(_) => places.of("listen"),
         ServiceMistake::NoSocketForSlots => places.of("balance"),
+        ServiceMistake::NobodyToRefuse => places.of("on_failing"),
         ServiceMistake::NothingSteeredAway { .. } => places.of("drain.before_stop"),
         ServiceMistake::NoPartForCanary { .. } => places.of("reload.canary"),
         ServiceMistake::NoSocketForUpstreams => places.of("upstreams"),

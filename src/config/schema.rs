@@ -14,7 +14,7 @@ use super::kinds::{
 use super::listen::Listen;
 use super::reader::{Hint, OneOrMany, Table, keys};
 use super::upstreams::Format;
-use super::values::{Balance, Logs, Percent, Workers};
+use super::values::{Balance, Logs, OnFailing, Percent, Workers};
 use crate::core::policy::BeforeStop;
 
 /// Where the schema is said to be from.
@@ -128,6 +128,12 @@ keys! {
     /// unix sockets get in any case, and sockets that were handed over without SO_REUSEPORT.
     /// Default: `generation`.
     balance: Balance,
+
+    /// What becomes of clients once ten workers in a row never got ready, until one does. `wait`: they
+    /// wait in the queue, as before. `refuse`: they are refused, so that they can go elsewhere, but for
+    /// the time that an attempt takes; the port stays ours. Only clients of TCP can be refused, others
+    /// wait. Default: `wait`.
+    on_failing: OnFailing,
 
     /// What a worker is given before the stop signal, once new connections go to others.
     drain: DrainKeys,

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::identity::Identity;
-use super::socket::SocketSpec;
+use super::socket::{SocketSpec, Transport};
 use super::upstreams::{self, Format, Upstreams};
-use super::values::{Balance, StopSignals, Workers};
+use super::values::{Balance, OnFailing, StopSignals, Workers};
 use crate::core::policy::{BeforeStop, Canary, CheckPace, ReadyWhen};
 
 /// The most sockets of one service: as many as fit into one message of descriptors.
@@ -34,6 +34,8 @@ pub struct ServiceConfig {
     pub check_pace: CheckPace,
     /// How connections find a worker.
     pub balance: Balance,
+    /// What becomes of clients while its workers fail again and again.
+    pub on_failing: OnFailing,
     /// What share of new connections a new generation gets at first.
     pub canary: Option<Canary>,
     /// How long a new generation may be rolled back by itself; zero is not at all.
@@ -96,6 +98,8 @@ pub enum ServiceMistake {
     },
     /// Its workers could not each have a socket of their own.
     NoSocketForSlots,
+    /// None of its clients can be refused.
+    NobodyToRefuse,
     /// Whatever is waited for before the stop, more of it would come.
     NothingSteeredAway {
         /// How connections are to find a worker.
@@ -164,6 +168,16 @@ impl ServiceMistake {
                 "`{key}balance{mark}slots` needs a TCP or UDP socket, since a unix socket is one for \
                  all workers; {socket}, or take `{key}balance{mark}slots` away"
             ),
+            ServiceMistake::NobodyToRefuse => {
+                let (refuse, socket) = match spelling {
+                    Spelling::Options => ("`--on-failing refuse`", "add one with `-p`"),
+                    Spelling::Keys => ("`on_failing: refuse`", "add one to `listen`"),
+                };
+                format!(
+                    "{refuse} needs a TCP socket: a unix socket that was shut down never listens \
+                     again, and datagrams are not refused; {socket}, or take {refuse} away"
+                )
+            }
             ServiceMistake::NothingSteeredAway { balance } => {
                 let time = match spelling {
                     Spelling::Options => "`--before-stop`",
@@ -235,6 +249,7 @@ impl ServiceConfig {
                 timeout: Duration::from_secs(2),
             },
             balance: Balance::default(),
+            on_failing: OnFailing::Wait,
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,
@@ -307,24 +322,32 @@ impl ServiceConfig {
         }
     }
 
-    /// Checks that new connections can be steered if that is asked for, where no more sockets are to
+    /// Checks that new connections can be steered, and clients refused, if that is asked for, where no more sockets are to
     /// come than those that it has.
     #[must_use]
     pub fn check_balance(&self) -> Vec<ServiceMistake> {
         let steerable = self.sockets.iter().any(SocketSpec::is_steerable);
         let balance = self.balance;
+        let mut mistakes = Vec::new();
+        let is_tcp =
+            |socket: &SocketSpec| socket.transport == Transport::Stream && socket.is_steerable();
+        if self.on_failing == OnFailing::Refuse && !self.sockets.iter().any(is_tcp) {
+            mistakes.push(ServiceMistake::NobodyToRefuse);
+        }
         if balance == Balance::Slots && !steerable {
-            return vec![ServiceMistake::NoSocketForSlots];
+            mistakes.push(ServiceMistake::NoSocketForSlots);
+            return mistakes;
         }
         if balance != Balance::Shared && steerable {
-            return Vec::new();
+            return mistakes;
         }
         let canary = self.canary.map(|_| ServiceMistake::NoPartForCanary { balance });
         let before_stop = match self.before_stop {
             BeforeStop::Auto | BeforeStop::For(Duration::ZERO) => None,
             BeforeStop::For(_) => Some(ServiceMistake::NothingSteeredAway { balance }),
         };
-        canary.into_iter().chain(before_stop).collect()
+        mistakes.extend(canary.into_iter().chain(before_stop));
+        mistakes
     }
 
     /// The services that must have been ready before it starts, by name.

@@ -10,7 +10,7 @@ use super::diagnostic::nearest;
 use crate::core::policy::{BeforeStop, Check, ReadyWhen, Signal, StopLadder, StopStep};
 use crate::core::service::WORKERS_MAX;
 
-pub use crate::core::policy::Balance;
+pub use crate::core::policy::{Balance, OnFailing};
 
 /// The longest duration that can be asked for.
 pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -106,6 +106,33 @@ impl FromStr for Balance {
                 None => "there are `generation`, `slots` and `shared`".to_owned(),
             };
             ValueError(format!("`{text}` is no way for connections to find a worker; {step}"))
+        })
+    }
+}
+
+impl OnFailing {
+    const ALL: [OnFailing; 2] = [OnFailing::Wait, OnFailing::Refuse];
+
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            OnFailing::Wait => "wait",
+            OnFailing::Refuse => "refuse",
+        }
+    }
+}
+
+impl FromStr for OnFailing {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<OnFailing, ValueError> {
+        OnFailing::ALL.into_iter().find(|it| it.name() == text).ok_or_else(|| {
+            let step = match nearest(text, OnFailing::ALL.map(OnFailing::name)) {
+                Some(near) => format!("write `{near}`"),
+                None => "there are `wait` and `refuse`".to_owned(),
+            };
+            ValueError(format!("`{text}` is nothing that can become of clients; {step}"))
         })
     }
 }

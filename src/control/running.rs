@@ -76,6 +76,9 @@ fn service(told: &wire::ServiceConfig, other: Option<&ServiceConfig>) -> Service
     if let Ok(balance) = told.balance.parse() {
         service.balance = balance;
     }
+    if let Ok(on_failing) = told.on_failing.parse() {
+        service.on_failing = on_failing;
+    }
     if let Ok(before_stop) = values::before_stop(&told.before_stop) {
         service.before_stop = before_stop;
     }

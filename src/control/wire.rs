@@ -181,7 +181,7 @@ pub enum MemberState {
     Spare,
     /// No worker has it, and it is closed as soon as no new connection is misled by that.
     Closing,
-    /// It was shut down: nobody can connect to it.
+    /// It does not listen, since somebody shut it down, or clients are refused while its service fails.
     Down,
     /// What only a later version knows: a daemon says no such word, and a client shows it.
     #[serde(untagged)]
@@ -319,6 +319,9 @@ pub struct ServiceConfig {
     /// How connections find a worker, as `--balance` takes it.
     #[serde(default)]
     pub balance: String,
+    /// What becomes of clients while its workers fail again and again, as `--on-failing` takes it.
+    #[serde(default)]
+    pub on_failing: String,
     /// How long workers may finish what they have before the stop signal, as `--before-stop` takes it.
     #[serde(default)]
     pub before_stop: String,

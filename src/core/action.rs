@@ -48,6 +48,9 @@ pub enum Action {
     },
     /// Call listen(2) again with the configured backlog. `RepairFailed` if that does not go.
     Listen(MemberId),
+    /// Have a TCP socket that we bound stop listening, by shutdown(2): who connects is refused, and so
+    /// is who waits. It stays bound.
+    StopListening(MemberId),
     /// Bind a new socket in the place of one that cannot listen any more or lost its path; both are
     /// there until the old one is closed. Answered by `Renewed`, `Back` or `RepairFailed`.
     Renew {

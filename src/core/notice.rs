@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::drain::{Manners, Remains};
 use super::event::{Exit, Used, Wrapped};
 use super::ids::{GenerationId, Pid, SlotId, WorkerId};
-use super::policy::Signal;
+use super::policy::{OnFailing, Signal};
 use super::readiness::Evidence;
 use super::refusal::CannotScale;
 use super::reload::ReloadCause;
@@ -191,6 +191,8 @@ pub enum Notice {
     Failing {
         /// The service's name.
         service: String,
+        /// What becomes of clients meanwhile.
+        on_failing: OnFailing,
     },
     /// A failing service has a ready worker again.
     Recovered {
@@ -491,13 +493,7 @@ impl fmt::Display for Notice {
             Notice::Serving { service, workers } => {
                 write!(f, "{service}: {} ready", Count(*workers, "worker", "workers"))
             }
-            Notice::Failing { service } => {
-                write!(
-                    f,
-                    "{service} is failing: {FAILING_AFTER} workers in a row never got ready; "
-                )?;
-                write!(f, "trying on with growing delays, a reload tries a new version at once")
-            }
+            Notice::Failing { service, on_failing } => tell_failing(service, *on_failing, f),
             Notice::Recovered { service } => write!(f, "{service} is no longer failing"),
             Notice::Signalled { worker, signal } => {
                 write!(f, "{worker} is sent {signal}, as it was asked for")
@@ -550,6 +546,15 @@ impl fmt::Display for Notice {
                 write!(f, "killing {} at once", Count(*workers, "worker", "workers"))
             }
         }
+    }
+}
+
+fn tell_failing(service: &str, on_failing: OnFailing, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{service} is failing: {FAILING_AFTER} workers in a row never got ready; ")?;
+    write!(f, "trying on with growing delays, a reload tries a new version at once; ")?;
+    match on_failing {
+        OnFailing::Wait => write!(f, "clients wait meanwhile"),
+        OnFailing::Refuse => write!(f, "clients are refused between the attempts"),
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Policy {
     pub name: String,
     /// How many workers it wants, at least 1.
     pub workers: u32,
+    /// What becomes of clients while it fails again and again.
+    pub on_failing: OnFailing,
     /// The sockets its workers share, in the order in which they get them.
     pub sockets: Vec<Socket>,
     /// The proxy in front that is told which slots have a ready worker: how, in words that differ
@@ -72,6 +74,8 @@ pub struct Socket {
     pub members: Members,
     /// Whether the kernel can be told which of its members get new connections.
     pub steered: bool,
+    /// Whether its members can stop listening and begin again: those of TCP that we bound.
+    pub refusable: bool,
 }
 
 impl Socket {
@@ -213,6 +217,16 @@ pub struct Canary {
     pub percent: u32,
     /// For so long.
     pub time: Duration,
+}
+
+/// What becomes of clients that connect to a service whose workers fail again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailing {
+    /// They wait in the queue for a worker that is ready.
+    #[default]
+    Wait,
+    /// They are refused, but for the time that an attempt takes.
+    Refuse,
 }
 
 /// How connections find a worker.

@@ -187,7 +187,8 @@ mod tests {
     use super::*;
     use crate::core::ids::{ServiceId, SocketId};
     use crate::core::policy::{
-        BeforeStop, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+        BeforeStop, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket, StopLadder,
+        StopStep,
     };
     use crate::core::readiness::Evidence;
     use std::time::Duration;
@@ -199,11 +200,13 @@ mod tests {
             service: ServiceId(0),
             name: "web".to_owned(),
             workers: 2,
+            on_failing: OnFailing::Wait,
             sockets: vec![Socket {
                 id: SocketId(0),
                 name: "http".to_owned(),
                 members: Members::Shared,
                 steered: false,
+                refusable: false,
             }],
             proxy: None,
             ready: ReadyWhen::Notify,

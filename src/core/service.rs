@@ -25,6 +25,8 @@ mod steering;
 
 mod stalling;
 
+mod refusing;
+
 mod proving;
 
 mod publishing;
@@ -479,6 +481,7 @@ impl Service {
             self.close_slots(context);
         }
         self.publish(now, context);
+        self.refuse(context);
         self.steer(context);
         self.look_at_drains(now, context);
         self.look_at_queues(now, context);
@@ -554,7 +557,8 @@ impl Service {
             context.notice(Notice::Ended { worker: name, cause, was_ready, next, used });
             if self.failures == FAILING_AFTER && !self.failing {
                 self.failing = true;
-                context.notice(Notice::Failing { service: self.policy.name.clone() });
+                let (service, on_failing) = (self.policy.name.clone(), self.on_failing());
+                context.notice(Notice::Failing { service, on_failing });
             }
             self.fail_probation(id, &reason, context);
         } else if self.rolling().is_some_and(|fleet| fleet.holds(slot, id)) {
@@ -739,6 +743,7 @@ impl Service {
         generation: GenerationId,
         context: &mut Context<'_>,
     ) -> WorkerId {
+        self.accept_again(context);
         *context.last_worker += 1;
         let worker = WorkerId(*context.last_worker);
         let policy = self.policies.get(&generation).unwrap_or(&self.policy);

@@ -167,7 +167,13 @@ mod tests {
         let member = |slot| BoundMember { member: MemberId(slot), name: format!("port {slot}") };
         let members = Members::EachSlot { bound: (0..bound).map(member).collect(), slots_max: 9 };
         let name = "8001+{slot}".to_owned();
-        SlotSockets::new(&[Socket { id: SocketId(0), name, members, steered: true }])
+        SlotSockets::new(&[Socket {
+            id: SocketId(0),
+            name,
+            members,
+            steered: true,
+            refusable: false,
+        }])
     }
 
     #[test]

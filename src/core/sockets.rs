@@ -28,6 +28,8 @@
 //! member of the same socket. Workers keep the old one, so all that were started before are *stale*
 //! and are replaced, the new beside the old, as a reload does it.
 
+mod refusing;
+
 mod viewing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +56,9 @@ pub struct Sockets {
     /// Those of which the kernel can be told who gets new connections.
     steered: BTreeSet<SocketId>,
     steering: Steering,
+    /// Those whose members can stop listening for a time, and the members that have.
+    refusable: BTreeSet<SocketId>,
+    refusing: BTreeSet<MemberId>,
     /// Who served, how many slots of that were wanted and what was claimed when that was last seen to;
     /// nothing after members have come or gone.
     told: Option<(Serving, Vec<Claim>)>,
@@ -224,6 +229,8 @@ impl Sockets {
             members: BTreeMap::new(),
             steered: BTreeSet::new(),
             steering: Steering::default(),
+            refusable: BTreeSet::new(),
+            refusing: BTreeSet::new(),
             told: None,
             stalled: BTreeSet::new(),
             asked: BTreeMap::new(),
@@ -237,7 +244,12 @@ impl Sockets {
     /// open from here on.
     pub fn announce(&mut self, sockets: &[Socket]) {
         self.announced = sockets.iter().map(|socket| socket.id).collect();
-        for Socket { id, name, members: of, steered } in sockets {
+        for Socket { id, name, members: of, steered, refusable } in sockets {
+            if *refusable {
+                self.refusable.insert(*id);
+            } else {
+                self.refusable.remove(id);
+            }
             if *steered {
                 self.steered.insert(*id);
             } else {
@@ -771,6 +783,7 @@ impl Sockets {
     fn take_out(&mut self, members: Vec<MemberId>) -> Vec<Action> {
         self.told = None;
         self.members.retain(|id, _| !members.contains(id));
+        self.refusing.retain(|id| !members.contains(id));
         self.steering.close(members)
     }
 
@@ -971,6 +984,7 @@ impl Sockets {
     /// Takes all members out, to be closed: the service stops.
     pub fn close(&mut self) -> Vec<Action> {
         self.announced.clear();
+        self.refusing.clear();
         let mut all: Vec<MemberId> = std::mem::take(&mut self.members).into_keys().collect();
         all.extend(self.steering.spares());
         self.steering.close(all)
@@ -1042,6 +1056,7 @@ mod tests {
             name: format!("socket {id}"),
             members: Members::Shared,
             steered: false,
+            refusable: false,
         }
     }
 
@@ -1056,7 +1071,10 @@ mod tests {
 
     fn sockets() -> Sockets {
         let (name, members) = ("http".to_owned(), Members::Shared);
-        Sockets::new(GenerationId(1), &[Socket { id: SocketId(7), name, members, steered: false }])
+        Sockets::new(
+            GenerationId(1),
+            &[Socket { id: SocketId(7), name, members, steered: false, refusable: false }],
+        )
     }
 
     #[test]
@@ -1067,6 +1085,7 @@ mod tests {
             name: "8001+{slot}".to_owned(),
             members: Members::EachSlot { bound: members.map(bound).into(), slots_max: 9 },
             steered: false,
+            refusable: false,
         };
         let shared = socket(1);
         let mut sockets =

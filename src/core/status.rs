@@ -101,7 +101,7 @@ pub enum MemberState {
     Spare,
     /// No worker has it, and it is closed as soon as no new connection is misled by that.
     Closing,
-    /// It was shut down: nobody can connect to it.
+    /// It does not listen, since somebody shut it down, or clients are refused while its service fails.
     Down,
 }
 

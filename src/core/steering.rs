@@ -182,6 +182,15 @@ impl Steering {
         group.is_some_and(|group| group.has(member))
     }
 
+    /// Whether the group of a member has no other members than these, and none is asked for.
+    #[must_use]
+    pub fn is_of_these_alone(&self, member: MemberId, these: &BTreeSet<MemberId>) -> bool {
+        let group = self.of.get(&member).and_then(|id| self.groups.get(id));
+        group.is_some_and(|group| {
+            group.awaited.is_empty() && group.order().iter().all(|it| these.contains(it))
+        })
+    }
+
     /// Members that are there and that no worker gets, and their groups.
     pub fn idle(&self) -> impl Iterator<Item = (MemberId, GroupId, Idle)> + '_ {
         let idle = |(&member, &id): (&MemberId, &GroupId)| {

@@ -44,6 +44,7 @@ impl Daemon {
             Action::Probe(worker) => self.probe(worker),
             Action::Inspect { member, by } => self.inspect(member, by),
             Action::Listen(member) => self.listen(member),
+            Action::StopListening(member) => self.stop_listening(member),
             Action::SetMode(member, mode) => self.set_mode(member, mode),
             Action::Check(worker) => self.begin_check(worker),
             Action::EndCheck(worker) => self.end_check(worker),

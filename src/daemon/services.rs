@@ -376,6 +376,7 @@ pub(super) fn policy(id: ServiceId, service: &ServiceConfig, sockets: Vec<Socket
         service: id,
         name: service.name.clone(),
         workers: workers(service.workers),
+        on_failing: service.on_failing,
         sockets,
         proxy: service.upstreams.as_ref().map(|upstreams| format!("{upstreams:?}")),
         ready: service.ready.clone(),

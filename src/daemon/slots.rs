@@ -110,12 +110,13 @@ impl Numbered {
         let mut members = ids.map(|id| MemberId(id.0));
         for (id, Wanted { owner, spec, .. }, listeners) in own {
             let mut bound = Vec::new();
+            let refusable = listeners.iter().all(Listener::can_refuse);
             for (listener, member) in listeners.into_iter().zip(members.by_ref()) {
                 bound.push(BoundMember { member, name: listener.label() });
                 numbered.listeners.insert(member, listener);
             }
             let members = Members::EachSlot { bound, slots_max: spec.slots_max() };
-            let socket = Socket { id, name: spec.place(), members, steered: true };
+            let socket = Socket { id, name: spec.place(), members, steered: true, refusable };
             let mut groups = numbered.groups.iter_mut();
             let empty = groups.find(|(_, group)| group.is_each_slot() && group.sockets.is_empty());
             if let Some((_, group)) = empty {
@@ -150,7 +151,8 @@ impl Numbered {
             let spec = group.spec.as_ref();
             self.shared.extend(spec.map(|spec| (id, as_bound(spec, &listener))));
             let members = members(balance, steered);
-            let socket = Socket { id, name, members, steered };
+            let refusable = steered && listener.can_refuse();
+            let socket = Socket { id, name, members, steered, refusable };
             group.sockets.push(socket.clone());
             if matches!(socket.members, Members::EachWorker { .. }) {
                 each_worker.push((id, slots, listener));

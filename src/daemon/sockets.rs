@@ -76,6 +76,15 @@ impl Daemon {
         }
     }
 
+    pub(super) fn stop_listening(&mut self, member: MemberId) {
+        if let Some(listener) = self.parts.listeners.get(&member)
+            && let Err(errno) = listener.stop_listening()
+        {
+            let label = listener.label();
+            tracing::warn!("cannot refuse clients of `{label}`: {}; they wait", errno.desc());
+        }
+    }
+
     pub(super) fn set_mode(&mut self, member: MemberId, mode: Mode) {
         if let Some(listener) = self.parts.listeners.get(&member)
             && let Err(error) = listener.set_mode(mode)

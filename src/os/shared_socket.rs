@@ -10,11 +10,11 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{SockaddrIn, SockaddrIn6, bind};
+use nix::sys::socket::{Shutdown, SockaddrIn, SockaddrIn6, bind, setsockopt, shutdown, sockopt};
 
-use crate::config::socket::Slots;
+use crate::config::socket::{Slots, Transport};
 use crate::core::event::{Backlog, Mode, Repair, SocketState};
-use crate::os::listeners::{Listener, listen};
+use crate::os::listeners::{Listener, Origin, listen};
 use crate::os::local_address::LocalAddress;
 use crate::os::sock_diag::SockDiag;
 use crate::os::sys;
@@ -70,6 +70,28 @@ impl Listener {
         }
     }
 
+    /// Whether it can stop listening and begin again: TCP can. One that was handed over stays as it is,
+    /// since whoever did that has it too.
+    #[must_use]
+    pub fn can_refuse(&self) -> bool {
+        let is_tcp = self.transport == Transport::Stream && self.address.port().is_some();
+        is_tcp && self.origin == Origin::Bound
+    }
+
+    /// Has it stop listening, for all who share it: who connects is refused, what waits is reset. It
+    /// stays bound, and [`Listener::listen_again`] begins anew. While one with `SO_REUSEADDR` does not
+    /// listen, whoever has that too can bind the port and listen, so it goes without meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// None that is known for TCP.
+    pub fn stop_listening(&self) -> Result<(), Errno> {
+        match shutdown(self.fd.as_raw_fd(), Shutdown::Both) {
+            Ok(()) | Err(Errno::ENOTCONN) => setsockopt(&self.fd, sockopt::ReuseAddr, &false),
+            Err(errno) => Err(errno),
+        }
+    }
+
     /// Listens after shutdown(2). A second shutdown before that would leave the socket listening and
     /// every connection that it accepts shut down from birth: the mask of a socket that is closed
     /// already is set, not acted upon, survives listen(2) and is inherited. So it is cleared before,
@@ -77,6 +99,10 @@ impl Listener {
     pub(super) fn listen_anew(&self, backlog: u32) -> Result<(), Errno> {
         if matches!(self.address, LocalAddress::Unix(_) | LocalAddress::Abstract(_)) {
             return listen(&self.fd, backlog);
+        }
+        if self.can_refuse() {
+            // As it was bound: connections of before may have the port.
+            setsockopt(&self.fd, sockopt::ReuseAddr, &true)?;
         }
         for _ in 0..LISTEN_TRIES_MAX {
             sys::disconnect(&self.fd).map_err(|error| errno_of(&error))?;
@@ -195,7 +221,6 @@ fn flags(socket: impl AsFd) -> io::Result<OFlag> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::{Shutdown, shutdown};
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::{UnixListener, UnixStream};
 

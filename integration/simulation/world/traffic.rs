@@ -312,6 +312,16 @@ impl World<'_> {
         self.shut_down(members, was_asked);
     }
 
+    /// We have a member stop listening: what waits there is reset. We hear of it as of any shutdown.
+    pub(super) fn stop_listening(&mut self, member: MemberId) {
+        self.sockets.suffer(&[member], Deed::ShutDown);
+        self.plan(ms(0), Happening::LookedAt(member));
+        let now = self.now;
+        for connection in self.network.leave(member) {
+            self.journal.write(|| format!("{now:?}     .. one is refused: {connection:?}"));
+        }
+    }
+
     /// A member that was shut down listens again, as the last one.
     pub(super) fn listen_again(&mut self, member: MemberId) {
         let Some(group) = self.network.group(member) else { return };

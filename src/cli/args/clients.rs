@@ -175,7 +175,7 @@ States of a member:
   draining  it gets none any more, and its workers finish what they have
   spare     no worker has it; it keeps others at their places while workers stop
   closing   no worker has it; it is closed as soon as no new connection is misled by that
-  down      it was shut down: nobody can connect to it
+  down      it does not listen: a worker shut it down, or clients are refused as the service fails
 
 Columns that have nothing to show are left out. On a terminal that is too narrow the note is cut
 first.")]

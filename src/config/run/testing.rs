@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Name, RunConfig};
 use crate::config::identity::Identity;
 use crate::config::service::{ServiceConfig, Source};
-use crate::config::values::{Balance, Workers};
+use crate::config::values::{Balance, OnFailing, Workers};
 use crate::core::policy::{BeforeStop, CheckPace, ReadyWhen};
 
 /// A service of one worker.
@@ -19,6 +19,7 @@ pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -
         ready_timeout: wait,
         check_pace: CheckPace { interval: wait, timeout: wait },
         balance: Balance::default(),
+        on_failing: OnFailing::Wait,
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,

@@ -106,6 +106,8 @@ fn what_can_be_written_in_several_ways_may_be() {
         "ready: http:/, ready_timeout: 1m30s, drain_timeout: 0s",
         "balance: slots, drain: {before_stop: auto}",
         "balance: \"${BALANCE}\", drain: {before_stop: 10s}",
+        "listen: 8000, on_failing: refuse",
+        "on_failing: wait",
         "drain: {}",
         "reload: {canary: 5%, canary_for: 1m30s, probation: 0s}",
         "reload: {canary: \"${CANARY}\"}",

@@ -147,6 +147,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         ready: "auto".into(),
         ready_timeout: 30.0,
         balance: "generation".into(),
+        on_failing: "wait".into(),
         before_stop: "auto".into(),
         canary: Some("5%".into()),
         canary_for: Some(30.0),

@@ -51,12 +51,15 @@ impl Service {
                 let serving = self.serving.generation;
                 let mut found = self.sockets.inspected(member, occasion, serving, state);
                 found.listen &= state.backlog != Backlog::Unseen || !self.is_over(member);
+                found.listen &= !self.sockets.is_refusing(member);
                 if found.listen {
                     // One that was shut down is back by it, whatever it waits for.
                     self.sockets.listens_again(member);
                 }
                 self.undo(member, found, name.as_ref(), state, context.actions);
             }
+            // It was us.
+            SocketEvent::ShutDown(_) if self.sockets.is_refusing(member) => {}
             SocketEvent::ShutDown(repair) => {
                 self.sockets.left(member);
                 // When it listens again, nothing finds it that is meant for another.
@@ -157,6 +160,7 @@ impl Service {
         for member in self.sockets.ids() {
             if let Some(repair) =
                 self.sockets.health(member).and_then(|health| health.take_due(now))
+                && !self.sockets.is_refusing(member)
             {
                 self.repair_member(member, repair, context);
             }

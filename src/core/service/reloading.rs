@@ -136,6 +136,8 @@ impl Service {
         } else {
             return;
         };
+        // What is bound for it may join them.
+        self.accept_again(context);
         let generation = self.next_generation();
         self.last_abort = None;
         let policy = match cause {

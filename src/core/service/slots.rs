@@ -76,6 +76,9 @@ impl Service {
             let Some(slots) = self.slots_of(of) else { continue };
             let due = slots.take_due(now, wanted);
             let sockets = slots.sockets().to_vec();
+            if !due.is_empty() {
+                self.accept_again(context);
+            }
             for slot in due {
                 let number = |&socket: &SocketId| {
                     *context.last_member += 1;

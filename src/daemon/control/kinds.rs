@@ -155,7 +155,7 @@ fn about(notice: &Notice) -> About<'_> {
         | Notice::Signalled { worker, .. } => of(worker),
         Notice::Configuration(what) => About { service: what.service(), ..About::default() },
         Notice::Serving { service, .. }
-        | Notice::Failing { service }
+        | Notice::Failing { service, .. }
         | Notice::Recovered { service }
         | Notice::Manners { service, .. }
         | Notice::Scaled { service, .. }

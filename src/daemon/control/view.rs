@@ -165,6 +165,7 @@ fn service_config(service: &ServiceConfig) -> wire::ServiceConfig {
         ready: ready(&service.ready),
         ready_timeout: seconds(service.ready_timeout),
         balance: service.balance.name().to_owned(),
+        on_failing: service.on_failing.name().to_owned(),
         before_stop: values::before_stop_text(service.before_stop),
         canary: service.canary.map(|canary| format!("{}%", canary.percent)),
         canary_for: service.canary.map(|canary| seconds(canary.time)),

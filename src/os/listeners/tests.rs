@@ -161,6 +161,35 @@ fn listens_again_after_a_shutdown_and_with_its_own_backlog() {
 }
 
 #[test]
+fn one_that_stops_listening_refuses_and_keeps_its_port_until_it_listens_again() {
+    for spec in ["127.0.0.1:0", "0"] {
+        let [mut first] = listeners(&[spec]);
+        let mut second = first.join().unwrap();
+        let port = first.address.port().unwrap();
+        for _ in 0..2 {
+            for one in [&first, &second] {
+                assert!(one.can_refuse());
+                one.stop_listening().unwrap();
+                one.stop_listening().unwrap();
+            }
+            let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect_err("refused");
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+            // Even from whoever has SO_REUSEADDR, as this one.
+            let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect_err("it is ours");
+            assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+            first.listen_again().unwrap();
+            second.listen_again().unwrap();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+            assert!(getsockopt(&first.fd, sockopt::ReuseAddr).unwrap());
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let unix = format!("unix:{}", directory.path().join("x.sock").display());
+    let [unix, udp] = listeners(&[&unix, "udp:127.0.0.1:0"]);
+    assert!(!unix.can_refuse() && !udp.can_refuse());
+}
+
+#[test]
 fn what_the_kernel_cuts_is_told_once_for_each_socket_that_asked() {
     let limits = Limits { somaxconn: Some(128), fast_open: Some(1) };
     let of = |text: &str, limits| {

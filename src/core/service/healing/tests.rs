@@ -11,7 +11,8 @@ use crate::core::event::{
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice};
 use crate::core::policy::{
-    BeforeStop, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder, StopStep,
+    BeforeStop, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket, StopLadder,
+    StopStep,
 };
 use crate::core::suspicion::LOOK_AFTER;
 use crate::core::time::Time;
@@ -31,11 +32,13 @@ impl World {
             service: ServiceId(0),
             name: "web".to_owned(),
             workers: 2,
+            on_failing: OnFailing::Wait,
             sockets: vec![Socket {
                 id: SocketId(SOCKET.0),
                 name: "http".to_owned(),
                 members: Members::Shared,
                 steered: false,
+                refusable: false,
             }],
             proxy: None,
             ready: ReadyWhen::Notify,

@@ -8,8 +8,8 @@ use crate::core::action::{Action, NewMember};
 use crate::core::event::{Event, Exit, Fault, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::policy::{
-    BeforeStop, BoundMember, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder,
-    StopStep,
+    BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
+    StopLadder, StopStep,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Behind, Request, Response, Scope, ServiceOutcome};
@@ -32,11 +32,13 @@ impl World {
             service: WEB,
             name: "web".to_owned(),
             workers: 2,
+            on_failing: OnFailing::Wait,
             sockets: vec![Socket {
                 id: SocketId(0),
                 name: "http".to_owned(),
                 members: Members::Shared,
                 steered: false,
+                refusable: false,
             }],
             ready: ReadyWhen::Notify,
             ready_timeout: wait,

@@ -11,8 +11,8 @@ use crate::core::event::{Event, Exit, Fault, Left, WorkerEvent};
 use crate::core::ids::{GenerationId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{Notice, ProvingNotice};
 use crate::core::policy::{
-    BeforeStop, BoundMember, Canary, CheckPace, Members, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    BeforeStop, BoundMember, Canary, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal,
+    Socket, StopLadder, StopStep,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Abort, Behind, Request, Response, Scale, Scope, ServiceOutcome};
@@ -57,11 +57,13 @@ impl World {
             service: WEB,
             name: "web".to_owned(),
             workers: 2,
+            on_failing: OnFailing::Wait,
             sockets: vec![Socket {
                 id: SocketId(0),
                 name: "http".to_owned(),
                 members: Members::EachGeneration,
                 steered: true,
+                refusable: false,
             }],
             ready: ReadyWhen::Notify,
             ready_timeout: wait,

@@ -16,8 +16,8 @@ use crate::core::ids::{
 };
 use crate::core::notice::Notice;
 use crate::core::policy::{
-    BeforeStop, BoundMember, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder,
-    StopStep,
+    BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
+    StopLadder, StopStep,
 };
 use crate::core::request::{Behind, Request, Scale, Scope};
 use crate::core::stalls::{LOOK_CLOSE, LOOK_IDLE, LOOKS_STALLED};
@@ -40,6 +40,7 @@ impl World {
             service: SERVICE,
             name: "web".to_owned(),
             workers: 2,
+            on_failing: OnFailing::Wait,
             sockets,
             proxy: None,
             ready: ReadyWhen::Notify,
@@ -115,12 +116,18 @@ fn bound(member: u32) -> BoundMember {
 
 fn each_worker() -> Socket {
     let members = Members::EachWorker { bound: [10, 11].map(bound).into() };
-    Socket { id: SocketId(1), name: "http".to_owned(), members, steered: true }
+    Socket { id: SocketId(1), name: "http".to_owned(), members, steered: true, refusable: false }
 }
 
 fn each_slot() -> Socket {
     let members = Members::EachSlot { bound: [20, 21].map(bound).into(), slots_max: 9 };
-    Socket { id: SocketId(2), name: "8001+{slot}".to_owned(), members, steered: true }
+    Socket {
+        id: SocketId(2),
+        name: "8001+{slot}".to_owned(),
+        members,
+        steered: true,
+        refusable: false,
+    }
 }
 
 /// The shares of the last program for the first socket.
@@ -161,7 +168,13 @@ fn a_port_of_each_slot_hinders_nobody_from_finishing_what_came_by_another_socket
 #[test]
 fn a_socket_that_is_given_up_hinders_nobody_from_finishing_what_came_by_another() {
     let members = Members::EachWorker { bound: [30, 31].map(bound).into() };
-    let other = Socket { id: SocketId(3), name: "admin".to_owned(), members, steered: true };
+    let other = Socket {
+        id: SocketId(3),
+        name: "admin".to_owned(),
+        members,
+        steered: true,
+        refusable: false,
+    };
     let mut world = World::new(vec![each_worker(), other]);
     world.ready(1);
     world.ready(2);

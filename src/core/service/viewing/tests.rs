@@ -10,8 +10,8 @@ use crate::core::drain::Remains;
 use crate::core::event::{Event, Left, WorkerEvent};
 use crate::core::ids::{MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::policy::{
-    Balance, BeforeStop, BoundMember, CheckPace, Members, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    Balance, BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal,
+    Socket, StopLadder, StopStep,
 };
 use crate::core::request::{Behind, Request, Scope};
 use crate::core::status::{ServiceStatus, Stage, WorkerStatus};
@@ -28,11 +28,13 @@ impl World {
     fn new(members: Members, before_stop: BeforeStop) -> World {
         let wait = Duration::from_secs(60);
         let steered = members != Members::Shared;
-        let socket = Socket { id: SocketId(0), name: "http".to_owned(), members, steered };
+        let socket =
+            Socket { id: SocketId(0), name: "http".to_owned(), members, steered, refusable: false };
         let policy = Policy {
             service: ServiceId(0),
             name: "web".to_owned(),
             workers: 1,
+            on_failing: OnFailing::Wait,
             sockets: vec![socket],
             ready: ReadyWhen::Notify,
             ready_timeout: wait,

@@ -10,8 +10,8 @@ use crate::core::event::{Event, Exit, Fault, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{LifeNotice, Notice};
 use crate::core::policy::{
-    BeforeStop, BoundMember, CheckPace, Members, Policy, ReadyWhen, Signal, Socket, StopLadder,
-    StopStep,
+    BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
+    StopLadder, StopStep,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Behind, End, Request, Response, Scope, worst};
@@ -204,11 +204,13 @@ fn policy(services: Services<'_>, at: usize) -> Policy {
         service,
         name: name.to_owned(),
         workers: 1,
+        on_failing: OnFailing::Wait,
         sockets: vec![Socket {
             id: SocketId(service.0),
             name: name.to_owned(),
             members: Members::Shared,
             steered: false,
+            refusable: false,
         }],
         ready: ReadyWhen::Notify,
         ready_timeout: wait,
