@@ -148,14 +148,6 @@ impl Service {
             }
         };
         let workers = (policy.workers != self.policy.workers).then_some(policy.workers);
-        // Where nobody can take what waits, they take it: it is theirs as well.
-        let nobody = self.workers.tally_of(self.serving.generation).ready == 0;
-        let heir_of = nobody.then_some(self.serving.generation);
-        let heir_of = heir_of.filter(|&other| self.sockets.fit_slots(other, &policy.sockets));
-        self.sockets.take_up(generation, &policy.sockets, heir_of);
-        let bind = self.new_members(generation, workers.unwrap_or(self.wanted), context);
-        self.sockets.ask(generation, &bind);
-        self.policies.insert(generation, policy);
         let service = self.policy.name.clone();
         context.notice(Notice::ReloadBegins { service, generation, cause });
         let like = match cause {
@@ -166,6 +158,14 @@ impl Service {
             ReloadCause::SocketRenewed => Some(self.serving.generation),
             ReloadCause::RollBack(previous) | ReloadCause::Failed(previous) => Some(previous),
         };
+        // Where nobody can take what waits, they take it: it is theirs as well.
+        let nobody = self.workers.tally_of(self.serving.generation).ready == 0;
+        let heir_of = nobody.then_some(self.serving.generation);
+        let heir_of = heir_of.filter(|&other| self.sockets.fit_slots(other, &policy.sockets));
+        self.sockets.take_up(generation, &policy.sockets, heir_of);
+        let bind = self.new_members(generation, workers.unwrap_or(self.wanted), context);
+        self.sockets.ask(generation, &bind);
+        self.policies.insert(generation, policy);
         let service = self.policy.service;
         let stage = ReloadStage::Preparing(bind.clone());
         context.actions.push_back(Action::Prepare { service, generation, like, bind });
