@@ -27,6 +27,7 @@ mod identity;
 mod inherited;
 mod init;
 mod journal;
+mod lame_duck;
 mod left_behind;
 mod limits;
 mod load_client;
