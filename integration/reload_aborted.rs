@@ -30,11 +30,21 @@ fn a_version_that_exits_with_success_at_once_aborts_the_reload() {
 
 #[test]
 fn a_version_that_exits_between_ready_and_commit_aborts_the_reload() {
-    // The first is ready when 600 ms old and ends at 900; the others start when it is ready, so
-    // they cannot be ready before 1200.
-    let options = ["--ready", "alive:600ms"];
-    let short = ["sleep".into(), "0.9".into()];
-    aborts_running(&options, &short, "(sh.0) exited with code 0; ");
+    // The first is ready alone. It exits when the others have been started, which are not ready
+    // before they are a second old.
+    let site = Site::running(&http_rust());
+    let (script, others) = (site.path("short"), site.path("others"));
+    let wait = "until [ -e OTHERS ]; do sleep 0.02; done; rm OTHERS";
+    let text = format!("if [ $SHEPHERD_SLOT = 0 ]; then {wait}; else : >OTHERS; sleep 1000; fi");
+    let text = text.replace("OTHERS", &others.display().to_string());
+    write_program(&script, format!("#!/bin/sh\n{text}\n").as_bytes(), 0o755);
+    aborts(
+        &site,
+        site.run(WORKERS).args(["--ready", "alive:1s"]).command(RUN),
+        |site| site.release_running("bad", &[&script]),
+        "(sh.0) exited with code 0; ",
+        |site| site.release_running("v2", &http_rust()),
+    );
 }
 
 #[test]

@@ -121,10 +121,16 @@ fn the_proxy_is_told_of_each_change_and_of_a_stop_before_the_signal() {
 #[test]
 fn a_crash_is_told_of_and_so_is_the_next_worker() {
     let front = Front::new();
-    let daemon = front.run(2, SLOW).start();
+    // Not ready before the crash was told.
+    let gate = front.path("gate");
+    let wait = format!("while [ -e '{}' ]; do sleep 0.02; done; exec \"$@\"", gate.display());
+    let mut command = vec!["sh".into(), "-c".into(), wait.into(), "web".into()];
+    command.extend(http_rust());
+    let daemon = front.run(2, SLOW).command(command).start();
     wait_serving(&daemon, 2);
     front.wait_told(&daemon, &[0, 1]);
     let (mark, told) = (daemon.mark(), front.told().len());
+    fs::write(&gate, "").expect("a file");
     let victim = daemon.worker_processes().into_iter().find(|it| it.slot.as_deref() == Some("1"));
     let victim = victim.expect("slot 1 has a worker").pid;
     Process::open(victim).expect("it lives").signal(Signal::SIGKILL).expect("it is ours");
@@ -132,6 +138,7 @@ fn a_crash_is_told_of_and_so_is_the_next_worker() {
     let alone = front.lines(&[0]);
     let told = || front.told().split_off(told);
     daemon.eventually("the crash to be told", || told().contains(&alone).then_some(()));
+    fs::remove_file(&gate).expect("it is there");
     let both = front.lines(&[0, 1]);
     daemon.eventually("the next worker", || (told().last() == Some(&both)).then_some(()));
     stop_well(&daemon);
