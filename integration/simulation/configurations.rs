@@ -9,7 +9,8 @@
 //!   gets those of its own definition, in their order.
 //! - D3 A configuration that cannot be read or bound changes nothing.
 //! - D4 A service that is gone is asked to stop when no definition in use needs it, not before and at
-//!   once then, and nothing of it is left when it is forgotten.
+//!   once then, and nothing of it is left when it is forgotten. Those that are gone and need each other
+//!   in a circle are asked together, when nobody else needs them.
 //! - D5 When everything stops, a service is asked to when nothing is left of those that need it, unless
 //!   they need each other in a circle or are killed.
 //! - D6 A number of workers that the configuration changes holds from the commit on, until an operator
@@ -664,6 +665,33 @@ impl World<'_> {
         counting
     }
 
+    /// Those that need a service, at one remove or more.
+    fn users(&self, id: ServiceId) -> BTreeSet<ServiceId> {
+        let mut users = BTreeSet::new();
+        loop {
+            let needs_one = |(&other, known): &(&ServiceId, &Known)| {
+                let needed = self.needed_by(other, known);
+                let of = |it: &ServiceId| *it != other && (*it == id || users.contains(it));
+                needed.iter().any(of)
+            };
+            let found = self.services.iter().filter(needs_one).map(|(&other, _)| other);
+            let found: BTreeSet<ServiceId> = found.collect();
+            if found.is_subset(&users) {
+                return users;
+            }
+            users.extend(found);
+        }
+    }
+
+    /// One that needs a service, unless it is gone too and they need each other.
+    fn user_that_stays(&self, id: ServiceId) -> Option<ServiceId> {
+        let goes_along = |user: &ServiceId| {
+            let is_gone = self.services[user].stands != Stands::Configured;
+            is_gone && self.users(*user).contains(&id)
+        };
+        self.users(id).into_iter().find(|user| *user != id && !goes_along(user))
+    }
+
     fn needed_by(&self, id: ServiceId, known: &Known) -> BTreeSet<ServiceId> {
         let counting = self.counting(id, known);
         let policies = counting.iter().filter_map(|generation| known.policies.get(generation));
@@ -764,11 +792,7 @@ impl World<'_> {
                 known.stands = Stands::Dismissed;
                 known.rolling = None;
                 known.is_next = false;
-                let user = self
-                    .services
-                    .iter()
-                    .find(|&(&other, it)| other != id && self.needed_by(other, it).contains(&id));
-                let user = user.map(|(user, _)| user);
+                let user = self.user_that_stays(id);
                 ensure!(user.is_none(), "D4: {notice:?}, and {user:?} needs it");
             }
             _ => {}
@@ -812,11 +836,10 @@ impl World<'_> {
         let mut held = false;
         for (&id, known) in &self.services {
             if known.stands == Stands::Leaving {
-                let needed = self
-                    .services
-                    .iter()
-                    .any(|(&other, it)| other != id && self.needed_by(other, it).contains(&id));
-                ensure!(needed, "D4: nobody needs s{id}, and it is not asked to stop");
+                ensure!(
+                    self.user_that_stays(id).is_some(),
+                    "D4: nobody needs s{id}, and it is not asked to stop"
+                );
                 stays = true;
             }
             held |= known.is_up

@@ -87,15 +87,11 @@ pub(crate) struct FakeNetwork {
     members: BTreeMap<MemberId, GroupId>,
     /// Members with which workers did what they should not, or may have.
     pub tainted: BTreeSet<MemberId>,
-    /// Members that were shut down, and the core has not heard of it.
-    pub unheard: BTreeSet<MemberId>,
+    /// Members that were shut down, or do not listen though they were told to, and how often the core
+    /// has not heard of that.
+    pub unheard: BTreeMap<MemberId, u32>,
     /// The same of those whose place a spare has taken, so that nobody else is found by it.
     pub unheard_spared: BTreeSet<MemberId>,
-    /// Groups in which members that get nothing may have other places than the core knows.
-    pub permuted: BTreeSet<GroupId>,
-    /// Groups whose order the core cannot know: something changed in them while it had not heard of a
-    /// shutdown.
-    pub scrambled: BTreeSet<GroupId>,
     /// Groups of which something that is asked for will not be, and how often.
     pub doubtful: BTreeMap<GroupId, u32>,
 }
@@ -173,10 +169,8 @@ impl FakeNetwork {
             steered: steered.collect(),
             members: BTreeMap::new(),
             tainted: BTreeSet::new(),
-            unheard: BTreeSet::new(),
+            unheard: BTreeMap::new(),
             unheard_spared: BTreeSet::new(),
-            permuted: BTreeSet::new(),
-            scrambled: BTreeSet::new(),
             doubtful: BTreeMap::new(),
         }
     }
@@ -185,6 +179,26 @@ impl FakeNetwork {
     pub(crate) fn group_of(&self, socket: SocketId, slot: Option<SlotId>) -> Option<GroupId> {
         let &(_, whose) = self.steered.get(&socket)?;
         Some(GroupId { socket, slot: slot.filter(|_| whose == Whose::Slot) })
+    }
+
+    /// Whether there are no groups.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.steered.is_empty()
+    }
+
+    /// A member does not listen, and the core has not heard of it.
+    pub(crate) fn not_heard(&mut self, member: MemberId) {
+        *self.unheard.entry(member).or_default() += 1;
+    }
+
+    /// The core hears of one of these.
+    pub(crate) fn is_heard(&mut self, member: MemberId) {
+        if let Some(count) = self.unheard.get_mut(&member) {
+            *count -= 1;
+            self.unheard.retain(|_, count| *count > 0);
+        } else {
+            self.unheard_spared.remove(&member);
+        }
     }
 
     /// Whether a socket is one that is steered.
@@ -248,7 +262,7 @@ impl FakeNetwork {
         self.last += 1;
         let group = self.members.get(&member);
         let of = |other: &MemberId| self.members.get(other) == group;
-        let excused = self.unheard.iter().any(of)
+        let excused = self.unheard.keys().any(of)
             || group.is_some_and(|group| self.doubtful.contains_key(group));
         let connection = Connection { service, member, at: At::Handshake, excused };
         self.connections.insert(self.last, connection);

@@ -133,7 +133,7 @@ impl FakeSockets {
         };
         match script.below(16) {
             1 | 2 => return failed("the directory `/run/x` does not exist", Again::Later),
-            3 => {
+            3 | 6 => {
                 // Whoever had moved the file brings it back meanwhile.
                 socket.path_gone = false;
                 return failed("the directory `/run/x` does not exist", Again::Later);

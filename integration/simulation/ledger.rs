@@ -370,7 +370,7 @@ impl Ledger {
                 self.learn_read(*request);
                 self.learn_configuration(configuration);
             }
-            Input::Event(Event::ConfigurationFailed { .. }) => {}
+            Input::Event(Event::Closed(_) | Event::ConfigurationFailed { .. }) => {}
             Input::Event(Event::Requested(id, request)) => self.learn_request(turn, *id, request),
         }
         self.stop_next(turn);
@@ -381,6 +381,12 @@ impl Ledger {
     pub(crate) fn is_missing(&self, need: ServiceId) -> bool {
         let book = &self.books[&need];
         book.start != Start::Up || book.life.awaits_turn()
+    }
+
+    /// Whether one that serves needs another that is stopped.
+    pub(crate) fn lacks_a_need(&self) -> bool {
+        let up = self.books.values().filter(|book| book.life.is_up());
+        up.flat_map(|book| book.policy.needs()).any(|need| self.books[&need].life.is_down())
     }
 
     /// While everything stops: those that nobody needs any more are asked.

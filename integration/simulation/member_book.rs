@@ -140,7 +140,7 @@ impl Ledger {
                     account.rolling.get_or_insert(state.mode);
                 }
             }
-            SocketEvent::ShutDown(_) | SocketEvent::PathGone => {}
+            SocketEvent::ShutDown(_) | SocketEvent::PathGone | SocketEvent::Listens => {}
             SocketEvent::Renewed { to } if !self.books[&account.service].told => {
                 let fresh = MemberBook::fresh(account.service, account.socket, account.whose);
                 self.members.remove(&member);

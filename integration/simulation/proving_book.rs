@@ -367,11 +367,19 @@ impl Ledger {
     ) -> Result<(), Violation> {
         let book = &self.books[&service];
         let (serving, canary) = (book.root(book.serving), book.canary_root());
+        let own = |share: &Share| {
+            let whose = self.members.get(&share.member).map(|account| account.whose);
+            whose.and_then(Whose::generation)
+        };
+        // Who listens alone gets all, whoever it is for.
+        let is_given = |own: GenerationId| own == serving || canary == Some(own);
+        if !shares.iter().filter_map(own).any(is_given) {
+            return Ok(());
+        }
         let mut parts: BTreeMap<GenerationId, Vec<u32>> = BTreeMap::new();
         let mut able: BTreeSet<GenerationId> = BTreeSet::new();
         for share in shares {
-            let whose = self.members.get(&share.member).map(|account| account.whose);
-            let Some(own) = whose.and_then(Whose::generation) else { continue };
+            let Some(own) = own(share) else { continue };
             let is_ready = self.alive().any(|(_, record)| {
                 record.stage == Standing::Ready
                     && record.service == service
@@ -381,8 +389,7 @@ impl Ledger {
                 able.insert(own);
             }
             if share.weight > 0 {
-                let given = own == serving || canary == Some(own);
-                ensure!(given, "S31: {} of {socket} has a part: {shares:?}", share.member);
+                ensure!(is_given(own), "S31: {} of {socket} has a part: {shares:?}", share.member);
                 parts.entry(own).or_default().push(share.weight);
             }
         }

@@ -456,7 +456,8 @@ impl Ledger {
                         && book.committed.contains(&told)
                         && open.carried.get(service) == Some(&told);
                     let is_true = book.serving == told && !book.proving.has_failed(told);
-                    let ended = open.ends_canary.contains(service) && !book.proving.is_in_canary();
+                    let over = !alone || !book.proving.is_in_canary();
+                    let ended = open.ends_canary.contains(service) && over;
                     let served = open.aside.contains(service) && open.served.contains(service);
                     (brought || ended) && (is_true || !alone) || reload && served
                 });

@@ -131,6 +131,9 @@ impl Ledger {
                     let fresh = MemberBook::fresh(service, *socket, whose);
                     self.members.insert(bound.member, fresh);
                 }
+                for (_, bound) in members {
+                    self.note_share(bound.member);
+                }
                 if again {
                     self.seen.insert("a slot that was tried again");
                 }

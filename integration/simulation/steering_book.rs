@@ -121,6 +121,16 @@ impl Ledger {
             }
             self.members.insert(member, MemberBook::fresh(service, socket, whose));
         }
+        for new in bound {
+            self.note_share(new.member);
+        }
+    }
+
+    /// A member is there: what it has already it has had.
+    pub(crate) fn note_share(&mut self, member: MemberId) {
+        if self.shares.get(&member).is_some_and(|share| *share > 0) {
+            self.had_share.insert(member);
+        }
     }
 
     /// Whether a service serves, and is to go on.
@@ -175,7 +185,8 @@ impl Ledger {
                     ensure!(!spare, "S14: a spare gets new connections: {action:?}");
                     self.socket_of.insert(share.member, group.socket);
                     self.shares.insert(share.member, share.weight);
-                    if share.weight > 0 {
+                    // What comes before it is known to be there does not count.
+                    if share.weight > 0 && self.members.contains_key(&share.member) {
                         self.had_share.insert(share.member);
                     }
                 }

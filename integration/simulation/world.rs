@@ -2,7 +2,7 @@
 //! performs each action as the real shell would, in order, and tells the core what came of it.
 //! One file, since a happening makes sense only beside the action that leads to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use shepherd::core::action::{NewMember, Spawn};
@@ -29,8 +29,11 @@ use crate::fate::{
 use crate::invariants::{Violation, ensure};
 use crate::journal::Journal;
 use crate::ledger::{IsDue, Ledger};
+use crate::life_book::Life;
 use crate::requests::{RELOAD, draw};
 use crate::script::Script;
+
+mod order;
 
 mod traffic;
 
@@ -74,10 +77,14 @@ enum Happening {
     Checked(WorkerId, u64),
     Freezes(WorkerId),
     Does(WorkerId, Deed),
-    /// The sockets of a slot are bound, or not.
+    /// What was done is answered, or what a worker did is heard.
     Answered(Event),
+    /// The same of what is heard in the order in which it happened.
+    InOrder(Box<Happening>),
     /// A descriptor or a path of ours has news, if it still has.
     LookedAt(MemberId),
+    /// A socket is looked at.
+    Inspected(MemberId, Option<WorkerId>),
     /// News of a worker that was underway when it went.
     Echo(WorkerId, WorkerEvent),
     Read(ServiceId, GenerationId, Reading),
@@ -137,7 +144,6 @@ enum End {
 enum Answer {
     Look(WorkerId),
     Checked(WorkerId, Finding),
-    Socket(MemberId, Vec<SocketEvent>),
     Event(Event),
 }
 
@@ -156,7 +162,7 @@ pub(crate) struct World<'a> {
     network: FakeNetwork,
     knocks: Knocks,
     last_chance: usize,
-    /// When the last shutdown of a worker that stops is heard of.
+    /// When the last is heard of that is heard in order.
     last_heard: Time,
     /// How a connection was lost that should not have been.
     lost: Option<Violation>,
@@ -164,8 +170,10 @@ pub(crate) struct World<'a> {
     missing: BTreeMap<MemberId, SocketId>,
     /// What was bound for a reload that has not heard of it.
     unanswered: BTreeSet<MemberId>,
-    /// How many turns the present one is part of.
-    depth: u32,
+    /// What is answered within the moment, in the order in which it was done.
+    answers: VecDeque<Answer>,
+    /// How much of what is heard in order is to come.
+    outstanding: u32,
     /// How often nothing else happened than that queues were looked at, and whether they are just now.
     idle_looks: u32,
     looks: bool,
@@ -273,7 +281,8 @@ impl World<'_> {
             lost: None,
             missing: BTreeMap::new(),
             unanswered: BTreeSet::new(),
-            depth: 0,
+            answers: VecDeque::new(),
+            outstanding: 0,
             idle_looks: 0,
             looks: false,
             cast,
@@ -323,6 +332,11 @@ impl World<'_> {
         }
         if self.script.is_over() {
             let since = *self.calm_since.get_or_insert(self.now);
+            // Who has an old socket, and needs one that is stopped, tries again for ever.
+            if !self.stopped && self.now.since(since) > CALM_MAX / 2 && self.ledger.lacks_a_need() {
+                self.stopped = true;
+                self.plan(ms(5), Happening::Asked(Request::StopNow));
+            }
             ensure!(
                 self.now.since(since) < CALM_MAX,
                 "S10: not at rest after {CALM_MAX:?} of calm"
@@ -437,6 +451,10 @@ impl World<'_> {
             return Ok(());
         };
         self.now = self.now.max(at);
+        self.happen_now(happening)
+    }
+
+    fn happen_now(&mut self, happening: Happening) -> Result<(), Violation> {
         match happening {
             Happening::Runs(worker) => self.runs(worker),
             Happening::SpawnFails(worker) => self.spawn_fails(worker),
@@ -482,17 +500,23 @@ impl World<'_> {
                     && !process.frozen
                 {
                     let members = process.members.clone();
-                    for member in self.sockets.suffer(&members, deed) {
-                        let after = ms(u64::from(self.script.below(2)));
-                        self.plan(after, Happening::LookedAt(member));
-                    }
                     if deed == Deed::ShutDown {
-                        self.shut_down(&members, WasAsked::No);
+                        self.shut_all_down(&members, WasAsked::No);
+                    } else {
+                        for member in self.sockets.suffer(&members, deed) {
+                            let after = ms(u64::from(self.script.below(2)));
+                            self.plan(after, Happening::LookedAt(member));
+                        }
                     }
                 }
                 self.check_lost()
             }
             Happening::Answered(event) => self.turn(&Input::Event(event)),
+            Happening::Inspected(member, by) => {
+                self.look_at_socket(member, by);
+                self.hear_answers()
+            }
+            Happening::InOrder(happening) => self.happen_in_order(*happening),
             Happening::Stirs(stir) => self.stir(stir),
             Happening::Echo(worker, event) => self.tell(worker, event),
             Happening::Read(service, generation, reading) => {
@@ -543,6 +567,31 @@ impl World<'_> {
     /// Feeds the core once, performs what it wants, and checks everything. Looks are answered
     /// within the same moment.
     fn turn(&mut self, input: &Input) -> Result<(), Violation> {
+        self.hear(input)?;
+        self.hear_answers()
+    }
+
+    /// What is answered at once is heard in the order in which it was done.
+    fn hear_answers(&mut self) -> Result<(), Violation> {
+        while let Some(answer) = self.answers.pop_front() {
+            let event = match answer {
+                Answer::Look(worker) => {
+                    let sight = self.look(worker);
+                    Event::Worker(worker, WorkerEvent::Probed(sight))
+                }
+                Answer::Checked(worker, finding) => {
+                    Event::Worker(worker, WorkerEvent::Checked(finding))
+                }
+                Answer::Event(event) => event,
+            };
+            self.hear(&Input::Event(event))?;
+        }
+        self.check_groups()?;
+        self.ledger.check_sockets(&self.sockets)
+    }
+
+    /// Feeds the core once, and performs what it wants.
+    fn hear(&mut self, input: &Input) -> Result<(), Violation> {
         let now = self.now;
         self.journal.write(|| format!("{now:?} <- {input:?}"));
         let is_due = if self.is_due() { IsDue::Yes } else { IsDue::No };
@@ -559,31 +608,11 @@ impl World<'_> {
             self.twin = Some(self.core.clone());
         }
         self.ledger.turn((now, is_due), input, &actions, &self.core)?;
-        self.depth += 1;
-        let mut answers: Vec<Answer> = Vec::new();
         for action in actions {
             self.knock();
-            answers.extend(self.perform(action));
+            self.perform(action);
         }
         self.knock();
-        for answer in answers {
-            match answer {
-                Answer::Look(worker) => {
-                    let sight = self.look(worker);
-                    self.tell(worker, WorkerEvent::Probed(sight))?;
-                }
-                Answer::Checked(worker, finding) => {
-                    self.tell(worker, WorkerEvent::Checked(finding))?;
-                }
-                Answer::Event(event) => self.turn(&Input::Event(event))?,
-                Answer::Socket(member, events) => {
-                    for event in events {
-                        self.turn(&Input::Event(Event::Socket(member, event)))?;
-                    }
-                }
-            }
-        }
-        self.depth -= 1;
         if let Input::Event(Event::Socket(member, event)) = input {
             self.heard(*member, event);
         }
@@ -593,49 +622,39 @@ impl World<'_> {
         if let Input::Event(Event::SlotNotBound { service, generation, slot, .. }) = input {
             self.slot_not_bound(*service, *generation, *slot);
         }
-        if self.depth == 0 {
-            self.check_groups()?;
-        }
-        self.ledger.check_sockets(&self.sockets)
+        Ok(())
     }
 
-    /// Does it; gives what is to be answered within the same moment.
-    fn perform(&mut self, action: Action) -> Option<Answer> {
+    /// Does it.
+    fn perform(&mut self, action: Action) {
         match action {
             Action::Prepare { service, generation, like, bind } => {
                 self.prepare(service, generation, like, bind);
             }
             Action::Spawn(spawn) => self.spawn(&spawn),
-            Action::Probe(worker) => return Some(Answer::Look(worker)),
+            Action::Probe(worker) => self.answers.push_back(Answer::Look(worker)),
             Action::Check(worker) => self.begin_check(worker),
-            Action::EndCheck(worker) => return self.end_check(worker),
+            Action::EndCheck(worker) => {
+                let answer = self.end_check(worker);
+                self.answers.extend(answer);
+            }
             Action::Inspect { member, by } => {
-                let state = self.sockets.inspect(member)?;
-                let mut events: Vec<SocketEvent> =
-                    self.sockets.broken(member).into_iter().collect();
-                events.push(SocketEvent::Inspected { by, state });
-                return Some(Answer::Socket(member, events));
+                self.inspect(member, by);
             }
-            Action::Listen(member) => {
-                let Some(answer) = self.sockets.listen(member, &mut self.script) else {
-                    self.listen_again(member);
-                    return None;
-                };
-                self.not_listening(member);
-                return Some(Answer::Socket(member, vec![answer]));
-            }
+            Action::Listen(member) => self.listen(member),
             Action::StopListening(member) => self.stop_listening(member),
             Action::Renew { from, to } => {
-                let answer = self.sockets.renew(from, to, &mut self.script)?;
-                return Some(Answer::Socket(from, vec![answer]));
+                if let Some(answer) = self.sockets.renew(from, to, &mut self.script) {
+                    self.answer(Event::Socket(from, answer));
+                }
             }
             Action::BindSlot { service, generation, slot, members } => {
                 let event = self.bind_slot(service, generation, slot, members);
                 if self.script.one_in(3) {
                     let after = ms(self.script.pick(&[1, 0, 40]));
-                    self.plan(after, Happening::Answered(event));
+                    self.plan_in_order(after, Happening::Answered(event));
                 } else {
-                    return Some(Answer::Event(event));
+                    self.answer(event);
                 }
             }
             Action::Publish { service, number, .. } => {
@@ -652,10 +671,13 @@ impl World<'_> {
                 let grip = [Grip::Waits, Grip::Waits, Grip::LetGo, Grip::Idle, Grip::Unreadable];
                 let grips = grips.into_iter().map(|worker| (worker, self.script.pick(&grip)));
                 let held = SocketEvent::Held(grips.collect());
-                return Some(Answer::Socket(member, vec![held]));
+                self.answers.push_back(Answer::Event(Event::Socket(member, held)));
             }
             Action::SetMode(member, mode) => self.sockets.set_mode(member, mode),
-            Action::Close(member) => self.close(member),
+            Action::Close(member) => {
+                self.close(member);
+                self.answer_close(member);
+            }
             Action::Signal(worker, signal) => self.signal(worker, signal),
             Action::SignalTree(worker, signal) => self.signal_tree(worker, signal),
             Action::KillTree(worker) => self.kill_tree(worker),
@@ -671,12 +693,13 @@ impl World<'_> {
                 };
                 let services = self.policies.values().filter(is_meant).cloned().collect();
                 let configuration = Configuration { services, removed: Vec::new() };
-                return Some(Answer::Event(Event::ConfigurationRead { request, configuration }));
+                let event = Event::ConfigurationRead { request, configuration };
+                self.answers.push_back(Answer::Event(event));
             }
             Action::BindSpares { service, members } => {
                 let event = self.bind_spares(service, &members);
                 let after = ms(self.net.pick(&[0, 0, 1, 40]));
-                self.plan(after, Happening::Answered(event));
+                self.plan_in_order(after, Happening::Answered(event));
             }
             Action::LookAtDrain { service, number, members, workers } => {
                 let look = Look { service, number, members, workers, seen: Seen::Nothing };
@@ -684,9 +707,12 @@ impl World<'_> {
             }
             Action::LookAtQueues { service, members } => {
                 let members = self.look_at_members(&members);
-                return Some(Answer::Event(Event::QueuesSeen { service, members }));
+                self.answers.push_back(Answer::Event(Event::QueuesSeen { service, members }));
             }
-            Action::Steer { group, shares } => self.network.groups.attach(group, &shares),
+            Action::Steer { group, shares } => {
+                self.changes_group(group);
+                self.network.groups.attach(group, &shares);
+            }
             Action::Notice(Notice::Ready { worker, .. }) => {
                 self.was_ready.insert(worker.worker);
             }
@@ -701,7 +727,6 @@ impl World<'_> {
             | Action::Notice(_)
             | Action::Finish => {}
         }
-        None
     }
 
     fn bind_slot(
@@ -747,7 +772,7 @@ impl World<'_> {
                 Reading::Well(bind)
             };
             let after = ms(self.net.pick(&[0, 0, 1, 40]));
-            return self.plan(after, Happening::Read(service, generation, reading));
+            return self.plan_in_order(after, Happening::Read(service, generation, reading));
         }
         let character = self.script.pick(&[
             Character::Good,
@@ -761,7 +786,9 @@ impl World<'_> {
         ]);
         self.characters.insert((service, generation), character);
         let places = || bind.iter().map(|new| (new.socket, new.slot)).collect::<Vec<_>>();
-        let reading = if self.script.one_in(8) {
+        let starts = matches!(self.ledger.books[&service].life, Life::Reviving(..));
+        let fails = self.script.one_in(8) | (starts && self.net.one_in(4));
+        let reading = if fails {
             self.doubt(places().into_iter());
             Reading::Mistake(bind)
         } else if !bind.is_empty() && self.script.one_in(6) {
@@ -772,7 +799,18 @@ impl World<'_> {
             Reading::Well(bind)
         };
         let after = ms(self.script.pick(&[1, 0, 0, 40, 1500]));
-        self.plan(after, Happening::Read(service, generation, reading));
+        match &reading {
+            // Where nothing was to be bound, reading takes its time.
+            Reading::Mistake(bind) if bind.is_empty() => {
+                self.plan(after, Happening::Read(service, generation, reading));
+            }
+            Reading::Well(bind) if bind.is_empty() => {
+                self.plan(after, Happening::Read(service, generation, reading));
+            }
+            Reading::Well(_) | Reading::Mistake(_) | Reading::AddressInUse(_) => {
+                self.plan_in_order(after, Happening::Read(service, generation, reading));
+            }
+        }
     }
 
     fn spawn(&mut self, spawn: &Spawn) {

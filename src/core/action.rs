@@ -46,7 +46,8 @@ pub enum Action {
         /// The worker that has just become ready; `None` when another has ended.
         by: Option<WorkerId>,
     },
-    /// Call listen(2) again with the configured backlog. `RepairFailed` if that does not go.
+    /// Call listen(2) again with the configured backlog. Answered by `Listens`, or by `RepairFailed` if
+    /// that does not go.
     Listen(MemberId),
     /// Have a TCP socket that we bound stop listening, by shutdown(2): who connects is refused, and so
     /// is who waits. It stays bound.
@@ -146,7 +147,7 @@ pub enum Action {
     SignalTree(WorkerId, Signal),
     /// Send KILL to every process of a worker's tree until none is left.
     KillTree(WorkerId),
-    /// Close our copy of a socket; a unix path that is ours goes with it.
+    /// Close our copy of a socket; a unix path that is ours goes with it. Answered by `Closed`.
     Close(MemberId),
     /// Nobody runs this definition and nobody will: drop it.
     Forget {

@@ -25,10 +25,29 @@ pub(super) fn missing(services: &Services, id: ServiceId) -> Vec<ServiceId> {
     service.needs_next().filter(is_missing).collect()
 }
 
-/// Those that are in no configuration any more, and that nobody needs who stays or has workers.
+/// Those that are in no configuration any more, and that nobody needs who stays or has workers. Those
+/// that need each other, and that nobody else needs, go together.
 pub(super) fn next_to_leave(services: &Services) -> Vec<ServiceId> {
     let left = services.iter().filter(|(_, it)| it.is_leaving() && !it.is_stopping());
-    left.map(|(&id, _)| id).filter(|&id| is_free(services, id)).collect()
+    let left: BTreeSet<ServiceId> = left.map(|(&id, _)| id).collect();
+    let in_circle = |id: ServiceId, user: &ServiceId| {
+        left.contains(user) && users(services, *user).contains(&id)
+    };
+    let is_next = |id: &ServiceId| users(services, *id).iter().all(|user| in_circle(*id, user));
+    left.iter().copied().filter(is_next).collect()
+}
+
+/// Those that need a service, at one remove or more, and are not gone.
+fn users(services: &Services, id: ServiceId) -> BTreeSet<ServiceId> {
+    let mut users = BTreeSet::new();
+    let mut next = vec![id];
+    while let Some(needed) = next.pop() {
+        let others = services.iter().filter(|&(&other, service)| {
+            other != needed && !service.has_left() && service.needs().contains(&needed)
+        });
+        next.extend(others.map(|(&other, _)| other).filter(|&other| users.insert(other)));
+    }
+    users
 }
 
 /// Whether nobody needs it any more.

@@ -1,4 +1,7 @@
 //! Everything that can happen. What goes wrong outside is an event too, never an error.
+//!
+//! What changes the order of sockets at an address is told in the order in which it happened: what
+//! workers shut down, and what our actions bind, have listen and close. See [`super::steering`].
 
 use std::fmt;
 use std::time::Duration;
@@ -15,6 +18,8 @@ pub enum Event {
     Worker(WorkerId, WorkerEvent),
     /// Something happened to a socket that workers share.
     Socket(MemberId, SocketEvent),
+    /// The answer to `Action::Close`, of all that were closed one after the other, in this order.
+    Closed(Vec<MemberId>),
     /// The definition of a generation was read again, and is whole.
     Prepared {
         /// Whose definition.
@@ -347,6 +352,8 @@ pub enum SocketEvent {
     ShutDown(Repair),
     /// The file of a unix socket is not at its path any more: nobody can connect any more.
     PathGone,
+    /// The answer to `Action::Listen`: it does.
+    Listens,
     /// The answer to `Action::Renew`: the new socket is bound and listens.
     Renewed {
         /// The new one.

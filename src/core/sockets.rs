@@ -362,7 +362,10 @@ impl Sockets {
             let kind = self.kind(generation, socket).unwrap_or(Kind::Shared);
             let scope = self.scope(kind, generation, slot.unwrap_or(SlotId(0)));
             self.steering.arrived(member);
-            self.members.insert(member, Member::fresh(socket, name, scope));
+            // Who listens alone gets all, also before it is known to be there.
+            let had_share = self.steering.share(member).is_some_and(|share| share > 0);
+            let fresh = Member { had_share, ..Member::fresh(socket, name, scope) };
+            self.members.insert(member, fresh);
         }
     }
 
@@ -378,7 +381,10 @@ impl Sockets {
         let scope = self.slot_scope(of, slot);
         for (socket, BoundMember { member, name }) in members {
             self.steering.arrived(member);
-            self.members.insert(member, Member::fresh(socket, name, scope));
+            // Who listens alone gets all, also before it is known to be there.
+            let had_share = self.steering.share(member).is_some_and(|share| share > 0);
+            let fresh = Member { had_share, ..Member::fresh(socket, name, scope) };
+            self.members.insert(member, fresh);
         }
     }
 
@@ -734,10 +740,26 @@ impl Sockets {
         self.steering.leave(member);
     }
 
-    /// A member that was shut down listens again.
+    /// A member is told to listen.
     pub fn listens_again(&mut self, member: MemberId) {
         self.told = None;
         self.steering.rejoin(member);
+    }
+
+    /// A member that was told to listen does.
+    pub fn listens(&mut self, member: MemberId) {
+        self.steering.arrived(member);
+    }
+
+    /// A member that was told to listen does not.
+    pub fn does_not_listen(&mut self, member: MemberId) {
+        self.told = None;
+        self.steering.not_rejoined(member);
+    }
+
+    /// Those that were to be closed are.
+    pub fn closed(&mut self, members: &[MemberId]) {
+        self.steering.closed(members);
     }
 
     fn add(&mut self, id: MemberId, member: Member) {

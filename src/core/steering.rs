@@ -10,6 +10,10 @@
 //! bound is at its place before its answer comes, so it joins here when it is asked for, and if it
 //! could not be bound it is as if it had never been asked for.
 //!
+//! What workers do comes in between, and is heard of later. So whoever performs our changes answers
+//! each, and tells of everything in the order in which it happened: what is heard before the answer to
+//! a change happened before the change, and has its place before it here.
+//!
 //! # What is attached
 //!
 //! A new member gets nothing before the program names it, which is when its workers are ready. A
@@ -62,10 +66,8 @@ pub enum Idle {
 struct Group {
     /// In the kernel's order, as of the last time when all was certain.
     base: Vec<MemberId>,
-    /// What happened since, in order.
-    since: Vec<Change>,
-    /// Those that were asked for and not answered yet.
-    awaited: BTreeSet<MemberId>,
+    /// What happened since, in order, from the first that is not answered yet.
+    since: Vec<Step>,
     /// What the program does that is attached; nothing where it has to be attached anew.
     attached: Option<Vec<Share>>,
     /// Members that nobody has but us.
@@ -76,21 +78,29 @@ struct Group {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
+    /// Nothing, for one that is there already.
     Joined(MemberId),
     Left(MemberId),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    change: Change,
+    /// Whether its answer is to come.
+    awaited: bool,
 }
 
 impl Steering {
     /// A member listens, as the last of its group.
     pub fn join(&mut self, group: GroupId, member: MemberId) {
         self.of.insert(member, group);
-        self.groups.entry(group).or_default().change(Change::Joined(member));
+        self.groups.entry(group).or_default().happened(Change::Joined(member));
     }
 
     /// A member is asked for, and is the last of its group when that is answered.
     pub fn ask(&mut self, group: GroupId, member: MemberId) {
-        self.groups.entry(group).or_default().awaited.insert(member);
-        self.join(group, member);
+        self.of.insert(member, group);
+        self.groups.entry(group).or_default().await_change(Change::Joined(member));
     }
 
     /// The same of a spare.
@@ -110,7 +120,7 @@ impl Steering {
     #[must_use]
     pub fn idle_spares(&self, at_risk: &BTreeSet<MemberId>) -> Vec<MemberId> {
         let spares = self.groups.values().filter(|group| !group.spares.is_empty());
-        let idle = spares.filter(|group| group.awaited.is_disjoint(&group.spares));
+        let idle = spares.filter(|group| !group.spares.iter().any(|it| group.awaits(*it)));
         let idle = idle.filter(|group| !group.order().iter().any(|it| at_risk.contains(it)));
         idle.flat_map(|group| group.spares.difference(&group.going).copied()).collect()
     }
@@ -123,19 +133,17 @@ impl Steering {
     /// A member that was asked for is there.
     pub fn arrived(&mut self, member: MemberId) {
         if let Some(group) = self.group(member) {
-            group.awaited.remove(&member);
-            group.fold();
+            group.answered(Change::Joined(member));
         }
     }
 
     /// A member that was asked for is not there, and never was.
     pub fn failed(&mut self, member: MemberId) {
         if let Some(group) = self.group(member) {
-            group.since.retain(|&change| {
-                change != Change::Joined(member) && change != Change::Left(member)
+            group.since.retain(|step| {
+                step.change != Change::Joined(member) && step.change != Change::Left(member)
             });
             group.base.retain(|&it| it != member);
-            group.awaited.remove(&member);
             group.spares.remove(&member);
             group.attached = None;
             group.fold();
@@ -143,23 +151,55 @@ impl Steering {
         self.drop_if_empty(member);
     }
 
-    /// A member listens no more: the last one has its place.
+    /// A member was shut down: the last one has its place. That may be heard when it is being closed
+    /// already.
     pub fn leave(&mut self, member: MemberId) {
-        if let Some(group) = self.group(member)
-            && group.order().contains(&member)
-        {
-            group.change(Change::Left(member));
+        let closing = |group: &&mut Group| group.has_step(Change::Left(member));
+        let group = match self.of.get(&member) {
+            Some(id) => self.groups.get_mut(id),
+            None => self.groups.values_mut().find(closing),
+        };
+        if let Some(group) = group {
+            group.happened(Change::Left(member));
             group.attached = None;
         }
     }
 
-    /// A member that listened no more does again, as the last one.
-    pub fn rejoin(&mut self, member: MemberId) {
-        if let Some(group) = self.group(member)
-            && !group.order().contains(&member)
-        {
-            group.change(Change::Joined(member));
+    /// A member is told to listen no more: the last one has its place.
+    pub fn stop(&mut self, member: MemberId) {
+        if let Some(group) = self.group(member) {
+            // It is known when that is, after what was asked for before.
+            group.since.push(Step { change: Change::Left(member), awaited: false });
+            group.fold();
             group.attached = None;
+        }
+    }
+
+    /// A member is told to listen: it is the last one then, unless it listens already.
+    pub fn rejoin(&mut self, member: MemberId) {
+        if let Some(group) = self.group(member) {
+            if !group.has(member) {
+                group.attached = None;
+            }
+            group.await_change(Change::Joined(member));
+        }
+    }
+
+    /// A member that was told to listen does not.
+    pub fn not_rejoined(&mut self, member: MemberId) {
+        if let Some(group) = self.group(member) {
+            group.take_back(Change::Joined(member));
+            group.happened(Change::Left(member));
+            group.attached = None;
+        }
+    }
+
+    /// Those that were to be closed are.
+    pub fn closed(&mut self, members: &[MemberId]) {
+        for group in self.groups.values_mut() {
+            for &member in members {
+                group.answered(Change::Left(member));
+            }
         }
     }
 
@@ -187,7 +227,7 @@ impl Steering {
     pub fn is_of_these_alone(&self, member: MemberId, these: &BTreeSet<MemberId>) -> bool {
         let group = self.of.get(&member).and_then(|id| self.groups.get(id));
         group.is_some_and(|group| {
-            group.awaited.is_empty() && group.order().iter().all(|it| these.contains(it))
+            !group.awaits_others(these) && group.order().iter().all(|it| these.contains(it))
         })
     }
 
@@ -197,7 +237,7 @@ impl Steering {
             let group = self.groups.get(&id)?;
             let idle = if group.going.contains(&member) {
                 Idle::Going
-            } else if group.spares.contains(&member) && !group.awaited.contains(&member) {
+            } else if group.spares.contains(&member) && !group.awaits(member) {
                 Idle::Spare
             } else {
                 return None;
@@ -321,23 +361,63 @@ impl Group {
 
     fn order(&self) -> Vec<MemberId> {
         let mut order = self.base.clone();
-        for change in &self.since {
-            apply(&mut order, *change);
+        for step in &self.since {
+            apply(&mut order, step.change);
         }
         order
     }
 
-    fn change(&mut self, change: Change) {
-        self.since.push(change);
+    /// It was heard: it happened before all whose answers are to come.
+    fn happened(&mut self, change: Change) {
+        // What is answered already is in the base, up to the first that is not.
+        apply(&mut self.base, change);
+    }
+
+    /// It is asked for.
+    fn await_change(&mut self, change: Change) {
+        self.since.push(Step { change, awaited: true });
+    }
+
+    /// It was answered: it has happened, after all that was heard until now.
+    fn answered(&mut self, change: Change) {
+        let mut steps = self.since.iter_mut();
+        if let Some(step) = steps.find(|step| step.awaited && step.change == change) {
+            step.awaited = false;
+        }
         self.fold();
     }
 
     fn fold(&mut self) {
-        if self.awaited.is_empty() {
-            for change in std::mem::take(&mut self.since) {
-                apply(&mut self.base, change);
-            }
+        let done = self.since.iter().take_while(|step| !step.awaited).count();
+        for step in self.since.drain(..done) {
+            apply(&mut self.base, step.change);
         }
+    }
+
+    /// It was asked for, and is not.
+    fn take_back(&mut self, change: Change) {
+        let mut steps = self.since.iter();
+        if let Some(index) = steps.position(|step| step.awaited && step.change == change) {
+            self.since.remove(index);
+        }
+    }
+
+    fn has_step(&self, change: Change) -> bool {
+        self.since.iter().any(|step| step.change == change)
+    }
+
+    /// Whether a member is asked for that is none of these.
+    fn awaits_others(&self, these: &BTreeSet<MemberId>) -> bool {
+        self.since.iter().any(|step| match step.change {
+            Change::Joined(member) => step.awaited && !these.contains(&member),
+            Change::Left(_) => false,
+        })
+    }
+
+    /// Whether a member is asked for.
+    fn awaits(&self, member: MemberId) -> bool {
+        let joined = Change::Joined(member);
+        self.since.iter().any(|step| step.awaited && step.change == joined)
     }
 
     fn has(&self, member: MemberId) -> bool {
@@ -346,7 +426,11 @@ impl Group {
 
     /// Closes those that are to go, as far as new connections find who they should meanwhile.
     fn let_go(&mut self, id: GroupId, actions: &mut Vec<Action>) -> Vec<MemberId> {
-        let mut gone = Vec::new();
+        let order = self.order();
+        // Nobody moves by one that was shut down.
+        let mut gone: Vec<MemberId> = self.going.iter().copied().collect();
+        gone.retain(|member| !order.contains(member));
+        self.take_out(&gone, actions);
         // Each turn closes one at least, or is the last.
         loop {
             let order = self.order();
@@ -392,7 +476,7 @@ impl Group {
             actions.push(Action::Close(member));
             self.going.remove(&member);
             self.spares.remove(&member);
-            self.change(Change::Left(member));
+            self.await_change(Change::Left(member));
         }
     }
 
@@ -441,6 +525,7 @@ enum Before {
 
 fn apply(order: &mut Vec<MemberId>, change: Change) {
     match change {
+        Change::Joined(member) if order.contains(&member) => {}
         Change::Joined(member) => order.push(member),
         Change::Left(member) => {
             if let Some(index) = order.iter().position(|&it| it == member) {
@@ -592,13 +677,58 @@ mod tests {
         let mut steering = steering(&[1, 2]);
         steering.ask(GROUP, MemberId(3));
         // As it is taken for: the last one moves.
-        steering.leave(MemberId(1));
-        assert_eq!(steering.steer(only(2)), [shares(&[(3, 0), (2, 1)])]);
+        steering.steer(only(2));
+        let close = [Action::Close(MemberId(1)), shares(&[(3, 0), (2, 1)])];
+        assert_eq!(steering.close(vec![MemberId(1)]), close);
         steering.failed(MemberId(3));
         assert_eq!(steering.steer(only(2)), [shares(&[(2, 1)])]);
+        steering.closed(&[MemberId(1)]);
 
         steering.ask(GROUP, MemberId(4));
         steering.arrived(MemberId(4));
         assert_eq!(steering.steer(only(2)), [shares(&[(2, 1), (4, 0)])]);
+    }
+
+    #[test]
+    fn what_is_heard_before_the_answer_happened_before_what_was_asked_for() {
+        let mut steering = steering(&[1, 2, 3]);
+        steering.ask(GROUP, MemberId(4));
+        // It left when the third was the last one, and the fourth came after that.
+        steering.leave(MemberId(1));
+        steering.arrived(MemberId(4));
+        assert_eq!(steering.steer(only(4)), [shares(&[(3, 0), (2, 0), (4, 1)])]);
+        steering.ask(GROUP, MemberId(5));
+        steering.arrived(MemberId(5));
+        steering.leave(MemberId(3));
+        assert_eq!(steering.steer(only(4)), [shares(&[(5, 0), (2, 0), (4, 1)])]);
+    }
+
+    #[test]
+    fn one_that_is_shut_down_while_others_are_closed_left_before_them() {
+        let mut steering = steering(&[1, 2, 3, 4, 5]);
+        steering.steer(|_, member| u32::from(member.0 > 3));
+        steering.close(vec![MemberId(3), MemberId(1)]);
+        // 1 left, then 3, as the kernel has it: 5, 2, 4.
+        steering.leave(MemberId(1));
+        steering.closed(&[MemberId(3), MemberId(1)]);
+        let order = steering.steer(|_, member| member.0);
+        assert_eq!(order, [shares(&[(5, 5), (2, 2), (4, 4)])]);
+    }
+
+    #[test]
+    fn one_that_listens_already_keeps_its_place_and_one_that_does_not_again_is_out() {
+        let mut steering = steering(&[1, 2, 3]);
+        steering.rejoin(MemberId(1));
+        steering.arrived(MemberId(1));
+        assert_eq!(steering.steer(only(2)), [shares(&[(1, 0), (2, 1), (3, 0)])]);
+        // It was shut down before it was told to listen, which was not known then.
+        steering.rejoin(MemberId(1));
+        steering.leave(MemberId(1));
+        steering.arrived(MemberId(1));
+        assert_eq!(steering.steer(only(2)), [shares(&[(3, 0), (2, 1), (1, 0)])]);
+        steering.leave(MemberId(3));
+        steering.rejoin(MemberId(3));
+        steering.not_rejoined(MemberId(3));
+        assert_eq!(steering.steer(only(2)), [shares(&[(1, 0), (2, 1)])]);
     }
 }

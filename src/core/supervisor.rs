@@ -147,7 +147,12 @@ impl Supervisor {
                 } else if let SocketEvent::Renewed { to } = event {
                     // Everything was closed while it was bound.
                     self.actions.push_back(Action::Close(to));
+                } else if let SocketEvent::ShutDown(_) = event {
+                    self.with_services(|service, _| service.handle_late_shutdown(member));
                 }
+            }
+            Event::Closed(members) => {
+                self.with_services(|service, _| service.handle_closed(&members));
             }
             Event::Prepared { service, generation, bound, by_path } => {
                 self.with_service(service, |service, context| {

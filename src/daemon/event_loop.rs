@@ -46,6 +46,8 @@ const COMPLAINTS_MAX: u32 = 3;
 pub(super) struct Parts {
     pub(super) supervisor: Supervisor,
     pub(super) reactor: Reactor,
+    /// Sockets that listen, of which epoll(7) tells in the order in which they are shut down.
+    pub(super) shut_downs: Reactor,
     pub(super) signals: Signals,
     pub(super) runtime_dir: RuntimeDir,
     pub(super) open_files: OpenFiles,
@@ -132,6 +134,8 @@ pub(super) enum Token {
     Signals,
     /// The control thread has something for us.
     Calls,
+    /// A socket that workers share was shut down.
+    ShutDowns,
     /// A client has come to the control socket, and no thread serves it yet; or it was shut down.
     Client,
     /// What workers write to that stream of ours.
@@ -161,11 +165,12 @@ impl Token {
             Token::Client => (11, 0),
             Token::Upstreams(service) => (12, u64::from(service.0)),
             Token::Looks => (13, 0),
+            Token::ShutDowns => (14, 0),
         };
         kind << Token::KIND_SHIFT | worker
     }
 
-    fn decode(token: u64) -> Option<Token> {
+    pub(super) fn decode(token: u64) -> Option<Token> {
         let worker = WorkerId(token & ((1 << Token::KIND_SHIFT) - 1));
         let stream = match worker.0 {
             1 => Stream::Stdout,
@@ -186,6 +191,7 @@ impl Token {
             11 => Some(Token::Client),
             12 => u32::try_from(worker.0).ok().map(|service| Token::Upstreams(ServiceId(service))),
             13 => Some(Token::Looks),
+            14 => Some(Token::ShutDowns),
             _ => None,
         }
     }
@@ -242,18 +248,18 @@ impl Daemon {
                     Vec::new()
                 }
             };
-            // Sockets that were shut down leave their groups in the order in which that happened, which
-            // is the order in which epoll(7) tells of it.
-            let is_listener = |token: &Token| matches!(token, Token::Listener(_));
-            let (listeners, mut others): (Vec<Token>, Vec<Token>) =
-                ready.into_iter().partition(is_listener);
+            // Sockets that were shut down come first, so that their order is known early.
+            let is_of_sockets = |token: &Token| *token == Token::ShutDowns;
+            let (sockets, mut others): (Vec<Token>, Vec<Token>) =
+                ready.into_iter().partition(is_of_sockets);
             others.sort_unstable();
             others.dedup();
             let mut children_changed = more_children;
-            for token in listeners.into_iter().chain(others) {
+            for token in sockets.into_iter().chain(others) {
                 self.processes.may_have_changed();
                 match token {
                     Token::Listener(member) => self.look_at_listener(member),
+                    Token::ShutDowns => self.hear_shut_downs(),
                     Token::Paths => self.look_at_paths(),
                     Token::Outcome(worker) => self.read_outcome(worker),
                     Token::Notify(worker) => self.read_messages(worker),

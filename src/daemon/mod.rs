@@ -165,11 +165,8 @@ pub fn run(config: &RunConfig, reread: Reread) -> Result<Ended, StartError> {
     // Before the first worker: a signal that comes early must find us listening.
     let signals = Signals::listen().map_err(system("listen to signals"))?;
     let path_watch = PathWatch::new().ok();
-    let reactor = Reactor::new().map_err(system("watch descriptors"))?;
-    reactor.add(&signals, Token::Signals.encode()).map_err(system("watch for signals"))?;
-    if let Some(watch) = &path_watch {
-        reactor.add(watch, Token::Paths.encode()).map_err(system("watch for paths"))?;
-    }
+    let (reactor, shut_downs) =
+        reactors(&signals, path_watch.as_ref()).map_err(system("watch descriptors"))?;
     let logs = config.logs.unwrap_or_else(|| logs_for(stdio));
     let output =
         Output::new(logs, stdio, label_width(config)).map_err(system("watch descriptors"))?;
@@ -239,6 +236,7 @@ pub fn run(config: &RunConfig, reread: Reread) -> Result<Ended, StartError> {
     let parts = Parts {
         supervisor,
         reactor,
+        shut_downs,
         signals,
         runtime_dir,
         open_files: open_files.before,
@@ -328,4 +326,15 @@ fn descriptors_needed(config: &RunConfig) -> u64 {
 fn seed() -> u64 {
     let since_boot = clock::now().since(crate::core::time::Time::ZERO).as_nanos();
     u64::try_from(since_boot).unwrap_or(u64::MAX) ^ u64::from(std::process::id())
+}
+
+/// What is waited for, and within that the sockets that workers share.
+fn reactors(signals: &Signals, path_watch: Option<&PathWatch>) -> io::Result<(Reactor, Reactor)> {
+    let (reactor, shut_downs) = (Reactor::new()?, Reactor::new()?);
+    reactor.add(&shut_downs, Token::ShutDowns.encode())?;
+    reactor.add(signals, Token::Signals.encode())?;
+    if let Some(watch) = path_watch {
+        reactor.add(watch, Token::Paths.encode())?;
+    }
+    Ok((reactor, shut_downs))
 }

@@ -301,6 +301,7 @@ impl Daemon {
         if members.is_empty() {
             return Ok(Vec::new());
         }
+        self.hear_shut_downs();
         // The first of each group is bound, and the others join it.
         let services = &self.parts.services;
         let mut first: BTreeMap<SocketId, MemberId> = BTreeMap::new();

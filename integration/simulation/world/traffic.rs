@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use shepherd::core::action::NewMember;
-use shepherd::core::event::{Event, Exit, Left, Queued, SocketEvent};
+use shepherd::core::event::{Event, Exit, Left, Queued};
 use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::policy::{Members, Signal};
 use shepherd::core::steering::GroupId;
@@ -232,18 +232,13 @@ impl World<'_> {
                 self.lost.get_or_insert(why);
             }
         }
-        self.joined(group);
     }
 
     /// Our copy is closed. The kernel's is there as long as a process has it.
     pub(super) fn close(&mut self, member: MemberId) {
         self.sockets.close(member);
-        self.network.unheard.remove(&member);
-        self.network.unheard_spared.remove(&member);
+        self.changes(member);
         self.release();
-        if let Some(group) = self.network.group(member) {
-            self.scramble(group);
-        }
     }
 
     /// Members that nobody has any more are gone.
@@ -262,60 +257,18 @@ impl World<'_> {
     }
 
     /// A member listens no more, whoever had that done.
-    fn leave(&mut self, member: MemberId) {
+    pub(super) fn leave(&mut self, member: MemberId) {
         for connection in self.network.leave(member) {
             self.judge(connection, "closed");
         }
     }
 
-    /// A worker shut these down. Where it was asked to stop after it was steered away from, spares see
-    /// to it that nobody else moves who gets something.
-    pub(super) fn shut_down(&mut self, members: &[MemberId], was_asked: WasAsked) {
-        for &member in members {
-            let listens = self.network.groups.has(member);
-            let Some(group) = self.network.group(member).filter(|_| listens) else { continue };
-            self.network.tainted.insert(member);
-            self.scramble(group);
-            let before = self.network.groups.named(group);
-            self.leave(member);
-            let after = self.network.groups.named(group);
-            // Beyond the last one the hash chooses, which is right where all have a share.
-            let found = self.network.groups.found(group);
-            let all_right = found.iter().all(|it| before.contains(&Some(*it)));
-            let same = before == after;
-            let certain = self.is_certain(group);
-            let serves =
-                self.network.service(group).is_some_and(|it| self.ledger.keeps_serving(it));
-            if same && certain && was_asked == WasAsked::Yes {
-                self.network.unheard_spared.insert(member);
-            } else {
-                let had_share = before.contains(&Some(member));
-                if was_asked == WasAsked::Yes && certain && !had_share && !all_right && serves {
-                    let why =
-                        format!("S14: {member} leaves {group:?}: {before:?} became {after:?}");
-                    self.lost.get_or_insert(why);
-                }
-                self.network.unheard.insert(member);
-            }
-        }
-    }
-
-    /// A worker that stops shuts down all that it has.
-    fn shut_all_down(&mut self, members: &[MemberId], was_asked: WasAsked) {
-        for member in self.sockets.suffer(members, Deed::ShutDown) {
-            // What happens first is heard first.
-            let heard = self.now + ms(u64::from(self.net.below(2)));
-            self.last_heard = self.last_heard.max(heard);
-            let after = self.last_heard.since(self.now);
-            self.plan(after, Happening::LookedAt(member));
-        }
-        self.shut_down(members, was_asked);
-    }
-
     /// We have a member stop listening: what waits there is reset. We hear of it as of any shutdown.
     pub(super) fn stop_listening(&mut self, member: MemberId) {
         self.sockets.suffer(&[member], Deed::ShutDown);
-        self.plan(ms(0), Happening::LookedAt(member));
+        if let Some(event) = self.sockets.broken(member) {
+            self.plan_in_order(ms(0), Happening::Answered(Event::Socket(member, event)));
+        }
         let now = self.now;
         for connection in self.network.leave(member) {
             self.journal.write(|| format!("{now:?}     .. one is refused: {connection:?}"));
@@ -328,52 +281,14 @@ impl World<'_> {
         if self.network.groups.has(member) {
             return;
         }
-        if !self.network.bind(group, member) && self.is_certain_but_for(group, Some(member)) {
+        let parked = self.network.bind(group, member);
+        // It may have been told to before, in vain, and be steered to since.
+        let index = self.network.groups.order(group).len() - 1;
+        let is_meant =
+            self.network.groups.meant(group).is_some_and(|it| it.get(index) == Some(&member));
+        if !parked && !is_meant && self.is_certain_but_for(group, Some(member)) {
             let why = format!("S14: {member} listens again, and the program of {group:?} finds it");
             self.lost.get_or_insert(why);
-        }
-        self.joined(group);
-    }
-
-    /// A member has joined a group. One that left before, which the core has not heard of, has left
-    /// its place to another than the core will think.
-    fn joined(&mut self, group: GroupId) {
-        let of = |member: &MemberId| self.network.group(*member) == Some(group);
-        if self.network.unheard.iter().chain(&self.network.unheard_spared).any(of) {
-            self.network.scrambled.insert(group);
-        }
-    }
-
-    /// The core cannot know the order any more in which the members of a group are: something changed
-    /// while a shutdown was not heard of.
-    fn scramble(&mut self, group: GroupId) {
-        let of = |member: &MemberId| self.network.group(*member) == Some(group);
-        if self.network.unheard.iter().any(of) {
-            self.network.scrambled.insert(group);
-        } else if self.network.unheard_spared.iter().any(of) {
-            self.network.permuted.insert(group);
-        }
-    }
-
-    /// The core has heard of it.
-    pub(super) fn heard(&mut self, member: MemberId, event: &SocketEvent) {
-        match event {
-            SocketEvent::ShutDown(_) | SocketEvent::RepairFailed { .. } => {
-                self.network.unheard.remove(&member);
-                self.network.unheard_spared.remove(&member);
-            }
-            SocketEvent::Inspected { .. }
-            | SocketEvent::PathGone
-            | SocketEvent::Renewed { .. }
-            | SocketEvent::Back
-            | SocketEvent::Held(_) => {}
-        }
-    }
-
-    /// A member that was to listen again does not, which is heard in a moment.
-    pub(super) fn not_listening(&mut self, member: MemberId) {
-        if self.network.group(member).is_some() {
-            self.network.unheard.insert(member);
         }
     }
 
@@ -474,16 +389,14 @@ impl World<'_> {
     }
 
     /// Whether the core can know the order in which the members of a group are.
-    fn is_certain(&self, group: GroupId) -> bool {
+    pub(super) fn is_certain(&self, group: GroupId) -> bool {
         self.is_certain_but_for(group, None)
     }
 
     fn is_certain_but_for(&self, group: GroupId, known: Option<MemberId>) -> bool {
         let of =
             |&member: &MemberId| Some(member) != known && self.network.group(member) == Some(group);
-        !self.network.scrambled.contains(&group)
-            && !self.network.doubtful.contains_key(&group)
-            && !self.network.unheard.iter().any(of)
+        !self.network.doubtful.contains_key(&group) && !self.network.unheard.keys().any(of)
     }
 
     /// A worker that was asked to stop does so, as its program does it.
@@ -544,12 +457,10 @@ impl World<'_> {
     /// Whether a connection may be lost.
     fn is_excused(&self, Connection { service, member, at, excused }: Connection) -> bool {
         let Some(traffic) = self.network.traffic.get(&service) else { return true };
-        let group = self.network.group(member);
         if excused
             || !self.ledger.keeps_serving(service)
             // A worker has done what nobody can make good.
             || self.network.tainted.contains(&member)
-            || group.is_some_and(|group| self.network.scrambled.contains(&group))
             // Its slot or its generation was given up while nobody could take what waits.
             || self.ledger.given_up.contains(&member)
         {
@@ -635,7 +546,6 @@ impl World<'_> {
     pub(super) fn check_groups(&mut self) -> Result<(), Violation> {
         self.check_lost()?;
         let groups: Vec<GroupId> = self.network.groups.ids().collect();
-        self.network.scrambled.retain(|group| groups.contains(group));
         for group in groups {
             let Some(service) = self.network.service(group) else { continue };
             if !self.is_certain(group) || !self.ledger.keeps_serving(service) {
@@ -646,12 +556,8 @@ impl World<'_> {
             let of = |member: &MemberId| self.network.group(*member) == Some(group);
             let known = meant == Some(order);
             // Whoever gets nothing may have another's place.
-            let permuted = self.network.permuted.contains(&group)
-                || self.network.unheard_spared.iter().any(of);
+            let permuted = self.network.unheard_spared.iter().any(of);
             ensure!(known || permuted, "S14: {group:?} is {order:?}, {meant:?} are steered");
-            if known {
-                self.network.permuted.remove(&group);
-            }
             let order = self.network.groups.order(group);
             let found = self.network.groups.found(group);
             self.ledger.check_found(service, group, order, &found)?;

@@ -98,7 +98,7 @@ impl Service {
             }
             SocketEvent::RepairFailed { repair, reason, again } => {
                 if repair == Repair::Listen {
-                    self.sockets.left(member);
+                    self.sockets.does_not_listen(member);
                 }
                 let Some(health) = self.sockets.health(member) else {
                     return;
@@ -111,8 +111,19 @@ impl Service {
                     self.tell(member, what, context);
                 }
             }
+            SocketEvent::Listens => self.sockets.listens(member),
             SocketEvent::Held(grips) => self.conclude(now, member, &grips, context),
         }
+    }
+
+    /// These were closed, whosever they were.
+    pub fn handle_closed(&mut self, members: &[MemberId]) {
+        self.sockets.closed(members);
+    }
+
+    /// One that is being closed was shut down before, if it is one of ours.
+    pub fn handle_late_shutdown(&mut self, member: MemberId) {
+        self.sockets.left(member);
     }
 
     /// Whether a socket is a generation's alone that neither serves nor is to.

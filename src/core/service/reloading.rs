@@ -299,7 +299,9 @@ impl Service {
         // They finish what they have, if they were given something.
         self.steer(context);
         if let ReloadStage::Rolling(fleet) = stage {
-            for id in fleet.workers() {
+            let workers: Vec<WorkerId> = fleet.workers().collect();
+            self.secure(&workers, context);
+            for id in workers {
                 self.ask_stop(now, id, context);
             }
         }

@@ -37,7 +37,8 @@ impl Sockets {
         let mut actions = Vec::new();
         for member in stops {
             if self.steering.listens(member) {
-                self.left(member);
+                self.told = None;
+                self.steering.stop(member);
                 actions.push(Action::StopListening(member));
             }
             // One that was shut down before waits for no repair: it listens again with the others.
