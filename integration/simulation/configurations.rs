@@ -669,7 +669,7 @@ impl World<'_> {
     fn users(&self, id: ServiceId) -> BTreeSet<ServiceId> {
         let mut users = BTreeSet::new();
         loop {
-            let needs_one = |(&other, known): &(&ServiceId, &Known)| {
+            let needs_one = |&(&other, known): &(&ServiceId, &Known)| {
                 let needed = self.needed_by(other, known);
                 let of = |it: &ServiceId| *it != other && (*it == id || users.contains(it));
                 needed.iter().any(of)
