@@ -81,6 +81,8 @@ pub(crate) struct FakeNetwork {
     pub traffic: BTreeMap<ServiceId, Traffic>,
     connections: BTreeMap<u64, Connection>,
     last: u64,
+    /// How many connections workers had when they were first watched.
+    watched: BTreeMap<WorkerId, u32>,
     queues: BTreeMap<MemberId, VecDeque<u64>>,
     /// The service of each socket that is steered, and for whom it has members.
     steered: BTreeMap<SocketId, (ServiceId, Whose)>,
@@ -165,6 +167,7 @@ impl FakeNetwork {
             traffic,
             connections: BTreeMap::new(),
             last: 0,
+            watched: BTreeMap::new(),
             queues: BTreeMap::new(),
             steered: steered.collect(),
             members: BTreeMap::new(),
@@ -299,6 +302,11 @@ impl FakeNetwork {
         let id = self.queues.get_mut(&member)?.pop_front()?;
         self.connections.get_mut(&id)?.at = At::Worker(worker);
         Some(id)
+    }
+
+    /// A worker that was asked to stop has so many connections. Gives how many it had at first.
+    pub(crate) fn watch(&mut self, worker: WorkerId, open: u32) -> u32 {
+        *self.watched.entry(worker).or_insert(open)
     }
 
     /// A connection ends by itself. Gives the worker that had it.

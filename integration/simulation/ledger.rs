@@ -359,8 +359,8 @@ impl Ledger {
             Input::Event(Event::SparesBound { service, members, failure }) => {
                 self.learn_spares_bound(*service, members, failure.is_some());
             }
-            Input::Event(Event::DrainSeen { service, number, members, workers }) => {
-                self.learn_drain_seen(turn.now, *service, *number, members, workers);
+            Input::Event(Event::DrainSeen { service, seen }) => {
+                self.learn_drain_seen(turn.now, *service, seen);
             }
             Input::Event(Event::QueuesSeen { members, .. }) => self.learn_queues_seen(members),
             Input::Event(Event::Published { service, number, failure }) => {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use shepherd::core::Action;
 use shepherd::core::action::NewMember;
-use shepherd::core::drain::{HANDSHAKE_WAIT, Manners, Remains};
-use shepherd::core::event::{Event, Left, Queued};
+use shepherd::core::drain::{HANDSHAKE_WAIT, Look, Manners, Remains};
+use shepherd::core::event::{DrainSeen, Event, Left, Queued};
 use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::StallNotice;
 use shepherd::core::policy::{BeforeStop, Members};
@@ -211,12 +211,17 @@ impl Ledger {
                 ensure!(shut.is_none(), "S30: {action:?}, and {shut:?} is closed");
                 self.saw("a look at queues");
             }
-            Action::LookAtDrain { service, number, members, workers } => {
+            Action::LookAtDrain { service, look } => {
+                let Look { number, members, workers, hold, asked: _ } = look;
                 for worker in workers {
                     self.named(*worker, action)?;
                 }
                 let shut = members.iter().find(|member| !self.members.contains_key(member));
                 ensure!(shut.is_none(), "S14: {action:?}, and {shut:?} is closed");
+                let learned = self.books[service].drains.manners == Manners::Finishes;
+                ensure!(!learned || hold.is_empty(), "S17: {action:?}, and that is known");
+                let held = hold.iter().all(|worker| workers.contains(worker));
+                ensure!(held, "S17: {action:?}, and somebody else is held on to");
                 let emptying = self.alive().filter(|(_, record)| {
                     let empties = matches!(record.stage, Standing::Emptying { .. });
                     empties && record.service == *service
@@ -268,12 +273,10 @@ impl Ledger {
         &mut self,
         now: Time,
         service: ServiceId,
-        number: u64,
-        members: &[(MemberId, Left)],
-        workers: &[(WorkerId, Option<u32>)],
+        DrainSeen { number, members, workers, .. }: &DrainSeen,
     ) {
         let Some(book) = self.books.get_mut(&service) else { return };
-        if !book.drains.under_way || book.drains.last != number {
+        if !book.drains.under_way || book.drains.last != *number {
             return;
         }
         book.drains.under_way = false;

@@ -21,7 +21,7 @@ use shepherd::core::stalls::LOOKS_STALLED;
 use shepherd::core::time::{Time, Why};
 use shepherd::core::{Action, Event, Supervisor};
 
-use crate::fake_network::{FakeNetwork, Traffic, spread};
+use crate::fake_network::{AtStop, FakeNetwork, Traffic, spread};
 use crate::fake_sockets::FakeSockets;
 use crate::fate::{
     Character, Checked, Deed, Exec, Fate, LeftUntil, Look as Sees, Word, ms, policies,
@@ -185,6 +185,8 @@ pub(crate) struct World<'a> {
     again: BTreeSet<(ServiceId, GenerationId)>,
     processes: BTreeMap<WorkerId, Process>,
     was_ready: BTreeSet<WorkerId>,
+    /// How those that were asked to stop do it.
+    at_stop: BTreeMap<WorkerId, AtStop>,
     sockets: FakeSockets,
     agenda: BTreeMap<(Time, u64), Happening>,
     last_happening: u64,
@@ -292,6 +294,7 @@ impl World<'_> {
             again: BTreeSet::new(),
             processes: BTreeMap::new(),
             was_ready: BTreeSet::new(),
+            at_stop: BTreeMap::new(),
             sockets,
             agenda: BTreeMap::new(),
             last_happening: 0,
@@ -701,8 +704,8 @@ impl World<'_> {
                 let after = ms(self.net.pick(&[0, 0, 1, 40]));
                 self.plan_in_order(after, Happening::Answered(event));
             }
-            Action::LookAtDrain { service, number, members, workers } => {
-                let look = Look { service, number, members, workers, seen: Seen::Nothing };
+            Action::LookAtDrain { service, look } => {
+                let look = Look { service, wanted: look, seen: Seen::Nothing };
                 self.plan(ms(0), Happening::Stirs(Stir::Looks(look)));
             }
             Action::LookAtQueues { service, members } => {
@@ -718,6 +721,9 @@ impl World<'_> {
             }
             Action::Notice(Notice::Proving { service, what }) => {
                 self.put_to_the_test(&service, &what);
+            }
+            Action::Notice(Notice::Manners { service, manners }) => {
+                self.check_manners(&service, manners);
             }
             Action::EndPublish { .. }
             | Action::Remove(_)

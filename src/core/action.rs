@@ -1,5 +1,6 @@
 //! Everything shepherd can do. The core returns actions; the caller performs them in order.
 
+use super::drain::Look;
 use super::event::Mode;
 use super::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, SocketId, WorkerId};
 use super::notice::Notice;
@@ -119,12 +120,8 @@ pub enum Action {
     LookAtDrain {
         /// Whose.
         service: ServiceId,
-        /// The number of this look, for its answer.
-        number: u64,
-        /// The sockets that get nothing new.
-        members: Vec<MemberId>,
-        /// The workers that finish what they have.
-        workers: Vec<WorkerId>,
+        /// What is to be looked at.
+        look: Look,
     },
     /// Look what waits on sockets of which each is one worker's. Answered by `QueuesSeen`, before
     /// anything else happens.

@@ -78,12 +78,8 @@ pub enum Event {
     DrainSeen {
         /// Whose.
         service: ServiceId,
-        /// Which look.
-        number: u64,
-        /// What is left of each socket.
-        members: Vec<(MemberId, Left)>,
-        /// How many connections each worker has open; `None` where that cannot be known.
-        workers: Vec<(WorkerId, Option<u32>)>,
+        /// What was seen.
+        seen: DrainSeen,
     },
     /// The answer to `Action::LookAtQueues`.
     QueuesSeen {
@@ -156,6 +152,33 @@ impl fmt::Display for Queued {
             Queued::Bytes(count) => write!(f, "{} KiB of datagrams", count.div_ceil(1024)),
         }
     }
+}
+
+/// What a look at workers that drain saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainSeen {
+    /// Which look.
+    pub number: u64,
+    /// What is left of each socket.
+    pub members: Vec<(MemberId, Left)>,
+    /// How many connections each worker has open; `None` where that cannot be known.
+    pub workers: Vec<(WorkerId, Option<u32>)>,
+    /// How those that were asked to stop close the connections that they had.
+    pub asked: Vec<(WorkerId, Closing)>,
+}
+
+/// How a worker that was asked to stop ends the connections that it had, as far as that was seen.
+/// Those that its clients ended do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Closing {
+    /// How many it has open. Of many a part is watched.
+    pub open: u32,
+    /// How many it closed after it had answered the last request on them, since it was asked.
+    pub finished: u32,
+    /// How many ended with a request that was not answered.
+    pub cut: u32,
+    /// How many were idle, and ended with a process that had done nothing about them.
+    pub left: u32,
 }
 
 /// Why a generation cannot be: what is wrong and what to do about it, for people.

@@ -400,7 +400,7 @@ impl Service {
     ) {
         let crowd = self.workers.tally();
         let policy = self.policy_of(id);
-        self.learn_from(id, &event, &policy, context);
+        self.learn_from(now, id, &event, &policy, context);
         let mut scene = Scene { policy: &policy, crowd, actions: &mut *context.actions };
         let act = |worker: &mut Worker| worker.handle_event(now, event, &mut scene);
         if let Some(change) = self.workers.change(id, act) {

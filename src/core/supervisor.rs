@@ -182,9 +182,9 @@ impl Supervisor {
                     service.handle_spares(members, failure.is_none(), context);
                 });
             }
-            Event::DrainSeen { service, number, members, workers } => {
+            Event::DrainSeen { service, seen } => {
                 self.with_service(service, |service, context| {
-                    service.handle_drain_seen(now, number, &members, &workers, context);
+                    service.handle_drain_seen(now, &seen, context);
                 });
             }
             Event::QueuesSeen { service, members } => {

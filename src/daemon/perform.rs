@@ -56,9 +56,7 @@ impl Daemon {
             Action::Steer { group, shares } => {
                 self.steering.steer(group, shares, &self.parts.listeners);
             }
-            Action::LookAtDrain { service, number, members, workers } => {
-                self.look_at_drain(service, number, &members, &workers);
-            }
+            Action::LookAtDrain { service, look } => self.look_at_drain(service, &look),
             Action::LookAtQueues { service, members } => self.look_at_queues(service, &members),
             Action::Publish { service, generation, number, slots } => {
                 self.publish(service, generation, number, &slots);

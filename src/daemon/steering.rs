@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::socket::Transport;
 use crate::config::text::one_line;
 use crate::core::action::Share;
-use crate::core::drain::HANDSHAKE_WAIT;
-use crate::core::event::{Event, Fault, Left, Queued};
+use crate::core::drain::{HANDSHAKE_WAIT, Look};
+use crate::core::event::{DrainSeen, Event, Fault, Left, Queued};
 use crate::core::ids::{MemberId, ServiceId, WorkerId};
 use crate::core::steering::GroupId;
 use crate::core::time::Time;
@@ -195,13 +195,8 @@ impl Steering {
 
 impl Daemon {
     /// Begins a look at what is left for workers that drain.
-    pub(super) fn look_at_drain(
-        &mut self,
-        service: ServiceId,
-        number: u64,
-        members: &[MemberId],
-        workers: &[WorkerId],
-    ) {
+    pub(super) fn look_at_drain(&mut self, service: ServiceId, look: &Look) {
+        let Look { number, members, workers, hold, asked } = look;
         let now = clock::now();
         let listeners = &self.parts.listeners;
         let mut draining = Vec::new();
@@ -221,8 +216,16 @@ impl Daemon {
         let accounts = accounts
             .filter_map(|&worker| Some((worker, self.processes.account(worker)?)))
             .collect();
-        let request =
-            Request { number, service, members: draining, beside, handshakes, workers: accounts };
+        let request = Request {
+            number: *number,
+            service,
+            members: draining,
+            beside,
+            handshakes,
+            workers: accounts,
+            hold: hold.clone(),
+            asked: asked.clone(),
+        };
         let answer = Answer::unknown(&request);
         let begun = self.looks().is_some_and(|looks| looks.start(request));
         if !begun {
@@ -270,11 +273,12 @@ impl Daemon {
     }
 
     fn drain_seen(&mut self, service: ServiceId, answer: Answer) {
-        let Answer { number, members, workers } = answer;
+        let Answer { number, members, workers, asked } = answer;
         let left = |(member, left): (MemberId, crate::os::left::Left)| {
             (member, Left { handshakes: left.handshakes, queued: left.queued })
         };
         let members = members.into_iter().map(left).collect();
-        self.events.push_back(Event::DrainSeen { service, number, members, workers });
+        let seen = DrainSeen { number, members, workers, asked };
+        self.events.push_back(Event::DrainSeen { service, seen });
     }
 }

@@ -21,6 +21,8 @@ use super::proc;
 pub(super) struct Held {
     /// Which of the wanted sockets they have.
     pub(super) sockets: BTreeSet<u64>,
+    /// Each descriptor of those.
+    pub(super) of: Vec<Descriptor>,
     /// How many descriptors they have.
     pub(super) descriptors: u64,
     /// Whether they may have more of the wanted sockets: some descriptors are not shown to us, or were
@@ -28,6 +30,25 @@ pub(super) struct Held {
     pub(super) unseen: bool,
     /// Whether one has an io_uring, whose own table of files is shown to nobody.
     pub(super) has_ring: bool,
+}
+
+/// A descriptor of a process that is one of the wanted sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Descriptor {
+    pub(super) process: Pid,
+    pub(super) number: i32,
+    /// Of the socket.
+    pub(super) inode: u64,
+}
+
+/// Whether a process has any descriptor still; `None` where that is not shown. One that ends loses all
+/// of them at once, before anybody is told.
+pub(super) fn has_any(process: Pid) -> Option<bool> {
+    match proc::numbered_entries(format!("/proc/{process}/fd"), 1) {
+        Ok(descriptors) => Some(!descriptors.is_empty()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// How many descriptors the processes have, where the kernel counts them: since Linux 6.2.
@@ -55,6 +76,7 @@ pub(super) fn held(processes: &[Pid], wanted: &BTreeSet<u64>, room: &mut usize) 
                 let looked_at = usize::try_from(of_process.descriptors).unwrap_or(usize::MAX);
                 *room = room.saturating_sub(looked_at);
                 held.sockets.extend(of_process.sockets);
+                held.of.extend(of_process.of);
                 held.descriptors += of_process.descriptors;
                 held.unseen |= of_process.unseen;
                 held.has_ring |= of_process.has_ring;
@@ -83,7 +105,10 @@ fn of_process(pid: Pid, wanted: &BTreeSet<u64>, room: usize) -> io::Result<Held>
         match readlinkat(&directory, descriptor.to_string().as_str()) {
             Ok(target) => {
                 let target = target.as_bytes();
-                held.sockets.extend(socket_inode(target).filter(|inode| wanted.contains(inode)));
+                if let Some(inode) = socket_inode(target).filter(|inode| wanted.contains(inode)) {
+                    held.sockets.insert(inode);
+                    held.of.push(Descriptor { process: pid, number: descriptor.as_raw(), inode });
+                }
                 held.has_ring |= target == b"anon_inode:[io_uring]";
             }
             Err(Errno::EACCES) => return Err(Errno::EACCES.into()),

@@ -15,14 +15,17 @@
 //! Not seen: connections of a worker that lives in another network namespace than ours.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::poll::{PollTimeout, poll};
 use nix::unistd::Pid;
 
+use super::closing::Watch;
 use super::descriptors::{self, Held};
 use super::memory::Account;
-use super::socket_table::{self, Connections, Place};
+use super::socket_table::{self, Connections, Ends, Place};
+use crate::core::event::Closing;
 use crate::core::ids::{MemberId, ServiceId, WorkerId};
 use crate::core::time::Time;
 
@@ -30,8 +33,12 @@ use crate::core::time::Time;
 /// (`fs.nr_open`).
 const DESCRIPTORS_MAX: usize = 1 << 20;
 
-/// A worker with so few descriptors is looked at fully each time, in less than a millisecond.
+/// A worker with so few descriptors is looked at fully, in less than a millisecond, each time their
+/// number has changed, ...
 const FEW: u64 = 256;
+
+/// ... and after so long, since one may have come for another that has gone.
+const PAUSE_OF_FEW: Duration = Duration::from_millis(200);
 
 /// How long a look is not repeated for each descriptor that it read, so that looks take a few percent
 /// of a processor, ...
@@ -59,6 +66,10 @@ pub struct Request {
     pub handshakes: bool,
     /// Workers, and where their processes are found.
     pub workers: Vec<(WorkerId, Account)>,
+    /// Those of them whose connections are held on to.
+    pub hold: Vec<WorkerId>,
+    /// Those that were asked to stop, and when: it is watched what becomes of what was held on to.
+    pub asked: Vec<(WorkerId, Time)>,
 }
 
 /// A socket that is draining.
@@ -84,6 +95,8 @@ pub struct Answer {
     /// How many connections each worker has open, `None` where that cannot be known. None at all is
     /// said only after a full look; other numbers may be estimates.
     pub workers: Vec<(WorkerId, Option<u32>)>,
+    /// How those that were asked to stop close their connections.
+    pub asked: Vec<(WorkerId, Closing)>,
 }
 
 /// What is left on the way to a socket; `None` where it cannot be known.
@@ -104,6 +117,7 @@ impl Answer {
             number: request.number,
             members: request.members.iter().map(|it| (it.member, nothing)).collect(),
             workers: request.workers.iter().map(|(worker, _)| (*worker, None)).collect(),
+            asked: request.asked.iter().map(|&(worker, _)| (worker, Closing::default())).collect(),
         }
     }
 }
@@ -112,12 +126,16 @@ impl Answer {
 #[derive(Debug, Default)]
 pub struct Looker {
     last: BTreeMap<ServiceId, BTreeMap<WorkerId, Last>>,
+    /// What is held on to.
+    watches: BTreeMap<ServiceId, BTreeMap<WorkerId, Watch>>,
 }
 
 impl Looker {
     /// Looks once.
     #[must_use]
     pub fn look(&mut self, now: Time, request: &Request) -> Answer {
+        // First of all, since it is over in a moment.
+        let asked = self.asked(now, request);
         let places: Vec<&Place> = request.members.iter().map(|member| &member.place).collect();
         let under_way = if request.handshakes { socket_table::handshakes(&places) } else { None };
         let queues = socket_table::queues(&places);
@@ -129,7 +147,19 @@ impl Looker {
             (*member, Left { handshakes, queued: queue.map(|queue| queue.waiting) })
         });
         let members = members.collect();
-        Answer { number: request.number, members, workers: self.workers(now, request) }
+        let workers = self.workers(now, request);
+        Answer { number: request.number, members, workers, asked }
+    }
+
+    fn asked(&mut self, now: Time, request: &Request) -> Vec<(WorkerId, Closing)> {
+        let watches = self.watches.entry(request.service).or_default();
+        let is_asked = |id: &WorkerId| request.asked.iter().any(|(asked, _)| asked == id);
+        watches.retain(|id, _| request.hold.contains(id) || is_asked(id));
+        let closing = |&(id, asked): &(WorkerId, Time)| {
+            let watch = watches.get_mut(&id);
+            (id, watch.map(|watch| watch.look(now.since(asked))).unwrap_or_default())
+        };
+        request.asked.iter().map(closing).collect()
     }
 
     fn workers(&mut self, now: Time, request: &Request) -> Vec<(WorkerId, Option<u32>)> {
@@ -141,6 +171,8 @@ impl Looker {
             let processes = account.processes();
             let count = descriptors::count(&processes);
             let last = before.remove(worker);
+            let hold = request.hold.contains(worker);
+            let last = last.filter(|_| !hold);
             let estimate = last.map(|mut last| (last.estimate(now, count), last));
             match estimate {
                 Some((Some(open), last)) => {
@@ -155,33 +187,46 @@ impl Looker {
             let places: Vec<&Place> =
                 request.members.iter().map(|member| &member.place).chain(beside).collect();
             let mut seen = look_at(&places, &full);
-            let is_nothing = |open: &Option<u32>| *open == Some(0);
-            if counts.is_empty() && seen.iter().all(|(_, open, _)| is_nothing(open)) {
+            if counts.is_empty() && seen.iter().all(|seen| seen.open == Some(0)) {
                 wait(CONFIRM_AFTER);
                 seen = look_at(&places, &full);
             }
-            for (worker, open, descriptors) in seen {
+            let watches = self.watches.entry(request.service).or_default();
+            for Seen { worker, open, held, ends } in seen {
                 counts.insert(worker, open);
+                if request.hold.contains(&worker) {
+                    // What was held on to before is let go.
+                    watches.insert(worker, Watch::of(&held.of, &ends));
+                }
+                let descriptors = held.descriptors;
                 after.extend(open.map(|open| (worker, Last::new(now, open, descriptors))));
             }
         }
         self.last.insert(request.service, after);
         self.last.retain(|_, workers| !workers.is_empty());
+        self.watches.retain(|_, workers| !workers.is_empty());
         let count = |worker: &WorkerId| counts.get(worker).copied().flatten();
         request.workers.iter().map(|(worker, _)| (*worker, count(worker))).collect()
     }
 }
 
-/// Looks fully: how many connections each has open, and how many descriptors.
-fn look_at(
-    places: &[&Place],
-    workers: &[(WorkerId, Vec<Pid>)],
-) -> Vec<(WorkerId, Option<u32>, u64)> {
-    let connections = socket_table::connections(places);
+/// What a full look saw of a worker.
+struct Seen {
+    worker: WorkerId,
+    open: Option<u32>,
+    held: Held,
+    /// Of what it has open.
+    ends: Rc<BTreeMap<u64, Ends>>,
+}
+
+/// Looks fully.
+fn look_at(places: &[&Place], workers: &[(WorkerId, Vec<Pid>)]) -> Vec<Seen> {
+    let mut connections = socket_table::connections(places);
+    let ends = Rc::new(std::mem::take(&mut connections.ends));
     let seen = workers.iter().map(|(worker, processes)| {
         let mut room = DESCRIPTORS_MAX;
         let held = descriptors::held(processes, &connections.inodes, &mut room);
-        (*worker, open(&held, &connections), held.descriptors)
+        Seen { worker: *worker, open: open(&held, &connections), ends: Rc::clone(&ends), held }
     });
     seen.collect()
 }
@@ -221,11 +266,13 @@ impl Last {
     /// How many connections are open by the number of descriptors alone; `None` when a full look is
     /// due. It is never 0. Where the kernel does not count descriptors, only time tells.
     fn estimate(&mut self, now: Time, count: Option<u64>) -> Option<u32> {
+        let is_counted = count.is_some();
         let count = count.unwrap_or(self.descriptors);
-        let falls = count < self.newest;
+        let (same, falls) = (count == self.newest, count < self.newest);
         self.newest = count;
         if count <= FEW {
-            return None;
+            let is_enough = is_counted && same && now.since(self.at) < PAUSE_OF_FEW;
+            return (is_enough && self.open > 0).then_some(self.open);
         }
         let most = (u64::from(self.open) + count).saturating_sub(self.descriptors);
         let most = u32::try_from(most).unwrap_or(u32::MAX);

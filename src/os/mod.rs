@@ -66,6 +66,10 @@ pub mod descriptors;
 
 pub mod left;
 
+mod copies;
+
+mod closing;
+
 pub mod looks;
 
 pub mod traffic;

@@ -79,6 +79,15 @@ pub(super) struct Handshake {
 pub(super) struct Connections {
     pub(super) inodes: BTreeSet<u64>,
     pub(super) are_all: bool,
+    /// The ends of those over TCP, by inode: ours and the client's.
+    pub(super) ends: BTreeMap<u64, Ends>,
+}
+
+/// The ends of a connection: ours, and the client's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
 }
 
 impl Place {
@@ -195,7 +204,9 @@ pub(super) fn connections(places: &[&Place]) -> Connections {
     let taken = entries
         .into_iter()
         .filter(|entry| entry.inode != 0 && places.iter().any(|place| place.has(entry.local)));
-    let mut inodes: BTreeSet<u64> = taken.map(|entry| entry.inode).collect();
+    let ends = taken.map(|InetEntry { inode, local, remote, .. }| (inode, Ends { local, remote }));
+    let ends: BTreeMap<u64, Ends> = ends.collect();
+    let mut inodes: BTreeSet<u64> = ends.keys().copied().collect();
     let accepts = |place: &&&Place| place.is_unix() && place.transport.accepts();
     if places.iter().any(|place| accepts(&place)) {
         match unix(ESTABLISHED) {
@@ -209,7 +220,7 @@ pub(super) fn connections(places: &[&Place]) -> Connections {
             Err(_) => are_all = false,
         }
     }
-    Connections { inodes, are_all }
+    Connections { inodes, are_all, ends }
 }
 
 /// The sockets of a protocol in these states that have the port of one of the places, and whether the
@@ -294,14 +305,24 @@ fn read(table: &str, mut take: impl FnMut(&[u8])) -> io::Result<()> {
 fn inet_line(line: &[u8]) -> Option<InetEntry> {
     let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
     let local = ip_address(fields.nth(1)?)?;
-    let state = u8::from_str_radix(fields.nth(1)?, 16).ok().filter(|state| *state < 32)?;
+    let remote = ip_address(fields.next()?)?;
+    let state = u8::from_str_radix(fields.next()?, 16).ok().filter(|state| *state < 32)?;
     let (_, received) = fields.next()?.split_once(':')?;
     let waiting = u32::from_str_radix(received, 16).ok()?;
     let retries = fields.nth(1)?;
     let retries = u8::try_from(u32::from_str_radix(retries, 16).ok()?).unwrap_or(u8::MAX);
     let inode = fields.nth(2)?.parse().ok()?;
     // Its clock ticks as the kernel was built to; as if it were about to send once more.
-    Some(InetEntry { state, local, inode, waiting, most: None, retries, retries_in: u32::MAX })
+    Some(InetEntry {
+        state,
+        local,
+        remote,
+        inode,
+        waiting,
+        most: None,
+        retries,
+        retries_in: u32::MAX,
+    })
 }
 
 #[cfg(test)]

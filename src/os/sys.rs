@@ -45,6 +45,42 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// A copy of the descriptor `number` of the process that `pidfd` stands for, close-on-exec, see
+/// pidfd_getfd(2).
+///
+/// # Errors
+///
+/// `EBADF` when it has none with this number, `EPERM` when we may not trace it, `ESRCH` when it has
+/// ended, `ENOSYS` before Linux 5.6.
+pub fn pidfd_getfd(pidfd: impl AsFd, number: RawFd) -> io::Result<OwnedFd> {
+    let raw = pidfd.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open while it is borrowed, and the call touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, raw, number, 0) };
+    let raw = RawFd::try_from(Errno::result(result)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// A `struct tcp_info` of `linux/tcp.h`, as much of it as the kernel knows, see tcp(7).
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` for another socket than one of TCP.
+pub fn tcp_info(socket: impl AsFd) -> io::Result<Vec<u8>> {
+    /// Longer than it is on any kernel so far.
+    const ROOM: usize = 512;
+    let raw = socket.as_fd().as_raw_fd();
+    let mut info = vec![0_u8; ROOM];
+    let mut length = libc::socklen_t::try_from(ROOM).unwrap_or(0);
+    let place = info.as_mut_ptr().cast();
+    let (level, option) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: the descriptor is open while it is borrowed, and `info` has room for `length` bytes.
+    let result = unsafe { libc::getsockopt(raw, level, option, place, &raw mut length) };
+    Errno::result(result)?;
+    info.truncate(usize::try_from(length).unwrap_or(0));
+    Ok(info)
+}
+
 /// Has a socket listen, or listen on with another backlog, see listen(2). nix refuses a backlog above
 /// the 4096 of its `SOMAXCONN`, and the limit of the machine may be higher.
 ///

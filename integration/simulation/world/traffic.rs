@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use shepherd::core::action::NewMember;
-use shepherd::core::event::{Event, Exit, Left, Queued};
+use shepherd::core::drain::{self, Manners};
+use shepherd::core::event::{Closing, DrainSeen, Event, Exit, Left, Queued};
 use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::policy::{Members, Signal};
 use shepherd::core::steering::GroupId;
@@ -35,9 +36,7 @@ pub(super) enum Stir {
 #[derive(Debug, Clone)]
 pub(super) struct Look {
     pub(super) service: ServiceId,
-    pub(super) number: u64,
-    pub(super) members: Vec<MemberId>,
-    pub(super) workers: Vec<WorkerId>,
+    pub(super) wanted: drain::Look,
     pub(super) seen: Seen,
 }
 
@@ -402,6 +401,9 @@ impl World<'_> {
     /// A worker that was asked to stop does so, as its program does it.
     pub(super) fn obey(&mut self, worker: WorkerId, signal: Signal) {
         let Some(process) = self.processes.get_mut(&worker) else { return };
+        if let Some(traffic) = self.network.traffic.get(&process.service) {
+            self.at_stop.insert(worker, traffic.at_stop);
+        }
         let (left, after) = (process.fate.left, process.fate.stop_takes);
         let faulty = process.fate.faulty;
         let how = match self.network.traffic.get(&process.service).map(|it| it.at_stop) {
@@ -514,15 +516,16 @@ impl World<'_> {
                     self.network.count(|it| it.at == At::Handshake && it.member == member)
                 };
                 let seen = |member| (blind != Blind::Handshakes).then(|| count(member));
-                Seen::Handshakes(look.members.iter().map(seen).collect())
+                Seen::Handshakes(look.wanted.members.iter().map(seen).collect())
             }
             Seen::Handshakes(handshakes) => {
                 let count = |&member: &MemberId| {
                     self.network.count(|it| it.at == At::Queue && it.member == member)
                 };
-                let left = look.members.iter().zip(handshakes).map(|(member, handshakes)| {
-                    (*member, Left { handshakes, queued: Some(count(member)) })
-                });
+                let left =
+                    look.wanted.members.iter().zip(handshakes).map(|(member, handshakes)| {
+                        (*member, Left { handshakes, queued: Some(count(member)) })
+                    });
                 Seen::Queues(left.collect())
             }
             Seen::Queues(members) => {
@@ -530,15 +533,46 @@ impl World<'_> {
                     let lives = self.runs_main(worker) && blind != Blind::Connections;
                     (worker, lives.then(|| self.network.count(|it| it.at == At::Worker(worker))))
                 };
-                let workers = look.workers.iter().map(open).collect();
-                let Look { service, number, .. } = look;
+                let Look { service, wanted: drain::Look { number, workers, asked, .. }, .. } = look;
+                let workers = workers.iter().map(open).collect();
+                let asked = asked.into_iter().map(|(worker, _)| (worker, self.closing(worker)));
+                let asked = asked.collect();
                 let after = ms(self.net.pick(&[1, 0, 0, 7, 60]));
-                let event = Event::DrainSeen { service, number, members, workers };
+                let seen = DrainSeen { number, members, workers, asked };
+                let event = Event::DrainSeen { service, seen };
                 return self.plan(after, Happening::Answered(event));
             }
         };
         let after = ms(self.net.pick(&[0, 0, 0, 1]));
         self.plan(after, Happening::Stirs(Stir::Looks(look)));
+    }
+
+    /// How a worker that was asked to stop has ended its connections so far: those that it had when it
+    /// was first watched. Whether one was idle is a matter of chance, and what its client ended shows
+    /// nothing.
+    fn closing(&mut self, worker: WorkerId) -> Closing {
+        let open = self.network.count(|it| it.at == At::Worker(worker));
+        let watched = self.network.watch(worker, open);
+        let ended = watched.saturating_sub(open);
+        let at_stop = self.at_stop.get(&worker).copied();
+        let idle = u32::from(self.net.below(4)).min(ended);
+        let busy = ended - idle;
+        match at_stop {
+            Some(AtStop::Finishes | AtStop::ShutsDown) => {
+                Closing { open, finished: busy, cut: 0, left: 0 }
+            }
+            Some(AtStop::Cuts) if self.runs_main(worker) => Closing { open, ..Closing::default() },
+            Some(AtStop::Cuts) | None => Closing { open, finished: 0, cut: busy, left: idle },
+        }
+    }
+
+    /// What is learned of how a program stops is true.
+    pub(super) fn check_manners(&mut self, service: &str, manners: Manners) {
+        let id = self.policies.values().find(|policy| policy.name == service);
+        let traffic = id.and_then(|policy| self.network.traffic.get(&policy.service));
+        if manners == Manners::Finishes && traffic.is_some_and(|it| it.at_stop == AtStop::Cuts) {
+            self.lost.get_or_insert(format!("S17: {service} is taken to finish, and cuts"));
+        }
     }
 
     /// When everything is performed and heard: the core knows the kernel's order, and new connections

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use crate::core::action::{Action, NewMember};
-use crate::core::drain::{Look, Manners};
-use crate::core::event::{Left, WorkerEvent};
+use crate::core::drain::Manners;
+use crate::core::event::{DrainSeen, WorkerEvent};
 use crate::core::fleet::Fleet;
 use crate::core::ids::{MemberId, SlotId, WorkerId};
 use crate::core::notice::{Notice, WorkerName};
@@ -81,15 +81,8 @@ impl Service {
     }
 
     /// What is left of draining workers was looked at.
-    pub fn handle_drain_seen(
-        &mut self,
-        now: Time,
-        number: u64,
-        members: &[(MemberId, Left)],
-        workers: &[(WorkerId, Option<u32>)],
-        context: &mut Context<'_>,
-    ) {
-        let (mut done, learned) = self.drains.seen(now, number, members, workers);
+    pub fn handle_drain_seen(&mut self, now: Time, seen: &DrainSeen, context: &mut Context<'_>) {
+        let (mut done, learned) = self.drains.seen(now, seen);
         self.tell_manners(learned, context);
         if !self.sockets.of_each_worker(self.serving.generation).is_empty() {
             // Those that shut their sockets down at the same moment leave their group in an order
@@ -109,22 +102,23 @@ impl Service {
     pub(super) fn look_at_drains(&mut self, now: Time, context: &mut Context<'_>) {
         let is_emptying = |id: WorkerId| self.workers.get(id).is_some_and(Worker::is_emptying);
         self.drains.forget(is_emptying, |id| self.workers.get(id).is_some());
-        if let Some(Look { number, members, workers }) = self.drains.take_due(now) {
+        if let Some(look) = self.drains.take_due(now) {
             let service = self.policy.service;
-            context.actions.push_back(Action::LookAtDrain { service, number, members, workers });
+            context.actions.push_back(Action::LookAtDrain { service, look });
         }
     }
 
     /// The end of a worker's main process may teach how its program stops.
     pub(super) fn learn_from(
         &mut self,
+        now: Time,
         id: WorkerId,
         event: &WorkerEvent,
         policy: &Policy,
         context: &mut Context<'_>,
     ) {
         if let WorkerEvent::Exited { how, .. } = event {
-            let learned = self.drains.exited(id, *how, policy.stop.first().signal);
+            let learned = self.drains.exited(now, id, *how, policy.stop.first().signal);
             self.tell_manners(learned, context);
         }
     }

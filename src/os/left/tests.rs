@@ -12,7 +12,8 @@ use crate::config::socket::Transport;
 use crate::os::local_address::LocalAddress;
 
 /// A program that connects to itself as often as it is told, and closes as many. `accept N`, in itself
-/// or in a child, `close N`; each is answered by a line.
+/// or in a child, `close N`, `finish N` after an answer, `ask N` and `leave N` from the other end; each
+/// is answered by a line.
 const PROGRAM: &str = "
 import os, resource, socket, sys
 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -35,6 +36,15 @@ for line in sys.stdin:
             taken.append(listener.accept()[0])
         elif verb == 'close':
             taken.pop().close()
+        elif verb == 'ask':
+            clients[-1].send(b'x')
+        elif verb == 'finish':
+            taken[-1].send(b'x')
+            taken[-1].shutdown(socket.SHUT_WR)
+            taken.pop().close()
+            clients.pop()
+        elif verb == 'leave':
+            clients.pop().close()
     print('done', flush=True)
 ";
 
@@ -95,6 +105,8 @@ fn request(places: &[&Place], workers: Vec<(u64, Account)>) -> Request {
         beside: Vec::new(),
         handshakes: true,
         workers: workers.into_iter().map(|(id, account)| (WorkerId(id), account)).collect(),
+        hold: Vec::new(),
+        asked: Vec::new(),
     }
 }
 
@@ -156,14 +168,48 @@ fn thousands_are_all_counted_and_then_estimated() {
 }
 
 #[test]
+fn it_is_seen_what_becomes_of_connections() {
+    let mut program = Program::start("alone");
+    program.tell("open 6");
+    let mut looker = Looker::default();
+    let look = request(&[&program.place], vec![(1, program.account())]);
+    let hold = Request { hold: vec![WorkerId(1)], ..look.clone() };
+    assert_eq!(looker.look(at(0), &hold).workers, [(WorkerId(1), Some(6))]);
+    // They have been silent for longer than the kernel's clock ticks.
+    wait(Duration::from_millis(40));
+    let asked = Request { workers: Vec::new(), asked: vec![(WorkerId(1), at(0))], ..look };
+    let mut watch = || {
+        let Closing { open, finished, cut, left } = looker.look(at(60_000), &asked).asked[0].1;
+        [open, finished, cut, left]
+    };
+    assert_eq!(watch(), [6, 0, 0, 0]);
+    program.tell("finish 1");
+    assert_eq!(watch(), [5, 1, 0, 0], "answered and then closed");
+    program.tell("leave 1");
+    program.tell("close 1");
+    assert_eq!(watch(), [4, 1, 0, 0], "its client was faster");
+    program.tell("ask 1");
+    program.tell("close 1");
+    assert_eq!(watch(), [3, 1, 1, 0], "there was a request");
+    program.tell("close 1");
+    assert_eq!(watch(), [2, 1, 1, 0], "it was idle all the time");
+    drop(program);
+    assert_eq!(watch(), [0, 1, 1, 0], "their clients ended with it");
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_unknown_unless_something_was_seen() {
-    let connections =
-        |inodes: &[u64], are_all| Connections { inodes: inodes.iter().copied().collect(), are_all };
+    let connections = |inodes: &[u64], are_all| Connections {
+        inodes: inodes.iter().copied().collect(),
+        are_all,
+        ..Connections::default()
+    };
     let held = |sockets: &[u64], unseen, has_ring| Held {
         sockets: sockets.iter().copied().collect(),
         descriptors: 9,
         unseen,
         has_ring,
+        of: Vec::new(),
     };
     for (case, held, connections, expected) in [
         ("nothing", held(&[], false, false), connections(&[], true), Some(0)),
@@ -194,7 +240,7 @@ fn a_full_look_is_spared_while_the_number_of_descriptors_tells_enough() {
     assert_eq!(estimate(10_000, &[(2000, 300)]), [None]);
     assert_eq!(estimate(10_000, &[(50, 600)]), [Some(500)]);
     assert_eq!(estimate(9_000, &[(50, 1_100)]), [None]);
-    assert_eq!(estimate(10_000, &[(50, FEW)]), [None], "few are looked at each time");
+    assert_eq!(estimate(10_000, &[(50, FEW)]), [None], "few are looked at when they change");
     // Somebody accepted more.
     assert_eq!(estimate(10_000, &[(50, 10_200)]), [Some(10_100)]);
     // None is never an estimate.
@@ -208,6 +254,16 @@ fn a_full_look_is_spared_while_the_number_of_descriptors_tells_enough() {
     let mut small = Last::new(at(0), 400, 500);
     assert_eq!(small.estimate(at(49), Some(500)), Some(400));
     assert_eq!(small.estimate(at(50), Some(500)), None);
+    let few = |open, steps: &[(u64, u64)]| {
+        let mut few = Last::new(at(0), open, 20);
+        let estimates = steps.iter().map(|&(millis, count)| few.estimate(at(millis), Some(count)));
+        estimates.collect::<Vec<_>>()
+    };
+    assert_eq!(few(8, &[(50, 20), (199, 20), (200, 20)]), [Some(8), Some(8), None]);
+    assert_eq!(few(8, &[(50, 19)]), [None]);
+    assert_eq!(few(8, &[(50, 21)]), [None]);
+    assert_eq!(few(0, &[(50, 20)]), [None]);
+    assert_eq!(Last::new(at(0), 8, 20).estimate(at(50), None), None, "nobody counts");
 }
 
 #[test]

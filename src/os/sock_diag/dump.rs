@@ -49,6 +49,8 @@ pub(crate) struct InetEntry {
     pub(crate) state: u8,
     /// Where it is bound or was reached.
     pub(crate) local: SocketAddr,
+    /// From where.
+    pub(crate) remote: SocketAddr,
     /// 0 for one that no process has.
     pub(crate) inode: u64,
     /// Connections that wait, of one that listens; else bytes.
@@ -199,6 +201,8 @@ const JUMP: u8 = 1;
 const RETRIES_AT: usize = 3;
 const PORT_AT: usize = 4;
 const ADDRESS_AT: usize = 8;
+const REMOTE_PORT_AT: usize = 6;
+const REMOTE_ADDRESS_AT: usize = 24;
 const RETRIES_IN_AT: usize = 52;
 const RECEIVE_QUEUE_AT: usize = 56;
 const SEND_QUEUE_AT: usize = 60;
@@ -271,13 +275,17 @@ fn unix_question(states: u32) -> Vec<u8> {
 
 /// The address at which a socket is bound or was reached.
 pub(super) fn local_address(body: &[u8]) -> Option<SocketAddr> {
-    let octets = body.get(ADDRESS_AT..)?;
+    address(body, PORT_AT, ADDRESS_AT)
+}
+
+fn address(body: &[u8], port_at: usize, address_at: usize) -> Option<SocketAddr> {
+    let octets = body.get(address_at..)?;
     let ip = match *body.first()? {
         AF_INET => IpAddr::V4(Ipv4Addr::from(*octets.first_chunk::<4>()?)),
         AF_INET6 => IpAddr::V6(Ipv6Addr::from(*octets.first_chunk::<16>()?)),
         _ => return None,
     };
-    let port = u16::from_be_bytes(*body.get(PORT_AT..)?.first_chunk::<2>()?);
+    let port = u16::from_be_bytes(*body.get(port_at..)?.first_chunk::<2>()?);
     Some(SocketAddr::new(ip, port))
 }
 
@@ -293,6 +301,7 @@ fn inet_entry(body: &[u8], protocol: Protocol) -> Option<InetEntry> {
     Some(InetEntry {
         state,
         local,
+        remote: address(body, REMOTE_PORT_AT, REMOTE_ADDRESS_AT)?,
         inode: u32_at(body, INODE_AT)?.into(),
         waiting: u32_at(body, RECEIVE_QUEUE_AT)?,
         most,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::core::Supervisor;
 use crate::core::action::Action;
 use crate::core::configuration::Configuration;
-use crate::core::event::{Event, Exit, Fault, Left, WorkerEvent};
+use crate::core::event::{Closing, DrainSeen, Event, Exit, Fault, Left, WorkerEvent};
 use crate::core::ids::{GenerationId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{Notice, ProvingNotice};
 use crate::core::policy::{
@@ -116,11 +116,14 @@ impl World {
                     Some(fault) => Event::PrepareFailed { service, generation, fault },
                     None => Event::Prepared { service, generation, bound, by_path },
                 });
-            } else if let Action::LookAtDrain { service, number, members, workers } = action {
+            } else if let Action::LookAtDrain { service, look } = action {
                 let left = Left { handshakes: Some(0), queued: Some(0) };
-                let members = members.into_iter().map(|member| (member, left)).collect();
-                let workers = workers.into_iter().map(|worker| (worker, Some(0))).collect();
-                self.feed(Event::DrainSeen { service, number, members, workers });
+                let members = look.members.into_iter().map(|member| (member, left)).collect();
+                let workers = look.workers.into_iter().map(|worker| (worker, Some(0))).collect();
+                let asked =
+                    look.asked.into_iter().map(|(it, _)| (it, Closing::default())).collect();
+                let seen = DrainSeen { number: look.number, members, workers, asked };
+                self.feed(Event::DrainSeen { service, seen });
             } else if let Action::Steer { shares, .. } = action {
                 let shares = shares.iter().map(|it| format!("{}:{}", it.member, it.weight));
                 self.told.push(shares.collect::<Vec<_>>().join(" "));

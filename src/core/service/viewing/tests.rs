@@ -7,7 +7,7 @@ use crate::core::Supervisor;
 use crate::core::action::Action;
 use crate::core::configuration::Configuration;
 use crate::core::drain::Remains;
-use crate::core::event::{Event, Left, WorkerEvent};
+use crate::core::event::{DrainSeen, Event, Left, WorkerEvent};
 use crate::core::ids::{MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::policy::{
     Balance, BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal,
@@ -127,16 +127,17 @@ fn a_worker_that_finishes_what_it_has_is_shown_with_that_until_it_is_asked_to_st
         world.supervisor.handle_timeout(world.now);
         let actions = world.actions();
         let number = actions.iter().find_map(|action| {
-            let Action::LookAtDrain { number, .. } = action else { return None };
-            Some(*number)
+            let Action::LookAtDrain { look, .. } = action else { return None };
+            Some(look.number)
         });
         let left = Left { handshakes: Some(0), queued: Some(connections) };
-        let seen = world.happens(Event::DrainSeen {
-            service: ServiceId(0),
+        let seen = DrainSeen {
             number: number.expect("it is looked at"),
             members: vec![(MemberId(0), left)],
             workers: vec![(WorkerId(1), Some(connections))],
-        });
+            asked: Vec::new(),
+        };
+        let seen = world.happens(Event::DrainSeen { service: ServiceId(0), seen });
         (world.old_worker().left, seen.iter().any(is_signal))
     };
     let remains =
