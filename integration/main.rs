@@ -27,6 +27,7 @@ mod identity;
 mod inherited;
 mod init;
 mod journal;
+mod keepalive;
 mod lame_duck;
 mod left_behind;
 mod limits;

@@ -29,8 +29,8 @@ use shepherd::core::event::{Exit, Fault, SpawnFailure, WorkerEvent};
 use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use shepherd::core::notice::{ConfigurationNotice, Notice};
 use shepherd::core::policy::{
-    BeforeStop, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket, StopLadder,
-    StopStep,
+    BeforeStop, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
+    StopLadder, StopStep,
 };
 use shepherd::core::refusal::Refusal;
 use shepherd::core::request::{Behind, End, Part, Request, Response, Scale, Scope};
@@ -1019,6 +1019,7 @@ fn policy(service: ServiceId, workers: u32) -> Policy {
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,
+        keepalive: KeepAlive::default(),
         stop: StopLadder::new(StopStep { signal: Signal::Term, wait: ms(200) }, vec![]),
         starting_max: 2,
         launching_max: 2,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shepherd::core::ids::{MemberId, ServiceId, SlotId, SocketId, WorkerId};
-use shepherd::core::policy::{BeforeStop, BoundMember, Members, OnFailing, Policy};
+use shepherd::core::policy::{BeforeStop, BoundMember, KeepAlive, Members, OnFailing, Policy};
 use shepherd::core::steering::GroupId;
 
 use crate::fake_groups::FakeGroups;
@@ -138,6 +138,7 @@ pub(crate) fn spread(net: &mut Script, policies: &mut [Policy]) -> BTreeMap<Serv
             index @ 3.. => times[usize::from(index) - 3],
             _ => BeforeStop::Auto,
         };
+        policy.keepalive = net.pick(&[KeepAlive::Leave, KeepAlive::CloseIdle]);
         let has_time = !times[..2].contains(&policy.before_stop);
         let manners = [AtStop::Finishes, AtStop::Cuts, AtStop::ShutsDown, AtStop::Cuts];
         let blind = [Blind::Nothing, Blind::Nothing, Blind::Nothing, Blind::Handshakes];
@@ -302,6 +303,12 @@ impl FakeNetwork {
         let id = self.queues.get_mut(&member)?.pop_front()?;
         self.connections.get_mut(&id)?.at = At::Worker(worker);
         Some(id)
+    }
+
+    /// The oldest connection that a worker has, which is idle by now.
+    pub(crate) fn idle(&self, worker: WorkerId) -> Option<u64> {
+        let mut all = self.connections.iter();
+        all.find(|(_, it)| it.at == At::Worker(worker)).map(|(&id, _)| id)
     }
 
     /// A worker that was asked to stop has so many connections. Gives how many it had at first.

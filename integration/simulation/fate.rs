@@ -6,8 +6,8 @@ use std::time::Duration;
 use shepherd::core::event::{Mode, Taker, WorkerEvent};
 use shepherd::core::ids::{MemberId, Pid, ServiceId, SocketId};
 use shepherd::core::policy::{
-    BeforeStop, BoundMember, Check, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal,
-    Socket, StopLadder, StopStep,
+    BeforeStop, BoundMember, Check, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen,
+    Signal, Socket, StopLadder, StopStep,
 };
 
 use crate::script::Script;
@@ -349,6 +349,7 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,
+        keepalive: KeepAlive::default(),
         stop: StopLadder::new(first, then),
         starting_max,
         launching_max,

@@ -114,6 +114,7 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a program that finishes",
     "a slot of a generation bound",
     "a worker emptied",
+    "idle connections closed",
     "a worker emptied in time",
     "a worker still busy",
     "members bound for a reload",

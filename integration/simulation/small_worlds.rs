@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use shepherd::core::ids::{GenerationId, ServiceId, SlotId, SocketId};
 use shepherd::core::policy::{
-    BeforeStop, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket, StopLadder,
-    StopStep,
+    BeforeStop, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
+    StopLadder, StopStep,
 };
 use shepherd::core::request::Request;
 
@@ -167,6 +167,7 @@ pub(crate) fn policy(workers: u32, starting_max: u32) -> Policy {
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,
+        keepalive: KeepAlive::default(),
         stop: StopLadder::new(
             StopStep { signal: Signal::Term, wait: ms(100) },
             vec![StopStep { signal: Signal::Int, wait: ms(0) }],

@@ -9,7 +9,7 @@ use shepherd::core::drain::{HANDSHAKE_WAIT, Look, Manners, Remains};
 use shepherd::core::event::{DrainSeen, Event, Left, Queued};
 use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::StallNotice;
-use shepherd::core::policy::{BeforeStop, Members};
+use shepherd::core::policy::{BeforeStop, KeepAlive, Members};
 use shepherd::core::stalls::LOOKS_STALLED;
 use shepherd::core::steering::GroupId;
 use shepherd::core::time::Time;
@@ -212,7 +212,7 @@ impl Ledger {
                 self.saw("a look at queues");
             }
             Action::LookAtDrain { service, look } => {
-                let Look { number, members, workers, hold, asked: _ } = look;
+                let Look { number, members, workers, close_idle, hold, asked: _ } = look;
                 for worker in workers {
                     self.named(*worker, action)?;
                 }
@@ -220,6 +220,13 @@ impl Ledger {
                 ensure!(shut.is_none(), "S14: {action:?}, and {shut:?} is closed");
                 let learned = self.books[service].drains.manners == Manners::Finishes;
                 ensure!(!learned || hold.is_empty(), "S17: {action:?}, and that is known");
+                let closes = self.books[service].policy.keepalive == KeepAlive::CloseIdle;
+                ensure!(closes || close_idle.is_empty(), "S14: {action:?}, and nobody asked");
+                let own = close_idle.iter().all(|worker| workers.contains(worker));
+                ensure!(own, "S14: {action:?}, and connections of others are closed");
+                if !close_idle.is_empty() {
+                    self.saw("idle connections closed");
+                }
                 let held = hold.iter().all(|worker| workers.contains(worker));
                 ensure!(held, "S17: {action:?}, and somebody else is held on to");
                 let emptying = self.alive().filter(|(_, record)| {

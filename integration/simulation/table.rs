@@ -13,7 +13,7 @@ use shepherd::core::event::{
 use shepherd::core::ids::{GenerationId, Pid, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::notice::Notice;
 use shepherd::core::policy::{
-    BeforeStop, Check, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
+    BeforeStop, Check, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
     StopLadder, StopStep,
 };
 use shepherd::core::readiness::CheckStep;
@@ -85,6 +85,7 @@ fn policy(ready: ReadyWhen) -> Policy {
         canary: None,
         probation: std::time::Duration::ZERO,
         before_stop: BeforeStop::Auto,
+        keepalive: KeepAlive::default(),
         stop: StopLadder::new(
             StopStep { signal: Signal::Term, wait: ms(10_000) },
             vec![StopStep { signal: Signal::Quit, wait: ms(5000) }],

@@ -39,7 +39,7 @@ mod traffic;
 
 mod trials;
 
-use traffic::{Knocks, Look, Seen, Stir, WasAsked};
+use traffic::{Knocks, Stir, WasAsked};
 
 /// How many turns a world may take: a worker that asks for an hour more and is probed every 20 ms takes
 /// most of them, all others need far fewer.
@@ -704,10 +704,7 @@ impl World<'_> {
                 let after = ms(self.net.pick(&[0, 0, 1, 40]));
                 self.plan_in_order(after, Happening::Answered(event));
             }
-            Action::LookAtDrain { service, look } => {
-                let look = Look { service, wanted: look, seen: Seen::Nothing };
-                self.plan(ms(0), Happening::Stirs(Stir::Looks(look)));
-            }
+            Action::LookAtDrain { service, look } => self.look_at_drain(service, look),
             Action::LookAtQueues { service, members } => {
                 let members = self.look_at_members(&members);
                 self.answers.push_back(Answer::Event(Event::QueuesSeen { service, members }));

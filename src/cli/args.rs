@@ -20,7 +20,9 @@ use crate::config::admin::AdminAddress;
 use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
 use crate::config::upstreams::UpstreamsFile;
-use crate::config::values::{self, Balance, Logs, OnFailing, Percent, StopSignals, Workers};
+use crate::config::values::{
+    self, Balance, KeepAlive, Logs, OnFailing, Percent, StopSignals, Workers,
+};
 use crate::core::policy::{BeforeStop, ReadyWhen};
 
 const STYLES: Styles = Styles::styled()
@@ -208,6 +210,19 @@ pub(super) struct Run {
     #[arg(long, value_name = "auto|DURATION", default_value = "auto",
           value_parser = values::before_stop)]
     pub(super) before_stop: BeforeStop,
+
+    /// What becomes of idle kept-alive connections of a worker that gets no new ones, until it gets the
+    /// stop signal: `close-idle` or `leave`.
+    ///
+    /// With `close-idle` the worker is made to believe that their clients have left, so that it closes
+    /// them by itself and is stopped sooner. A connection is idle when the worker has answered on it
+    /// and nothing came for 100ms. A request that comes just then is lost, as with any server that
+    /// closes idle connections; a stream that pauses longer looks idle too, and so does HTTP/2 between
+    /// requests; TLS ends without its goodbye. It is of no use to a program that finishes its
+    /// connections after the stop signal. It needs the right to trace the worker: root, or the same
+    /// user.
+    #[arg(long, value_name = "close-idle|leave", default_value = "leave")]
+    pub(super) keepalive: KeepAlive,
 
     /// The part of new connections that a new generation gets at first at a reload, such as `5%`
     /// [default: all of them at once].

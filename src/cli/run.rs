@@ -118,6 +118,7 @@ fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
             .map(|Percent(percent)| Canary { percent, time: run.canary_for.unwrap_or(CANARY_FOR) }),
         probation: run.probation.unwrap_or_default(),
         before_stop: run.before_stop,
+        keepalive: run.keepalive,
         drain_timeout: run.drain_timeout,
         // Neither goes without the other.
         upstreams: run

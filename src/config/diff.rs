@@ -159,6 +159,7 @@ fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
         ("balance", old.balance != new.balance),
         ("on_failing", old.on_failing != new.on_failing),
         ("drain.before_stop", old.before_stop != new.before_stop),
+        ("drain.keepalive", old.keepalive != new.keepalive),
         ("reload.canary", percent(old) != percent(new)),
         ("reload.canary_for", canary_for(old) != canary_for(new)),
         ("reload.probation", old.probation != new.probation),

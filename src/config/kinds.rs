@@ -13,7 +13,9 @@ use super::identity::{self, Account, Groups, Umask};
 use super::reader::{At, Leaf, OneOrMany, Read, other_type};
 use super::schema::{File, Service};
 use super::upstreams::Format;
-use super::values::{self, Balance, Logs, OnFailing, Percent, StopSignals, ValueError, Workers};
+use super::values::{
+    self, Balance, KeepAlive, Logs, OnFailing, Percent, StopSignals, ValueError, Workers,
+};
 use super::yaml::{Is, Node};
 use crate::core::policy::{BeforeStop, ReadyWhen};
 use crate::core::service::WORKERS_MAX;
@@ -192,6 +194,16 @@ leaf!(
     "`wait` or `refuse`",
     str::parse,
     { "anyOf": [{ "enum": ["wait", "refuse"] }, { "type": "string", "pattern": VARIABLE }] }
+);
+leaf!(
+    KeepAlive,
+    "what becomes of kept-alive connections",
+    "`close-idle` or `leave`",
+    str::parse,
+    { "anyOf": [
+        { "enum": ["close-idle", "leave"] },
+        { "type": "string", "pattern": VARIABLE },
+    ] }
 );
 leaf!(
     BeforeStop,

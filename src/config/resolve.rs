@@ -14,12 +14,12 @@ use super::kinds::{Amount, Named};
 use super::reader::{At, OneOrMany, Places, Read};
 use super::run::{Name, RunConfig, RunConfigError};
 use super::schema;
-use super::service::{CANARY_FOR, ServiceConfig, ServiceMistake, Source, Spelling};
+use super::service::{CANARY_FOR, ServiceConfig, ServiceMistake, Source, Spelling, Waits};
 use super::socket::{Address, SocketSpec, Transport, UNIX_PATH_BYTES_MAX};
 use super::upstreams::{Upstreams, UpstreamsFile};
 use super::values::{self, ValueError};
 use super::yaml;
-use crate::core::policy::{Canary, Check, CheckPace, ReadyWhen};
+use crate::core::policy::{BeforeStop, Canary, Check, CheckPace, KeepAlive, ReadyWhen};
 
 /// A file that was read without a mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,8 +189,7 @@ fn resolve(
     at("ready", service.ready.as_ref().map(|ready| ready.at));
     at("balance", service.balance.as_ref().map(|balance| balance.at));
     at("on_failing", service.on_failing.as_ref().map(|it| it.at));
-    let before_stop = service.drain.and_then(|drain| drain.is.before_stop);
-    at("drain.before_stop", before_stop.as_ref().map(|time| time.at));
+    let (before_stop, keepalive) = resolve_drain(service.drain, &mut at);
     let reload = service.reload.map(|reload| reload.is);
     at("reload.canary", reload.as_ref().and_then(|it| Some(it.canary.as_ref()?.at)));
     let (canary, probation) = reload.map_or((None, None), |it| resolve_reload(it, mistakes));
@@ -263,6 +262,7 @@ fn resolve(
         canary: canary.or(default.canary),
         probation: probation.unwrap_or(default.probation),
         before_stop: before_stop.map_or(default.before_stop, |time| time.is),
+        keepalive: keepalive.map_or(default.keepalive, |keepalive| keepalive.is),
         drain_timeout: service.drain_timeout.map_or(default.drain_timeout, |time| time.is.0),
         upstreams,
         depends_on,
@@ -270,6 +270,18 @@ fn resolve(
         ..default
     };
     (config, places)
+}
+
+/// What a worker is given before its stop, and what becomes of its idle connections meanwhile.
+fn resolve_drain(
+    drain: Option<At<schema::DrainKeys>>,
+    at: &mut impl FnMut(&'static str, Option<Span>),
+) -> (Option<At<BeforeStop>>, Option<At<KeepAlive>>) {
+    let drain = drain.map(|drain| (drain.is.before_stop, drain.is.keepalive));
+    let (before_stop, keepalive) = drain.unwrap_or_default();
+    at("drain.before_stop", before_stop.as_ref().map(|time| time.at));
+    at("drain.keepalive", keepalive.as_ref().map(|keepalive| keepalive.at));
+    (before_stop, keepalive)
 }
 
 /// How a new generation proves itself. A time without a part is told of.
@@ -407,7 +419,12 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
         ServiceMistake::TooManySockets(_) => places.of("listen"),
         ServiceMistake::NoSocketForSlots => places.of("balance"),
         ServiceMistake::NobodyToRefuse => places.of("on_failing"),
-        ServiceMistake::NothingSteeredAway { .. } => places.of("drain.before_stop"),
+        ServiceMistake::NothingSteeredAway { waits: Waits::BeforeStop, .. } => {
+            places.of("drain.before_stop")
+        }
+        ServiceMistake::NothingSteeredAway { waits: Waits::KeepAlive, .. } => {
+            places.of("drain.keepalive")
+        }
         ServiceMistake::NoPartForCanary { .. } => places.of("reload.canary"),
         ServiceMistake::NoSocketForUpstreams => places.of("upstreams"),
         ServiceMistake::NoPortForSlot { socket, .. } | ServiceMistake::PathForUpstreams(socket) => {

@@ -15,7 +15,7 @@ use super::listen::Listen;
 use super::reader::{Hint, OneOrMany, Table, keys};
 use super::upstreams::Format;
 use super::values::{Balance, Logs, OnFailing, Percent, Workers};
-use crate::core::policy::BeforeStop;
+use crate::core::policy::{BeforeStop, KeepAlive};
 
 /// Where the schema is said to be from.
 const ID: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -198,6 +198,13 @@ keys! {
     /// at most, and only for the queue once the program was seen to finish its open connections after
     /// the signal. Default: `auto`.
     before_stop: BeforeStop,
+
+    /// What becomes of idle kept-alive connections in that time: `close-idle` or `leave`. With
+    /// `close-idle` a worker is made to believe that the clients of those on which it has answered and
+    /// nothing came for 100ms have left. A request that comes just then is lost, as with any server
+    /// that closes idle connections; streams that pause longer look idle too; TLS ends without its
+    /// goodbye. It needs the right to trace the worker. Default: `leave`.
+    keepalive: KeepAlive,
 }
 
 keys! {

@@ -9,7 +9,7 @@ use super::identity::Identity;
 use super::socket::{SocketSpec, Transport};
 use super::upstreams::{self, Format, Upstreams};
 use super::values::{Balance, OnFailing, StopSignals, Workers};
-use crate::core::policy::{BeforeStop, Canary, CheckPace, ReadyWhen};
+use crate::core::policy::{BeforeStop, Canary, CheckPace, KeepAlive, ReadyWhen};
 
 /// The most sockets of one service: as many as fit into one message of descriptors.
 pub const SOCKETS_MAX: usize = 253;
@@ -42,6 +42,8 @@ pub struct ServiceConfig {
     pub probation: Duration,
     /// How long they may finish what they have before they are asked to stop.
     pub before_stop: BeforeStop,
+    /// What becomes of idle kept-alive connections meanwhile.
+    pub keepalive: KeepAlive,
     /// How they are asked to stop.
     pub stop: StopSignals,
     /// How long they may take to drain.
@@ -69,6 +71,26 @@ pub struct Source {
     pub env_files: Vec<PathBuf>,
     /// As whom, and within which limits.
     pub identity: Identity,
+}
+
+/// What is of use only while new connections go to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// A time before the stop.
+    BeforeStop,
+    /// The end of idle kept-alive connections in that time.
+    KeepAlive,
+}
+
+impl Waits {
+    fn told(self, spelling: Spelling) -> &'static str {
+        match (self, spelling) {
+            (Waits::BeforeStop, Spelling::Options) => "`--before-stop`",
+            (Waits::BeforeStop, Spelling::Keys) => "`before_stop`",
+            (Waits::KeepAlive, Spelling::Options) => "`--keepalive`",
+            (Waits::KeepAlive, Spelling::Keys) => "`keepalive`",
+        }
+    }
 }
 
 /// Values of one service that are right alone and wrong together.
@@ -102,6 +124,8 @@ pub enum ServiceMistake {
     NobodyToRefuse,
     /// Whatever is waited for before the stop, more of it would come.
     NothingSteeredAway {
+        /// What asks for it.
+        waits: Waits,
         /// How connections are to find a worker.
         balance: Balance,
     },
@@ -178,11 +202,8 @@ impl ServiceMistake {
                      again, and datagrams are not refused; {socket}, or take {refuse} away"
                 )
             }
-            ServiceMistake::NothingSteeredAway { balance } => {
-                let time = match spelling {
-                    Spelling::Options => "`--before-stop`",
-                    Spelling::Keys => "`before_stop`",
-                };
+            ServiceMistake::NothingSteeredAway { waits, balance } => {
+                let time = waits.told(spelling);
                 let needs =
                     format!("{time} needs new connections to go to other workers meanwhile");
                 match balance {
@@ -253,6 +274,7 @@ impl ServiceConfig {
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,
+            keepalive: KeepAlive::default(),
             stop: StopSignals::default(),
             drain_timeout: Duration::from_secs(30),
             upstreams: None,
@@ -344,9 +366,15 @@ impl ServiceConfig {
         let canary = self.canary.map(|_| ServiceMistake::NoPartForCanary { balance });
         let before_stop = match self.before_stop {
             BeforeStop::Auto | BeforeStop::For(Duration::ZERO) => None,
-            BeforeStop::For(_) => Some(ServiceMistake::NothingSteeredAway { balance }),
+            BeforeStop::For(_) => Some(Waits::BeforeStop),
         };
-        mistakes.extend(canary.into_iter().chain(before_stop));
+        let keepalive = match self.keepalive {
+            KeepAlive::Leave => None,
+            KeepAlive::CloseIdle => Some(Waits::KeepAlive),
+        };
+        let waits = before_stop.into_iter().chain(keepalive);
+        let waits = waits.map(|waits| ServiceMistake::NothingSteeredAway { waits, balance });
+        mistakes.extend(canary.into_iter().chain(waits));
         mistakes
     }
 

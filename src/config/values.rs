@@ -10,7 +10,7 @@ use super::diagnostic::nearest;
 use crate::core::policy::{BeforeStop, Check, ReadyWhen, Signal, StopLadder, StopStep};
 use crate::core::service::WORKERS_MAX;
 
-pub use crate::core::policy::{Balance, OnFailing};
+pub use crate::core::policy::{Balance, KeepAlive, OnFailing};
 
 /// The longest duration that can be asked for.
 pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -93,6 +93,32 @@ impl Balance {
             Balance::Slots => "slots",
             Balance::Shared => "shared",
         }
+    }
+}
+
+impl KeepAlive {
+    const ALL: [KeepAlive; 2] = [KeepAlive::CloseIdle, KeepAlive::Leave];
+
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            KeepAlive::Leave => "leave",
+            KeepAlive::CloseIdle => "close-idle",
+        }
+    }
+}
+
+impl FromStr for KeepAlive {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<KeepAlive, ValueError> {
+        KeepAlive::ALL.into_iter().find(|keepalive| keepalive.name() == text).ok_or_else(|| {
+            ValueError(format!(
+                "`{text}` is nothing to do with kept-alive connections; there are `close-idle` and \
+                 `leave`"
+            ))
+        })
     }
 }
 

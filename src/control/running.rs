@@ -82,6 +82,9 @@ fn service(told: &wire::ServiceConfig, other: Option<&ServiceConfig>) -> Service
     if let Ok(before_stop) = values::before_stop(&told.before_stop) {
         service.before_stop = before_stop;
     }
+    if let Ok(keepalive) = told.keepalive.parse() {
+        service.keepalive = keepalive;
+    }
     prove(&mut service, told);
     stop(&mut service, &told.stop);
     service.depends_on.clone_from(&told.depends_on);

@@ -325,6 +325,8 @@ pub struct ServiceConfig {
     /// How long workers may finish what they have before the stop signal, as `--before-stop` takes it.
     #[serde(default)]
     pub before_stop: String,
+    /// What becomes of idle kept-alive connections meanwhile, as `--keepalive` takes it.
+    pub keepalive: String,
     /// What part of new connections a new generation gets at first, as `--canary` takes it, if not all
     /// of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::event::{Closing, DrainSeen, Exit, Left};
 use super::ids::{MemberId, WorkerId};
-use super::policy::{BeforeStop, Signal};
+use super::policy::{BeforeStop, KeepAlive, Signal};
 use super::time::Time;
 
 /// How long handshakes that were under way at a switch are waited for. One that its client never
@@ -82,6 +82,8 @@ struct Emptying {
     members: Vec<MemberId>,
     /// Whether its connections have to end.
     connections: bool,
+    /// Whether those that are idle are ended.
+    closes_idle: bool,
     /// How many looks in a row saw nothing left.
     empty: u32,
     seen: Remains,
@@ -149,6 +151,8 @@ pub struct Look {
     pub members: Vec<MemberId>,
     /// The workers that finish what they have.
     pub workers: Vec<WorkerId>,
+    /// Those of them whose idle connections are to be closed.
+    pub close_idle: Vec<WorkerId>,
     /// Those of them that are asked to stop soon: their connections are to be held on to.
     pub hold: Vec<WorkerId>,
     /// Those that were asked to stop while they had connections, and when: it is to be watched how they
@@ -181,6 +185,7 @@ impl Drains {
         worker: WorkerId,
         members: Vec<MemberId>,
         before_stop: BeforeStop,
+        keepalive: KeepAlive,
     ) -> Time {
         let connections = match before_stop {
             BeforeStop::For(_) => true,
@@ -191,7 +196,9 @@ impl Drains {
         };
         let seen = Remains::default();
         let until = now + before_stop.longest();
-        let emptying = Emptying { since: now, until, members, connections, empty: 0, seen };
+        let closes_idle = connections && keepalive == KeepAlive::CloseIdle;
+        let emptying =
+            Emptying { since: now, until, members, connections, closes_idle, empty: 0, seen };
         self.emptying.insert(worker, emptying);
         self.hurry(now);
         until
@@ -276,7 +283,9 @@ impl Drains {
         let asked = self.learning.iter().filter(|(_, lesson)| lesson.watched);
         let asked: Vec<_> = asked.map(|(&id, lesson)| (id, lesson.asked)).collect();
         self.answers = asked.iter().map(|&(id, _)| id).filter(|id| self.has_ended(*id)).collect();
-        Some(Look { number: self.looks, members, workers, hold, asked })
+        let closes = |(_, emptying): &(&WorkerId, &Emptying)| emptying.closes_idle;
+        let close_idle = self.emptying.iter().filter(closes).map(|(&id, _)| id).collect();
+        Some(Look { number: self.looks, members, workers, close_idle, hold, asked })
     }
 
     /// What a look saw. Returns those that have nothing left, and what was learned, if that is news.
@@ -435,7 +444,7 @@ mod tests {
 
     /// The worker is asked to stop with 8 connections open, exits so, and this is seen.
     fn taught(drains: &mut Drains, from: u64, closing: Closing, how: Exit) -> Option<Manners> {
-        drains.begin(at(from), WORKER, vec![MEMBER], BeforeStop::Auto);
+        drains.begin(at(from), WORKER, vec![MEMBER], BeforeStop::Auto, KeepAlive::Leave);
         look(drains, from, left(0, 0), Some(8));
         let held = look_once(drains, from + 14_900);
         assert_eq!(held.hold, [WORKER]);
@@ -472,7 +481,7 @@ mod tests {
 
     fn begun(before_stop: BeforeStop) -> Drains {
         let mut drains = Drains::default();
-        drains.begin(at(0), WORKER, vec![MEMBER], before_stop);
+        drains.begin(at(0), WORKER, vec![MEMBER], before_stop, KeepAlive::Leave);
         drains
     }
 
@@ -497,14 +506,14 @@ mod tests {
     fn a_program_that_finishes_is_not_waited_for_and_one_that_cuts_is() {
         let mut drains = Drains::default();
         assert_eq!(taught(&mut drains, 0, closing(8, 0, 0), WELL), Some(Manners::Finishes));
-        drains.begin(at(50_000), WORKER, vec![MEMBER], BeforeStop::Auto);
+        drains.begin(at(50_000), WORKER, vec![MEMBER], BeforeStop::Auto, KeepAlive::Leave);
         assert!(look(&mut drains, 50_000, left(0, 0), Some(8)).is_some());
         drains.asked(at(60_000), WORKER);
         drains.forget(|_| false, |_| true);
         assert_eq!(drains.take_due(at(60_000)), None, "that is known");
         let cuts = Some(Manners::Cuts);
         assert_eq!(drains.exited(at(60_000), WORKER, KILLED, Signal::Term), cuts);
-        drains.begin(at(70_000), WORKER, vec![MEMBER], BeforeStop::Auto);
+        drains.begin(at(70_000), WORKER, vec![MEMBER], BeforeStop::Auto, KeepAlive::Leave);
         assert_eq!(look(&mut drains, 70_000, left(0, 0), Some(8)), None);
     }
 
@@ -538,6 +547,22 @@ mod tests {
         assert!((20..=40).contains(&within(0, 1000)), "{looks:?}");
         assert_eq!(within(5000, 10_000), 20);
         assert!(held.len() >= 3 && held[0] >= 14_850, "{held:?}");
+    }
+
+    #[test]
+    fn idle_connections_are_closed_where_that_is_wanted_and_they_are_waited_for() {
+        let close_idle = |manners: Manners, before_stop: BeforeStop, keepalive: KeepAlive| {
+            let mut drains = Drains { manners, ..Drains::default() };
+            drains.begin(at(0), WORKER, vec![MEMBER], before_stop, keepalive);
+            look_once(&mut drains, 2).close_idle
+        };
+        let second = BeforeStop::For(Duration::from_secs(1));
+        let unknown = Manners::Unknown;
+        assert_eq!(close_idle(unknown, BeforeStop::Auto, KeepAlive::CloseIdle), [WORKER]);
+        assert_eq!(close_idle(unknown, BeforeStop::Auto, KeepAlive::Leave), []);
+        assert_eq!(close_idle(Manners::Finishes, second, KeepAlive::CloseIdle), [WORKER]);
+        // It is asked to stop in a moment, and knows better itself.
+        assert_eq!(close_idle(Manners::Finishes, BeforeStop::Auto, KeepAlive::CloseIdle), []);
     }
 
     #[test]

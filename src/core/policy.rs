@@ -37,6 +37,8 @@ pub struct Policy {
     /// How long a worker may finish what it has before it is asked to stop, while others get what is
     /// new.
     pub before_stop: BeforeStop,
+    /// What becomes of its idle kept-alive connections meanwhile.
+    pub keepalive: KeepAlive,
     /// How a worker is asked to stop.
     pub stop: StopLadder,
     /// How many workers of a new generation may be starting at a time, at least 1.
@@ -249,6 +251,17 @@ pub enum BeforeStop {
     Auto,
     /// So long at most, for queues and connections. Zero is not at all.
     For(Duration),
+}
+
+/// What becomes of idle kept-alive connections of workers that get nothing new and were not asked to
+/// stop yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeepAlive {
+    /// Their clients close them when they like.
+    #[default]
+    Leave,
+    /// The worker is made to believe that their clients have closed them.
+    CloseIdle,
 }
 
 /// How a worker is asked to stop: signals, each with the time it is given. KILL follows the last.

@@ -187,8 +187,8 @@ mod tests {
     use super::*;
     use crate::core::ids::{ServiceId, SocketId};
     use crate::core::policy::{
-        BeforeStop, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket, StopLadder,
-        StopStep,
+        BeforeStop, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
+        StopLadder, StopStep,
     };
     use crate::core::readiness::Evidence;
     use std::time::Duration;
@@ -215,6 +215,7 @@ mod tests {
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,
+            keepalive: KeepAlive::default(),
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 1,
             launching_max: 1,

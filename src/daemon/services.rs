@@ -385,6 +385,7 @@ pub(super) fn policy(id: ServiceId, service: &ServiceConfig, sockets: Vec<Socket
         canary: service.canary,
         probation: service.probation,
         before_stop: service.before_stop,
+        keepalive: service.keepalive,
         stop: service.stop.ladder(service.drain_timeout),
         starting_max: limits::processors_for_us(),
         launching_max: LAUNCHING_MAX,

@@ -12,6 +12,7 @@ use crate::core::ids::{MemberId, ServiceId, WorkerId};
 use crate::core::steering::GroupId;
 use crate::core::time::Time;
 use crate::os::clock;
+use crate::os::idle::IdleClosed;
 use crate::os::left::{Answer, Draining, Request};
 use crate::os::listeners::Listener;
 use crate::os::looks::Looks;
@@ -37,6 +38,8 @@ pub(super) struct Steering {
     away: BTreeMap<MemberId, Time>,
     /// Those of which it was told that they cannot be steered.
     told: BTreeSet<GroupId>,
+    /// Services whose idle connections cannot be closed, of which it was told.
+    told_idle: BTreeSet<ServiceId>,
     /// Sockets of others of which it was told.
     strangers: BTreeSet<u64>,
 }
@@ -196,7 +199,7 @@ impl Steering {
 impl Daemon {
     /// Begins a look at what is left for workers that drain.
     pub(super) fn look_at_drain(&mut self, service: ServiceId, look: &Look) {
-        let Look { number, members, workers, hold, asked } = look;
+        let Look { number, members, workers, close_idle, hold, asked } = look;
         let now = clock::now();
         let listeners = &self.parts.listeners;
         let mut draining = Vec::new();
@@ -223,6 +226,7 @@ impl Daemon {
             beside,
             handshakes,
             workers: accounts,
+            close_idle: close_idle.clone(),
             hold: hold.clone(),
             asked: asked.clone(),
         };
@@ -272,8 +276,28 @@ impl Daemon {
         self.looks.as_mut()
     }
 
+    fn tell_idle(&mut self, service: ServiceId, worker: WorkerId, idle: IdleClosed) {
+        let IdleClosed { closed, refused } = idle;
+        if closed > 0 {
+            let connections = if closed == 1 { "connection" } else { "connections" };
+            tracing::info!("closed {closed} idle kept-alive {connections} of worker {worker}");
+        }
+        if let Some(why) = refused
+            && self.steering.told_idle.insert(service)
+        {
+            tracing::warn!(
+                "cannot close idle kept-alive connections of worker {worker}: {why}; it needs the \
+                 right to trace the worker (CAP_SYS_PTRACE, or the same user), so their clients \
+                 are waited for"
+            );
+        }
+    }
+
     fn drain_seen(&mut self, service: ServiceId, answer: Answer) {
-        let Answer { number, members, workers, asked } = answer;
+        let Answer { number, members, workers, asked, idle } = answer;
+        for (worker, idle) in idle {
+            self.tell_idle(service, worker, idle);
+        }
         let left = |(member, left): (MemberId, crate::os::left::Left)| {
             (member, Left { handshakes: left.handshakes, queued: left.queued })
         };

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::copies::{Closed, Copy, Held, Standing, TICK_MAX};
+use super::copies::{Closed, Copy, Held, Standing, TICK_MAX, Unread};
 use super::descriptors::Descriptor;
 use super::socket_table::Ends;
 use crate::core::event::Closing;
@@ -55,7 +55,7 @@ impl Watch {
 }
 
 fn note(closing: &mut Closing, held: Held, standing: Standing, asked: Duration) {
-    let Standing { closed, sent, received, unread } = standing;
+    let Standing { closed, sent, received, unread, .. } = standing;
     let by_worker = match closed {
         // Whatever the worker would have done, its client has left before.
         Closed::Client | Closed::Reset => return,
@@ -63,7 +63,7 @@ fn note(closing: &mut Closing, held: Held, standing: Standing, asked: Duration) 
         Closed::Nobody => false,
     };
     let served = sent <= asked + TICK_MAX;
-    if unread || received < sent {
+    if unread == Unread::Data || received < sent {
         closing.cut += 1;
     } else if served && (by_worker || held == Held::Closed && sent < received) {
         // Of one that was just closed it must be sure that the answer was to the last request: what
@@ -80,7 +80,10 @@ mod tests {
 
     fn noted(held: Held, closed: Closed, sent: u64, received: u64, unread: bool) -> [u32; 3] {
         let millis = Duration::from_millis;
-        let standing = Standing { closed, sent: millis(sent), received: millis(received), unread };
+        let (sent, received) = (millis(sent), millis(received));
+        let unread = if unread { Unread::Data } else { Unread::Nothing };
+        let (unsent, spoke) = (false, true);
+        let standing = Standing { closed, sent, received, unread, unsent, spoke };
         let mut closing = Closing::default();
         note(&mut closing, held, standing, millis(50));
         [closing.finished, closing.cut, closing.left]

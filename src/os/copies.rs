@@ -1,5 +1,5 @@
 //! Copies of descriptors of connections that workers have, see pidfd_getfd(2). They show how a
-//! connection ended after its worker has closed it. The kernel gives a copy to whoever may trace the
+//! connection ended after its worker has closed it, and let one be ended. The kernel gives a copy to whoever may trace the
 //! worker: root, or who runs as the same user where nothing forbids it (`PR_SET_DUMPABLE`, Yama).
 //!
 //! A connection that was closed is closed for its client only when its copy is, so nobody keeps one for
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::readlink;
-use nix::sys::socket::{MsgFlags, getsockopt, recv, sockopt};
+use nix::sys::socket::{MsgFlags, Shutdown, getsockopt, recv, shutdown, sockopt};
 use nix::sys::stat::fstat;
 
 use super::descriptors::{self, Descriptor};
@@ -22,11 +22,15 @@ use super::sys;
 const ESTABLISHED: u8 = 1;
 const CLOSE_WAIT: u8 = 8;
 
-/// Where fields stand in a `struct tcp_info` of `linux/tcp.h`: its first, and the milliseconds since
-/// something was sent and received.
+/// Where fields stand in a `struct tcp_info` of `linux/tcp.h`: its first, the milliseconds since
+/// something was sent and received, segments that were not acknowledged, bytes that were not sent, and
+/// segments with data that were sent, which is told since Linux 4.6.
 const STATE_AT: usize = 0;
 const SENT_AT: usize = 44;
 const RECEIVED_AT: usize = 52;
+const UNACKNOWLEDGED_AT: usize = 24;
+const NOT_SENT_AT: usize = 144;
+const SENT_EVER_AT: usize = 156;
 
 /// The kernel counts times in ticks, the longest of which are these (`CONFIG_HZ_100`).
 pub(super) const TICK_MAX: Duration = Duration::from_millis(10);
@@ -46,8 +50,22 @@ pub(super) struct Standing {
     /// How long ago something was sent on it, and received. Of both the kernel knows the tick.
     pub(super) sent: Duration,
     pub(super) received: Duration,
-    /// Whether something has come that nobody has read.
-    pub(super) unread: bool,
+    /// What its worker would read.
+    pub(super) unread: Unread,
+    /// Whether something that was sent has not arrived.
+    pub(super) unsent: bool,
+    /// Whether anything was ever sent on it.
+    pub(super) spoke: bool,
+}
+
+/// What a worker would read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    Nothing,
+    /// Something that has come.
+    Data,
+    /// That nothing more is to come.
+    End,
 }
 
 /// Who has closed a connection, or one direction of it.
@@ -103,23 +121,39 @@ impl Copy {
         }
     }
 
+    /// Its worker reads an end of file from here on, as if its client had closed it, see shutdown(2).
+    pub(super) fn end_reading(&self) -> io::Result<()> {
+        Ok(shutdown(self.fd.as_raw_fd(), Shutdown::Read)?)
+    }
+
     /// How it stands.
     pub(super) fn standing(&self) -> io::Result<Standing> {
         let info = sys::tcp_info(&self.fd)?;
-        let millis = |at: usize| {
+        let number = |at: usize| {
             let bytes = info.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-            let millis = bytes.map(u32::from_ne_bytes).ok_or(io::ErrorKind::InvalidData)?;
-            Ok::<_, io::Error>(Duration::from_millis(millis.into()))
+            bytes.map(u32::from_ne_bytes).ok_or(io::Error::from(io::ErrorKind::InvalidData))
         };
         let state = info.get(STATE_AT).copied().unwrap_or_default();
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let unread = recv(self.fd.as_raw_fd(), &mut [0], flags).is_ok_and(|length| length > 0);
+        let unread = match recv(self.fd.as_raw_fd(), &mut [0], flags) {
+            Ok(0) => Unread::End,
+            Ok(_) => Unread::Data,
+            Err(_) => Unread::Nothing,
+        };
         let closed = match state {
             ESTABLISHED => Closed::Nobody,
             CLOSE_WAIT => Closed::Client,
             _ if getsockopt(&self.fd, sockopt::SocketError)? != 0 => Closed::Reset,
             _ => Closed::Worker,
         };
-        Ok(Standing { closed, sent: millis(SENT_AT)?, received: millis(RECEIVED_AT)?, unread })
+        Ok(Standing {
+            closed,
+            sent: Duration::from_millis(number(SENT_AT)?.into()),
+            received: Duration::from_millis(number(RECEIVED_AT)?.into()),
+            unread,
+            // What the kernel does not tell is taken for the worse.
+            unsent: number(UNACKNOWLEDGED_AT)? > 0 || number(NOT_SENT_AT).unwrap_or(1) > 0,
+            spoke: number(SENT_EVER_AT).unwrap_or(0) > 0,
+        })
     }
 }

@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 
 use super::closing::Watch;
 use super::descriptors::{self, Held};
+use super::idle::{self, IdleClosed};
 use super::memory::Account;
 use super::socket_table::{self, Connections, Ends, Place};
 use crate::core::event::Closing;
@@ -66,6 +67,8 @@ pub struct Request {
     pub handshakes: bool,
     /// Workers, and where their processes are found.
     pub workers: Vec<(WorkerId, Account)>,
+    /// Those of them whose idle connections to the draining sockets are closed.
+    pub close_idle: Vec<WorkerId>,
     /// Those of them whose connections are held on to.
     pub hold: Vec<WorkerId>,
     /// Those that were asked to stop, and when: it is watched what becomes of what was held on to.
@@ -97,6 +100,8 @@ pub struct Answer {
     pub workers: Vec<(WorkerId, Option<u32>)>,
     /// How those that were asked to stop close their connections.
     pub asked: Vec<(WorkerId, Closing)>,
+    /// What came of closing idle connections.
+    pub idle: Vec<(WorkerId, IdleClosed)>,
 }
 
 /// What is left on the way to a socket; `None` where it cannot be known.
@@ -118,6 +123,7 @@ impl Answer {
             members: request.members.iter().map(|it| (it.member, nothing)).collect(),
             workers: request.workers.iter().map(|(worker, _)| (*worker, None)).collect(),
             asked: request.asked.iter().map(|&(worker, _)| (worker, Closing::default())).collect(),
+            idle: Vec::new(),
         }
     }
 }
@@ -147,8 +153,9 @@ impl Looker {
             (*member, Left { handshakes, queued: queue.map(|queue| queue.waiting) })
         });
         let members = members.collect();
-        let workers = self.workers(now, request);
-        Answer { number: request.number, members, workers, asked }
+        let mut idle = Vec::new();
+        let workers = self.workers(now, request, &mut idle);
+        Answer { number: request.number, members, workers, asked, idle }
     }
 
     fn asked(&mut self, now: Time, request: &Request) -> Vec<(WorkerId, Closing)> {
@@ -162,7 +169,12 @@ impl Looker {
         request.asked.iter().map(closing).collect()
     }
 
-    fn workers(&mut self, now: Time, request: &Request) -> Vec<(WorkerId, Option<u32>)> {
+    fn workers(
+        &mut self,
+        now: Time,
+        request: &Request,
+        idle: &mut Vec<(WorkerId, IdleClosed)>,
+    ) -> Vec<(WorkerId, Option<u32>)> {
         let mut before = self.last.remove(&request.service).unwrap_or_default();
         let mut after = BTreeMap::new();
         let mut full = Vec::new();
@@ -198,6 +210,9 @@ impl Looker {
                     // What was held on to before is let go.
                     watches.insert(worker, Watch::of(&held.of, &ends));
                 }
+                if request.close_idle.contains(&worker) {
+                    idle.push((worker, close_idle(request, &held, &ends)));
+                }
                 let descriptors = held.descriptors;
                 after.extend(open.map(|open| (worker, Last::new(now, open, descriptors))));
             }
@@ -208,6 +223,13 @@ impl Looker {
         let count = |worker: &WorkerId| counts.get(worker).copied().flatten();
         request.workers.iter().map(|(worker, _)| (*worker, count(worker))).collect()
     }
+}
+
+/// Closes what is idle of the connections that were accepted from a draining socket.
+fn close_idle(request: &Request, held: &Held, ends: &BTreeMap<u64, Ends>) -> IdleClosed {
+    let drains = |ends: &Ends| request.members.iter().any(|it| it.place.has(ends.local));
+    let own = ends.iter().filter(|(_, ends)| drains(ends)).map(|(&inode, &ends)| (inode, ends));
+    idle::close(&held.of, &own.collect(), request.number)
 }
 
 /// What a full look saw of a worker.

@@ -154,6 +154,7 @@ mod tests {
             beside: Vec::new(),
             handshakes: true,
             workers: vec![(WorkerId(number), Account::of(None))],
+            close_idle: Vec::new(),
             hold: Vec::new(),
             asked: Vec::new(),
         }
@@ -183,8 +184,13 @@ mod tests {
         assert!(looks.start(request(3, 9)));
         let answers = wait_for(&mut looks, 1);
         let nothing_left = vec![(WorkerId(9), Some(0))];
-        let answer =
-            Answer { number: 9, members: Vec::new(), workers: nothing_left, asked: Vec::new() };
+        let answer = Answer {
+            number: 9,
+            members: Vec::new(),
+            workers: nothing_left,
+            asked: Vec::new(),
+            idle: Vec::new(),
+        };
         assert_eq!(answers, [(ServiceId(3), answer)]);
     }
 

@@ -70,6 +70,8 @@ mod copies;
 
 mod closing;
 
+pub mod idle;
+
 pub mod looks;
 
 pub mod traffic;

@@ -108,7 +108,7 @@ impl Place {
     }
 
     /// Whether what has this address was reached by way of the socket, or of one bound beside it.
-    fn has(&self, local: SocketAddr) -> bool {
+    pub(super) fn has(&self, local: SocketAddr) -> bool {
         match self.address {
             LocalAddress::DualStack(port) => local.is_ipv6() && local.port() == port,
             LocalAddress::Ip(own) if own.port() != local.port() => false,

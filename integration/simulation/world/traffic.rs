@@ -506,6 +506,11 @@ impl World<'_> {
         members.iter().map(waits).collect()
     }
 
+    pub(super) fn look_at_drain(&mut self, service: ServiceId, wanted: drain::Look) {
+        let look = Look { service, wanted, seen: Seen::Nothing };
+        self.plan(ms(0), Happening::Stirs(Stir::Looks(look)));
+    }
+
     /// What is left is looked at, in the order in which a connection goes.
     fn look_on(&mut self, mut look: Look) {
         let traffic = self.network.traffic.get(&look.service).copied();
@@ -529,6 +534,12 @@ impl World<'_> {
                 Seen::Queues(left.collect())
             }
             Seen::Queues(members) => {
+                for worker in look.wanted.close_idle.clone() {
+                    // Its worker takes it for ended by the client.
+                    if let Some(id) = self.network.idle(worker).filter(|_| self.net.one_in(2)) {
+                        self.plan(ms(0), Happening::Stirs(Stir::Ends(id)));
+                    }
+                }
                 let open = |&worker: &WorkerId| {
                     let lives = self.runs_main(worker) && blind != Blind::Connections;
                     (worker, lives.then(|| self.network.count(|it| it.at == At::Worker(worker))))

@@ -121,6 +121,11 @@ fn mistakes() -> Vec<(&'static str, String)> {
             "a time before the stop with a unix socket",
             "listen: unix:a.sock\ndrain: {before_stop: 1m30s}",
         ),
+        service("no word for kept-alive connections", "listen: 8000\ndrain: {keepalive: close}"),
+        service(
+            "kept-alive connections where all is shared",
+            "listen: 8000\nbalance: shared\ndrain: {keepalive: close-idle}",
+        ),
         service("a time before the stop without a socket", "drain: {before_stop: 10s}"),
         service("no part for a canary", "listen: 8000\nreload: {canary: 5}"),
         service("all of it for a canary", "listen: 8000\nreload: {canary: 100%, canary_for: 0s}"),

@@ -6,7 +6,7 @@ use super::{Name, RunConfig};
 use crate::config::identity::Identity;
 use crate::config::service::{ServiceConfig, Source};
 use crate::config::values::{Balance, OnFailing, Workers};
-use crate::core::policy::{BeforeStop, CheckPace, ReadyWhen};
+use crate::core::policy::{BeforeStop, CheckPace, KeepAlive, ReadyWhen};
 
 /// A service of one worker.
 pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -> ServiceConfig {
@@ -23,6 +23,7 @@ pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,
+        keepalive: KeepAlive::default(),
         stop: "TERM".parse().unwrap(),
         drain_timeout: wait,
         upstreams: None,

@@ -82,6 +82,7 @@ fn every_reference_leads_somewhere_and_every_schema_is_used() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one of each, with each field")]
 fn types_have_the_fields_that_are_described_and_no_others() {
     let socket = socket();
     holds("Socket", &socket);
@@ -149,6 +150,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         balance: "generation".into(),
         on_failing: "wait".into(),
         before_stop: "auto".into(),
+        keepalive: "leave".into(),
         canary: Some("5%".into()),
         canary_for: Some(30.0),
         probation: 60.0,

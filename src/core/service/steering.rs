@@ -61,7 +61,8 @@ impl Service {
     /// what it has.
     pub(super) fn empty_or_stop(&mut self, now: Time, id: WorkerId, context: &mut Context<'_>) {
         let Some(worker) = self.workers.get(id) else { return };
-        let before_stop = self.policy_of(id).before_stop;
+        let policy = self.policy_of(id);
+        let (before_stop, keepalive) = (policy.before_stop, policy.keepalive);
         let serves = match worker.state {
             WorkerState::Ready { .. } | WorkerState::Withdrawing { .. } => true,
             WorkerState::Starting { .. }
@@ -73,7 +74,7 @@ impl Service {
         let serving = self.serving.generation;
         let away = self.sockets.steered_away(serving, worker.generation, worker.slot);
         if serves && !self.stopping && !away.is_empty() && !before_stop.longest().is_zero() {
-            let until = self.drains.begin(now, id, away, before_stop);
+            let until = self.drains.begin(now, id, away, before_stop, keepalive);
             self.with_worker(id, context, |worker, scene| worker.empty(now, until, scene));
         } else {
             self.with_worker(id, context, |worker, scene| worker.stop(now, scene));

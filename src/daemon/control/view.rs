@@ -167,6 +167,7 @@ fn service_config(service: &ServiceConfig) -> wire::ServiceConfig {
         balance: service.balance.name().to_owned(),
         on_failing: service.on_failing.name().to_owned(),
         before_stop: values::before_stop_text(service.before_stop),
+        keepalive: service.keepalive.name().to_owned(),
         canary: service.canary.map(|canary| format!("{}%", canary.percent)),
         canary_for: service.canary.map(|canary| seconds(canary.time)),
         probation: seconds(service.probation),

@@ -12,10 +12,11 @@ use crate::config::socket::Transport;
 use crate::os::local_address::LocalAddress;
 
 /// A program that connects to itself as often as it is told, and closes as many. `accept N`, in itself
-/// or in a child, `close N`, `finish N` after an answer, `ask N` and `leave N` from the other end; each
+/// or in a child, `close N`, `finish N` after an answer, `answer N` of them once each, `ended N` if so
+/// many have, `ask N` and `leave N` from the other end; each
 /// is answered by a line.
 const PROGRAM: &str = "
-import os, resource, socket, sys
+import os, resource, select, socket, sys
 most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 listener = socket.create_server(('127.0.0.1', 0), backlog=128)
@@ -23,7 +24,7 @@ print(os.fstat(listener.fileno()).st_ino, listener.getsockname()[1], flush=True)
 if 'below' in sys.argv and os.fork() > 0:
     os.wait()
     sys.exit()
-clients, taken = [], []
+clients, taken, answered = [], [], 0
 for line in sys.stdin:
     verb, count = line.split()
     for _ in range(int(count)):
@@ -38,6 +39,12 @@ for line in sys.stdin:
             taken.pop().close()
         elif verb == 'ask':
             clients[-1].send(b'x')
+        elif verb == 'answer':
+            taken[-1 - answered % len(taken)].send(b'x')
+            answered += 1
+        elif verb == 'ended':
+            ended = [it for it in taken if select.select([it], [], [], 0)[0] and it.recv(1) == b'']
+            assert len(ended) == int(count)
         elif verb == 'finish':
             taken[-1].send(b'x')
             taken[-1].shutdown(socket.SHUT_WR)
@@ -105,6 +112,7 @@ fn request(places: &[&Place], workers: Vec<(u64, Account)>) -> Request {
         beside: Vec::new(),
         handshakes: true,
         workers: workers.into_iter().map(|(id, account)| (WorkerId(id), account)).collect(),
+        close_idle: Vec::new(),
         hold: Vec::new(),
         asked: Vec::new(),
     }
@@ -195,6 +203,34 @@ fn it_is_seen_what_becomes_of_connections() {
     assert_eq!(watch(), [2, 1, 1, 0], "it was idle all the time");
     drop(program);
     assert_eq!(watch(), [0, 1, 1, 0], "their clients ended with it");
+}
+
+#[test]
+fn idle_connections_are_ended_and_no_others() {
+    let mut program = Program::start("alone");
+    program.tell("open 4");
+    let look = request(&[&program.place], vec![(1, program.account())]);
+    let look = Request { close_idle: vec![WorkerId(1)], ..look };
+    let close = || Looker::default().look(at(0), &look).idle[0].1.clone();
+    wait(Duration::from_millis(150));
+    assert_eq!(close().closed, 0, "they are new");
+    program.tell("answer 3");
+    // Of what happens within a tick of the kernel's clock nobody knows which came first.
+    wait(Duration::from_millis(30));
+    program.tell("ask 1");
+    assert_eq!(close().closed, 0, "too early");
+    wait(Duration::from_millis(150));
+    // One was asked after its answer and one is new.
+    assert_eq!(close(), IdleClosed { closed: 2, refused: None });
+    program.tell("ended 2");
+    assert_eq!(close().closed, 0, "no more");
+    let elsewhere = request(&[], vec![(1, program.account())]);
+    let elsewhere =
+        Request { close_idle: vec![WorkerId(1)], beside: vec![program.place.clone()], ..elsewhere };
+    program.tell("open 1");
+    program.tell("answer 1");
+    wait(Duration::from_millis(150));
+    assert_eq!(Looker::default().look(at(0), &elsewhere).idle[0].1.closed, 0, "not steered away");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use crate::core::event::{
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{Notice, SocketNotice};
 use crate::core::policy::{
-    BeforeStop, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket, StopLadder,
-    StopStep,
+    BeforeStop, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
+    StopLadder, StopStep,
 };
 use crate::core::suspicion::LOOK_AFTER;
 use crate::core::time::Time;
@@ -47,6 +47,7 @@ impl World {
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,
+            keepalive: KeepAlive::default(),
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 2,
             launching_max: 2,

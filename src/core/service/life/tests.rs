@@ -8,8 +8,8 @@ use crate::core::action::{Action, NewMember};
 use crate::core::event::{Event, Exit, Fault, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::policy::{
-    BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal,
+    Socket, StopLadder, StopStep,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Behind, Request, Response, Scope, ServiceOutcome};
@@ -46,6 +46,7 @@ impl World {
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,
+            keepalive: KeepAlive::default(),
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 2,
             launching_max: 2,

@@ -11,8 +11,8 @@ use crate::core::event::{Closing, DrainSeen, Event, Exit, Fault, Left, WorkerEve
 use crate::core::ids::{GenerationId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{Notice, ProvingNotice};
 use crate::core::policy::{
-    BeforeStop, BoundMember, Canary, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal,
-    Socket, StopLadder, StopStep,
+    BeforeStop, BoundMember, Canary, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen,
+    Signal, Socket, StopLadder, StopStep,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Abort, Behind, Request, Response, Scale, Scope, ServiceOutcome};
@@ -71,6 +71,7 @@ impl World {
             canary,
             probation,
             before_stop: BeforeStop::Auto,
+            keepalive: KeepAlive::default(),
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 2,
             launching_max: 2,

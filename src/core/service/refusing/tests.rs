@@ -14,8 +14,8 @@ use crate::core::event::{
 use crate::core::ids::{MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::notice::Notice;
 use crate::core::policy::{
-    BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal,
+    Socket, StopLadder, StopStep,
 };
 use crate::core::request::{Behind, Request, Scope};
 use crate::core::restart::FAILING_AFTER;
@@ -49,6 +49,7 @@ impl World {
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,
+            keepalive: KeepAlive::default(),
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 9,
             launching_max: 9,

@@ -16,8 +16,8 @@ use crate::core::ids::{
 };
 use crate::core::notice::Notice;
 use crate::core::policy::{
-    BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal,
+    Socket, StopLadder, StopStep,
 };
 use crate::core::request::{Behind, Request, Scale, Scope};
 use crate::core::stalls::{LOOK_CLOSE, LOOK_IDLE, LOOKS_STALLED};
@@ -49,6 +49,7 @@ impl World {
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,
+            keepalive: KeepAlive::default(),
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 9,
             launching_max: 9,

@@ -10,8 +10,8 @@ use crate::core::drain::Remains;
 use crate::core::event::{DrainSeen, Event, Left, WorkerEvent};
 use crate::core::ids::{MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::policy::{
-    Balance, BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal,
-    Socket, StopLadder, StopStep,
+    Balance, BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen,
+    Signal, Socket, StopLadder, StopStep,
 };
 use crate::core::request::{Behind, Request, Scope};
 use crate::core::status::{ServiceStatus, Stage, WorkerStatus};
@@ -40,6 +40,7 @@ impl World {
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
             before_stop,
+            keepalive: KeepAlive::default(),
             stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
             starting_max: 1,
             launching_max: 1,

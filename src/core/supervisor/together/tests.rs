@@ -10,8 +10,8 @@ use crate::core::event::{Event, Exit, Fault, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::notice::{LifeNotice, Notice};
 use crate::core::policy::{
-    BeforeStop, BoundMember, CheckPace, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal,
+    Socket, StopLadder, StopStep,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Behind, End, Request, Response, Scope, worst};
@@ -218,6 +218,7 @@ fn policy(services: Services<'_>, at: usize) -> Policy {
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,
+        keepalive: KeepAlive::default(),
         stop: StopLadder::new(StopStep { signal: Signal::Term, wait }, vec![]),
         starting_max: 1,
         launching_max: 1,
