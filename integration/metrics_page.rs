@@ -333,6 +333,7 @@ fn status() -> Status {
         reloading: None,
         canary: None,
         probation: None,
+        changed_over: None,
         queued: false,
         last_abort: None,
         waits_for: Vec::new(),

@@ -12,6 +12,7 @@ use shepherd::core::restart::{BACKOFF_FIRST, BACKOFF_MAX, RESTART_WINDOW, RESTAR
 use shepherd::core::time::Time;
 use shepherd::core::worker::{Cause, KILL_ROUNDS_MAX, KILL_WAIT};
 
+use crate::batch_book::{BatchBook, Beside};
 use crate::fate::ms;
 use crate::invariants::{Violation, ensure};
 use crate::ledger::{Begins, Checks, Ledger, Record, Standing, Start, Stop, Turn};
@@ -57,6 +58,9 @@ impl Ledger {
             | Action::LookAtDrain { .. }
             | Action::LookAtQueues { .. }
             | Action::BindSpares { .. } => self.check_steering_action(action),
+            Action::Weigh { service, generation, workers } => {
+                self.check_weigh(*service, *generation, workers.len())
+            }
             Action::BindSlot { service, generation, slot, members } => {
                 self.check_bind_slot(turn, *service, *generation, *slot, members)
             }
@@ -97,7 +101,7 @@ impl Ledger {
                 let serves = (book.serving == *generation && book.life.serves())
                     || book.life.keeps() == Some(*generation)
                     || book.proving.previous() == Some(*generation)
-                    || book.rolling.is_some_and(|(rolling, _)| rolling == *generation);
+                    || book.new_one() == Some(*generation);
                 ensure!(stopped || !serves, "S7: {action:?}, and it serves");
                 book.forgotten.insert(*generation);
                 Ok(())
@@ -132,7 +136,10 @@ impl Ledger {
         book.last_generation = *generation;
         book.kept.insert(*generation);
         if !changes {
-            let nobody = !self.has_ready(*service);
+            let ready = self.count_ready(*service);
+            let policy = &self.books[service].policy;
+            let stop_first = policy.surge.of(self.books[service].wanted) == Some(0);
+            let nobody = ready == 0 || ready == 1 && stop_first;
             let book = self.books.get_mut(service).ok_or("S7: no such service")?;
             // Where nobody can take what waits, the new ones are to.
             if nobody {
@@ -142,6 +149,7 @@ impl Ledger {
             ensure!(book.rolling.is_none(), "S7: {action:?} during a reload");
             let expected = book.proving.like(book.serving);
             ensure!(*like == expected, "S7, S31: {action:?} of {like:?}, not {expected:?}");
+            ensure!(book.batches.back.is_none(), "S33: {action:?} while slots are put back");
             ensure!(book.life == Life::Up, "S28: {action:?} of {:?}", book.life);
             book.rolling = Some((*generation, false));
             if like.is_none() {
@@ -202,6 +210,8 @@ impl Ledger {
         ensure!(book.is_open(*generation, *slot), "S24: {spawn:?} without its own sockets");
         ensure!(book.life.serves(), "S28: {spawn:?} of {:?}", book.life);
         if *generation == book.serving {
+            let back = book.batches.given.remove(slot);
+            ensure!(!back || book.batches.back.is_some(), "S33: {spawn:?}, which is changed over");
             if let Some(due) = book.waits.remove(slot) {
                 book.replaced += 1;
                 ensure!(due <= turn.now, "S18: {spawn:?} before {due:?}");
@@ -209,7 +219,18 @@ impl Ledger {
         } else {
             let read = book.rolling == Some((*generation, true));
             ensure!(read, "S7: {spawn:?} of a generation that is not rolling");
+            ensure!(book.batches.beside != Beside::Weighed, "S33: {spawn:?} before it is weighed");
+            // Nobody was there that could have been stopped for it.
+            if book.batches.surge() == Some(0) {
+                book.batches.given.insert(*slot);
+                book.waits.remove(slot);
+            }
         }
+        let puts_back = book.batches.back.is_some() && book.batches.left.contains(slot);
+        if *generation != book.serving || puts_back {
+            self.check_room(*service)?;
+        }
+        let book = &self.books[service];
         let stage = Standing::Starting {
             due: turn.now + book.policy.ready_timeout,
             runs: None,
@@ -346,11 +367,17 @@ impl Ledger {
         let waited = matches!(record.stage, Standing::Withdrawing { .. });
         let served = record.stage.serves() || waited;
         let early = rung == 0 && served && self.may_be_found(record);
+        let (service, generation, slot) = (record.service, record.generation, record.slot);
+        let late = timeout && matches!(record.stage, Standing::Starting { due, .. } if due <= now);
+        let taken = record.stage.serves() && !late;
         let stage = Standing::Asked { since, sent: rung + 1, due: now + step.wait };
         if finished {
             self.saw("a worker emptied in time");
         }
         self.set(id, stage);
+        if taken {
+            self.note_handed_over(service, generation, slot);
+        }
         if early {
             self.shared.insert(id);
             turn.asked_early.push(id);
@@ -365,13 +392,15 @@ impl Ledger {
             .commits
             .get(&record.service)
             .is_some_and(|&generation| record.generation < generation);
-        let aborted = turn.aborts.get(&record.service) == Some(&record.generation);
+        let aborted = turn.aborts.get(&record.service) == Some(&record.generation)
+            && !self.books[&record.service].serves_new(record);
         let service = &record.service;
         turn.stops.contains(service)
             || turn.downs.contains(service)
             || beyond
             || replaced
             || aborted
+            || self.is_changed_over(turn, record)
     }
 
     fn check_kill(&mut self, turn: &Turn<'_>, id: WorkerId) -> Result<(), Violation> {
@@ -421,6 +450,7 @@ impl Ledger {
                 book.rolling = None;
                 turn.aborts.insert(service, *generation);
                 self.learn_trial_aborted(service, *generation);
+                self.learn_off(service, *generation);
                 self.abort_modes(service);
                 self.saw("an abort");
             }
@@ -451,13 +481,17 @@ impl Ledger {
             }
             Notice::Withdrawing { worker } => {
                 let record = self.workers.get(&worker.worker).ok_or("S7: no such worker")?;
+                let (service, generation, slot) = (record.service, record.generation, record.slot);
                 let may_stop = self.is_taken(turn, record);
                 self.check_withdrawing(turn, worker.worker, may_stop)?;
+                self.note_handed_over(service, generation, slot);
             }
             Notice::Emptying { worker, longest } => {
                 let record = self.workers.get(&worker.worker).ok_or("S7: no such worker")?;
+                let (service, generation, slot) = (record.service, record.generation, record.slot);
                 let may_stop = self.is_taken(turn, record);
                 self.check_emptying(turn, worker.worker, may_stop, *longest)?;
+                self.note_handed_over(service, generation, slot);
             }
             Notice::StillBusy { worker, left, .. } => {
                 self.check_still_busy(turn, worker.worker, *left)?;
@@ -484,6 +518,7 @@ impl Ledger {
                 self.check_begin(turn, service, *generation, *cause)?;
             }
             Notice::Proving { service, what } => self.check_proving_notice(now, service, what)?,
+            Notice::Batch { service, what } => self.check_batch(turn, service, what)?,
             Notice::Slot { what, .. } => self.saw_slot(what),
             Notice::Socket { what, .. } => self.check_socket_notice(what),
             Notice::LameDuck { serves_on } => {
@@ -513,6 +548,7 @@ impl Ledger {
         book.rolling = None;
         book.start = Start::Up;
         book.serving = generation;
+        book.batches = BatchBook::default();
         book.committed.insert(generation);
         book.in_a_row = 0;
         book.waits.clear();
@@ -660,6 +696,7 @@ impl Ledger {
             Next::Backoff { delay, .. } if delay > BACKOFF_MAX / 2 => "a long backoff",
             Next::Backoff { .. } => "a backoff",
             Next::AbortReload => "a reload that lost a worker",
+            Next::PutBack => "a new worker lost that was to go",
         });
         let record = self.workers.get(&id).ok_or("S7: no such worker")?;
         // A late worker is the only one that ends without news of it: its signal was just sent.
@@ -683,6 +720,7 @@ impl Ledger {
             Next::Backoff { delay, attempt } => {
                 ensure!(!was_ready, "S18: backoff without a failure");
                 book.in_a_row += 1;
+                book.batches.stuck |= book.batches.left.contains(&slot);
                 let failures = book.failures.entry(slot).or_default();
                 *failures += 1;
                 ensure!(attempt == *failures, "S18: attempt {attempt} instead of {failures}");
@@ -695,6 +733,12 @@ impl Ledger {
             Next::AbortReload => {
                 let rolls = book.rolling.is_some_and(|(rolling, _)| rolling == record.generation);
                 ensure!(rolls, "S9: a worker of no reload aborts one");
+                book.batches.over.remove(&slot);
+                return Ok(());
+            }
+            Next::PutBack => {
+                let goes = book.batches.back == Some(record.generation);
+                ensure!(goes && book.batches.over.remove(&slot), "S33: nothing is put back");
                 return Ok(());
             }
         };

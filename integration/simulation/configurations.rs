@@ -30,7 +30,7 @@ use shepherd::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, Soc
 use shepherd::core::notice::{ConfigurationNotice, Notice};
 use shepherd::core::policy::{
     BeforeStop, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    StopLadder, StopStep, Surge,
 };
 use shepherd::core::refusal::Refusal;
 use shepherd::core::request::{Behind, End, Part, Request, Response, Scale, Scope};
@@ -545,6 +545,7 @@ impl World<'_> {
             | Action::Steer { .. }
             | Action::LookAtDrain { .. }
             | Action::LookAtQueues { .. }
+            | Action::Weigh { .. }
             | Action::Publish { .. }
             | Action::EndPublish { .. }
             | Action::SignalTree(..)
@@ -1016,6 +1017,7 @@ fn policy(service: ServiceId, workers: u32) -> Policy {
         ready: ReadyWhen::Notify,
         ready_timeout: ms(400),
         check_pace: CheckPace { interval: ms(100), timeout: ms(100) },
+        surge: Surge::Percent(100),
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,

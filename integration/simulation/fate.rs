@@ -7,7 +7,7 @@ use shepherd::core::event::{Mode, Taker, WorkerEvent};
 use shepherd::core::ids::{MemberId, Pid, ServiceId, SocketId};
 use shepherd::core::policy::{
     BeforeStop, BoundMember, Check, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen,
-    Signal, Socket, StopLadder, StopStep,
+    Signal, Socket, StopLadder, StopStep, Surge,
 };
 
 use crate::script::Script;
@@ -346,6 +346,7 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
         ready,
         ready_timeout,
         check_pace,
+        surge: Surge::Auto,
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,

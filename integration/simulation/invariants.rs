@@ -83,6 +83,11 @@
 //! - S32 Clients are refused only where that is wanted and can be, while a service fails again and again
 //!   and no worker of it starts or serves. A worker is given what listens; and that we had it stop
 //!   listening is taken for nobody's deed, and mended by nothing but the next attempt.
+//! - S33 Where not all workers of a reload may run beside the old ones, there never are more than are
+//!   wanted and those, draining ones counted, when one of it is started. The old worker of a slot is
+//!   asked to stop once the new one is ready there, or, without a surge, one slot at a time before that
+//!   comes; after an abort it is the other way round, until the old generation has all slots again, and
+//!   only then is that said. How many run beside the old ones is looked for where memory says it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,6 +102,7 @@ use shepherd::core::status::{ServiceState, Stage, Status, WorkerStatus};
 use shepherd::core::time::Time;
 use shepherd::core::{Action, Supervisor};
 
+use crate::batch_book::Beside;
 use crate::ledger::{Begins, Checks, IsDue, Ledger, Standing, Start, Stop, Turn};
 use crate::life_book::Life;
 use crate::world::Input;
@@ -109,6 +115,13 @@ pub(crate) const SIGHTS: &[&str] = &[
     "a look at queues",
     "clients refused",
     "a worker that takes nothing",
+    "memory looked at",
+    "slots changed over in batches",
+    "a batch changed over",
+    "slots put back",
+    "all slots put back",
+    "a slot that could not be put back",
+    "a new worker lost that was to go",
     "a socket that waits to be closed",
     "a program that cuts",
     "a program that finishes",
@@ -284,6 +297,7 @@ impl Ledger {
             tree_told: false,
             commits: BTreeMap::new(),
             aborts: BTreeMap::new(),
+            gone: BTreeSet::new(),
             spawned: BTreeSet::new(),
             inspected: Vec::new(),
             to_close: BTreeSet::new(),
@@ -309,6 +323,7 @@ impl Ledger {
         self.check_refusals()?;
         self.check_publications(now)?;
         self.note_late(&mut turn);
+        self.note_put_back();
         self.check_looks(&turn, actions)?;
         self.check_in_progress(&turn, actions)?;
         self.note_stages(now);
@@ -385,6 +400,7 @@ impl Ledger {
         for (id, record) in self.alive() {
             let book = &self.books[&record.service];
             let rolling = book.rolling.is_some_and(|(rolling, _)| rolling == record.generation);
+            let serves_new = book.serves_new(record);
             match record.stage {
                 Standing::Starting { .. } => {
                     if rolling {
@@ -405,14 +421,14 @@ impl Ledger {
                 | Standing::Gone => continue,
             }
             ensure!(
-                rolling || record.generation == book.serving,
+                rolling || serves_new || record.generation == book.serving,
                 "S4, S9: worker {id} is of no fleet: {record:?}"
             );
             ensure!(record.slot.0 < book.wanted, "S4: worker {id} is one too many: {record:?}");
             let seat = (record.service, record.generation, record.slot);
             let other = seats.insert(seat, id);
             ensure!(other.is_none(), "S4: workers {id} and {other:?} have one slot");
-            if record.stage == Standing::Ready && !rolling {
+            if record.stage == Standing::Ready && record.generation == book.serving {
                 recovered.push((record.service, record.slot));
             }
         }
@@ -435,8 +451,10 @@ impl Ledger {
             let lacks = seats.range(first..last).count() < book.open_slots(rolling);
             // One that it needs may have to come up again first.
             let held = book.policy.needs().any(|need| self.is_missing(need));
+            // In batches it waits for room; at rest it is over.
+            let waits = book.batches.beside != Beside::All;
             ensure!(
-                !lacks || starting == most || book.told || held,
+                waits || !lacks || starting == most || book.told || held,
                 "S10: a reload idles with {starting} of {most}"
             );
         }
@@ -505,6 +523,7 @@ impl Ledger {
             ensure!(launching.serving <= most, "S4: {launching:?} of {most} are on their way");
             let open =
                 (0..book.wanted).map(SlotId).filter(|&slot| book.is_open(book.serving, slot));
+            let open = open.filter(|slot| !book.batches.given.contains(slot));
             let idle = { open }.find(|&slot| {
                 let waits = book.waits.get(&slot).is_some_and(|&due| due > turn.now);
                 !waits && !seats.contains_key(&(service, book.serving, slot))
@@ -557,15 +576,17 @@ impl Ledger {
             ensure!(alive == shown_workers, "S17: {shown_workers:?} instead of {alive:?}");
             let ready = alive
                 .iter()
-                .filter(|&&(_, _, generation, stage, _)| {
-                    generation == book.serving && stage == Stage::Ready
+                .filter(|&&(_, slot, generation, stage, _)| {
+                    let over =
+                        book.new_one() == Some(generation) && book.batches.over.contains(&slot);
+                    (generation == book.serving || over) && stage == Stage::Ready
                 })
                 .count();
             self.check_state(*service, shown)?;
             let sums = (shown.wanted, shown.generation) == (book.wanted, book.serving);
             if !book.told {
                 ensure!(sums && shown.ready as usize == ready, "S17: {shown:?}, ready: {ready}");
-                let rolling = book.rolling.map(|(rolling, _)| rolling);
+                let rolling = book.new_one();
                 ensure!(shown.reloading == rolling, "S17: reloading: {shown:?}");
                 ensure!(
                     !shown.queued || !self.is_stopping(),
@@ -577,7 +598,8 @@ impl Ledger {
                     Start::Up => true,
                 };
                 let proved = !book.proving.is_on_probation();
-                let may_begin = rolling.is_none() && proved && started && book.life == Life::Up;
+                let free = book.rolling.is_none() && !book.batches.is_in_the_way();
+                let may_begin = free && proved && started && book.life == Life::Up;
                 ensure!(!(shown.queued && may_begin), "S10: a reload waits for nothing: {shown:?}");
                 let failing = book.in_a_row >= FAILING_AFTER;
                 let missing = book.policy.needs().filter(|&need| self.is_missing(need)).count();
@@ -587,7 +609,7 @@ impl Ledger {
                 let agrees = shown.waits_for.len() == waits || frozen;
                 ensure!(agrees, "S26: {shown:?} waits for {waits}");
                 ensure!(shown.failing == failing, "S17: {} failures: {shown:?}", book.in_a_row);
-                let complete = shown.ready >= book.wanted;
+                let complete = shown.ready >= book.wanted && book.batches.over.is_empty();
                 ensure!(!complete || shown.committed, "S17: all are ready, and it has not come up");
             }
         }
@@ -595,7 +617,7 @@ impl Ledger {
             matches!(self.announced, Some(Announcement::Stopping(_)))
         } else if self.come_up.len() < self.books.len() {
             self.announced.is_none()
-        } else if self.books.values().any(|book| book.rolling.is_some()) {
+        } else if self.books.values().any(|book| book.new_one().is_some()) {
             self.announced == Some(Announcement::Reloading)
         } else {
             self.announced == Some(Announcement::Ready)

@@ -18,6 +18,7 @@ use shepherd::core::time::Time;
 use shepherd::core::worker::{KILL_WAIT, ORPHANS_WAIT};
 use shepherd::core::{Action, Event};
 
+use crate::batch_book::BatchBook;
 use crate::invariants::{Violation, ensure};
 use crate::life_book::{Due, Life, Stopped};
 use crate::member_book::MemberBook;
@@ -108,6 +109,8 @@ pub(crate) struct Book {
     pub serving: GenerationId,
     /// The generation of the reload under way, and whether its definition is read.
     pub rolling: Option<(GenerationId, bool)>,
+    /// Where not all of its workers run beside the old ones, how far it is.
+    pub batches: BatchBook,
     /// Whether an operator asked for the last reload that began.
     pub asked: bool,
     pub last_generation: GenerationId,
@@ -210,6 +213,8 @@ pub(crate) struct Turn<'a> {
     pub tree_told: bool,
     pub commits: BTreeMap<ServiceId, GenerationId>,
     pub aborts: BTreeMap<ServiceId, GenerationId>,
+    /// Reloads that are off whose last workers go.
+    pub gone: BTreeSet<(ServiceId, GenerationId)>,
     pub spawned: BTreeSet<WorkerId>,
     /// The sockets that are to be looked at, and because of which ready worker.
     pub inspected: Vec<(MemberId, Option<WorkerId>)>,
@@ -259,6 +264,7 @@ impl Ledger {
             told: false,
             serving: first,
             rolling: None,
+            batches: BatchBook::default(),
             asked: false,
             last_generation: first,
             kept: BTreeSet::from([first]),
@@ -340,6 +346,7 @@ impl Ledger {
                 {
                     *read = true;
                     self.learn_rolling_prepared(*service, *generation);
+                    self.learn_pace(*service);
                 } else {
                     self.learn_life_prepared(turn, *service, *generation, bound);
                 }
@@ -358,6 +365,9 @@ impl Ledger {
             }
             Input::Event(Event::SparesBound { service, members, failure }) => {
                 self.learn_spares_bound(*service, members, failure.is_some());
+            }
+            Input::Event(Event::Weighed { service, generation, room }) => {
+                self.learn_weighed(*service, *generation, *room);
             }
             Input::Event(Event::DrainSeen { service, seen }) => {
                 self.learn_drain_seen(turn.now, *service, seen);
@@ -423,6 +433,7 @@ impl Ledger {
             && !book.told
         {
             book.told = true;
+            book.leave_batches();
             turn.stops.insert(id);
             self.learn_end_of_life(id);
         }

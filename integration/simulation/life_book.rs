@@ -421,7 +421,9 @@ impl Ledger {
             Life::Stopped => ServiceState::Stopped,
             Life::Reviving(..) => ServiceState::Starting,
             Life::Up | Life::Rereading { .. } if shown.failing => ServiceState::Failing,
-            Life::Up | Life::Rereading { .. } if book.rolling.is_some() => ServiceState::Reloading,
+            Life::Up | Life::Rereading { .. } if book.new_one().is_some() => {
+                ServiceState::Reloading
+            }
             Life::Up | Life::Rereading { .. } if !shown.waits_for.is_empty() => {
                 ServiceState::Waiting
             }
@@ -445,6 +447,7 @@ impl Ledger {
         book.in_a_row = 0;
         book.waits.clear();
         book.failures.clear();
+        book.leave_batches();
         turn.downs.insert(service);
         if let Then::Serve(_) = then {
             self.give_up_older(service);

@@ -28,6 +28,8 @@ mod slot_book;
 
 mod steering_book;
 
+mod batch_book;
+
 mod publication_book;
 
 mod proving_book;
@@ -108,11 +110,11 @@ fn check_seed(seed: u64, groups: Groups) -> Sights {
 
 fn play(seed: u64, groups: Groups, journal: &mut Journal) -> Result<Sights, String> {
     let script = Script::from_seed(seed);
-    let net = match groups {
-        Groups::None => Script::empty(),
-        Groups::ByChance => Script::of_network(seed),
+    let (net, pace) = match groups {
+        Groups::None => (Script::empty(), Script::empty()),
+        Groups::ByChance => (Script::of_network(seed), Script::of_pace(seed)),
     };
-    let played = catch_unwind(AssertUnwindSafe(|| world::play(script, net, journal)));
+    let played = catch_unwind(AssertUnwindSafe(|| world::play(script, net, pace, journal)));
     played.unwrap_or_else(|_| Err("the core panics".to_owned()))
 }
 

@@ -11,6 +11,7 @@ use shepherd::core::policy::{Members, OnFailing, Policy};
 use shepherd::core::reload::ReloadCause;
 use shepherd::core::restart::FAILING_AFTER;
 
+use crate::batch_book::BatchBook;
 use crate::fake_sockets::{FakeSocket, FakeSockets};
 use crate::invariants::{Violation, ensure};
 use crate::ledger::{Ledger, Standing, Turn};
@@ -355,6 +356,13 @@ impl Ledger {
     ) -> Result<(), Violation> {
         let (service, book) = self.book_mut(service)?;
         book.asked = cause.is_wanted();
+        // Who waited for those of before is answered within this turn.
+        let partly = book.batches.back.is_some();
+        if let Some(back) = book.batches.back {
+            ensure!(book.batches.stuck, "S33: {cause:?} while slots are put back");
+            turn.gone.insert((service, back));
+        }
+        book.batches = BatchBook { partly, ..BatchBook::default() };
         self.check_cause(service, generation, cause)?;
         match cause {
             ReloadCause::Asked | ReloadCause::RollBack(_) | ReloadCause::Failed(_) => {

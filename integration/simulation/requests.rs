@@ -324,14 +324,16 @@ impl Ledger {
         let book = &self.books[&service];
         let starts = book.life == Life::Up && book.start == Start::Begun && !book.stumbled;
         let changes = book.life.is_changing();
-        let tries = book.proving.is_on_probation();
-        book.rolling.is_some() || starts || changes || tries || self.queued(service) > 0
+        let (tries, back) = (book.proving.is_on_probation(), book.batches.is_in_the_way());
+        let reloads = book.rolling.is_some() || back;
+        reloads || starts || changes || tries || self.queued(service) > 0
     }
 
     /// Whether something is under way that an operator asked for.
     fn is_in_the_way(&self, service: ServiceId) -> bool {
         let book = &self.books[&service];
-        let reloads = book.life == Life::Up && book.rolling.is_some() && book.asked;
+        let back = book.batches.is_in_the_way();
+        let reloads = book.life == Life::Up && (book.rolling.is_some() || back) && book.asked;
         reloads || book.life.is_changing() || self.queued(service) > 0
     }
 
@@ -525,8 +527,13 @@ impl Ledger {
         let reload = matches!(open.request, Request::Reload { .. } | Request::RollBack(_));
         // Of several services one may have changed again since.
         let book = &self.books[&service];
+        let back = book.batches.back;
+        let alone = open.together.len() == 1;
+        ensure!(!put_back || back.is_none() || !alone, "S33: not all is put back: {back:?}");
         let serves = open.carried.get(&service) == Some(&book.serving);
-        let told = open.together.len() > 1 || serves != *put_back;
+        // Slots that were changed over may be so still, or were when everything went down.
+        let partly = !put_back && (back.is_some() || book.batches.partly);
+        let told = open.together.len() > 1 || partly || serves != *put_back;
         Ok(reload && begun && rightly && told && open.carried.contains_key(&service))
     }
 

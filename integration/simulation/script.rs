@@ -7,6 +7,12 @@ const NETWORK: u64 = 0x006e_6574_776f_726b;
 /// How long that is, in 8 bytes.
 const NETWORK_WORDS: usize = 800;
 
+/// Makes a third one.
+const PACE: u64 = 0x7061_6365;
+
+/// How long that is, in 8 bytes.
+const PACE_WORDS: usize = 20;
+
 /// The bytes, and how far they are used.
 pub(crate) struct Script {
     bytes: Vec<u8>,
@@ -30,6 +36,13 @@ impl Script {
         let mut state = seed ^ NETWORK;
         let bytes = std::iter::repeat_with(|| next(&mut state).to_le_bytes());
         Script { bytes: bytes.take(NETWORK_WORDS).flatten().collect(), used: 0 }
+    }
+
+    /// How many workers run beside others in the world that a seed stands for.
+    pub(crate) fn of_pace(seed: u64) -> Script {
+        let mut state = seed ^ PACE;
+        let bytes = std::iter::repeat_with(|| next(&mut state).to_le_bytes());
+        Script { bytes: bytes.take(PACE_WORDS).flatten().collect(), used: 0 }
     }
 
     /// A script without a byte: only benign decisions.

@@ -317,7 +317,7 @@ impl Ledger {
         if !book.told {
             used.extend(book.life.serves().then_some(book.serving));
             used.extend(book.life.keeps());
-            used.extend(book.rolling.map(|(rolling, _)| rolling));
+            used.extend(book.new_one());
         }
         used.into_iter().map(|generation| book.root(generation)).collect()
     }

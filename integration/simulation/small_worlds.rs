@@ -7,7 +7,7 @@ use std::time::Duration;
 use shepherd::core::ids::{GenerationId, ServiceId, SlotId, SocketId};
 use shepherd::core::policy::{
     BeforeStop, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    StopLadder, StopStep, Surge,
 };
 use shepherd::core::request::Request;
 
@@ -164,6 +164,7 @@ pub(crate) fn policy(workers: u32, starting_max: u32) -> Policy {
         ready: ReadyWhen::Notify,
         ready_timeout: ms(500),
         check_pace: CheckPace { interval: ms(100), timeout: ms(100) },
+        surge: Surge::Percent(100),
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,

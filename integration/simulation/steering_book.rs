@@ -35,16 +35,6 @@ pub(crate) struct DrainBook {
 }
 
 impl Ledger {
-    /// Whether a worker of the generation that serves can take what comes.
-    pub(crate) fn has_ready(&self, service: ServiceId) -> bool {
-        let serving = self.books[&service].serving;
-        self.alive().any(|(_, record)| {
-            record.service == service
-                && record.generation == serving
-                && record.stage == Standing::Ready
-        })
-    }
-
     /// What a reload binds: a socket for each generation, or of each slot of it, unless it has those
     /// of the one before.
     pub(crate) fn check_reload_binds(
@@ -543,13 +533,23 @@ impl Ledger {
             })
         };
         let serves = |member: &MemberId| {
-            takes(member, serving) || canary.is_some_and(|canary| takes(member, canary))
+            takes(member, serving)
+                || canary.is_some_and(|canary| takes(member, canary))
+                || self.alive().any(|(_, record)| {
+                    record.stage == Standing::Ready
+                        && book.serves_new(record)
+                        && record.members.contains(member)
+                })
         };
+        let new = book.new_one().filter(|_| !book.batches.over.is_empty());
+        let new = new.map(|new| book.root(new));
         // Who listens alone is found, also where nobody has it yet: those that are being bound where
         // nothing was, or beside one that was shut down and does not listen again.
         let is_own = |member: &MemberId| {
             let whose = self.members.get(member).map(|account| account.whose.generation());
-            whose.is_some_and(|own| own.is_none_or(|own| own == serving || canary == Some(own)))
+            whose.is_some_and(|own| {
+                own.is_none_or(|own| own == serving || canary == Some(own) || new == Some(own))
+            })
         };
         if !order.iter().any(is_own) {
             return Ok(());

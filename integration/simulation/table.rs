@@ -14,7 +14,7 @@ use shepherd::core::ids::{GenerationId, Pid, ServiceId, SlotId, SocketId, Worker
 use shepherd::core::notice::Notice;
 use shepherd::core::policy::{
     BeforeStop, Check, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    StopLadder, StopStep, Surge,
 };
 use shepherd::core::readiness::CheckStep;
 use shepherd::core::roster::Tally;
@@ -82,6 +82,7 @@ fn policy(ready: ReadyWhen) -> Policy {
         ready,
         ready_timeout: ms(60_000),
         check_pace: CheckPace { interval: ms(1000), timeout: ms(2000) },
+        surge: Surge::Percent(100),
         canary: None,
         probation: std::time::Duration::ZERO,
         before_stop: BeforeStop::Auto,
@@ -278,6 +279,7 @@ fn action(action: &Action) -> String {
         | Action::Steer { .. }
         | Action::LookAtDrain { .. }
         | Action::LookAtQueues { .. }
+        | Action::Weigh { .. }
         | Action::Publish { .. }
         | Action::EndPublish { .. }
         | Action::FindHolders { .. }

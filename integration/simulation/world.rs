@@ -15,7 +15,7 @@ use shepherd::core::ids::{
     GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, SocketId, WorkerId,
 };
 use shepherd::core::notice::Notice;
-use shepherd::core::policy::{BoundMember, Check, Policy, ReadyWhen, Signal};
+use shepherd::core::policy::{BoundMember, Check, Policy, ReadyWhen, Signal, Surge};
 use shepherd::core::request::Request;
 use shepherd::core::stalls::LOOKS_STALLED;
 use shepherd::core::time::{Time, Why};
@@ -53,6 +53,21 @@ const IDLE_LOOKS_MAX: u32 = LOOKS_STALLED + 3;
 
 /// How long a lame duck may take; none at all is the benign one.
 const LAME_DUCKS: [Duration; 6] = [ms(0), ms(0), ms(30), ms(0), ms(2000), ms(90_000)];
+
+/// How many workers may run beside others.
+const SURGES: [Surge; 8] = [
+    Surge::Auto,
+    Surge::Count(1),
+    Surge::Count(0),
+    Surge::Auto,
+    Surge::Count(2),
+    Surge::Percent(50),
+    Surge::Count(1),
+    Surge::Percent(100),
+];
+
+/// For how many more memory is free.
+const ROOMS: [Option<u32>; 6] = [None, Some(1), Some(9), Some(2), Some(0), Some(1)];
 
 /// What a world has shown.
 pub(crate) type Sights = BTreeSet<&'static str>;
@@ -159,6 +174,8 @@ pub(crate) struct World<'a> {
     script: Script,
     /// The same for the network.
     net: Script,
+    /// And for how many workers memory is free.
+    pace: Script,
     network: FakeNetwork,
     knocks: Knocks,
     last_chance: usize,
@@ -202,14 +219,23 @@ pub(crate) struct World<'a> {
 pub(crate) fn play(
     mut script: Script,
     mut net: Script,
+    mut pace: Script,
     journal: &mut Journal,
 ) -> Result<Sights, Violation> {
     let mut policies = policies(&mut script);
     let traffic = spread(&mut net, &mut policies);
     trials::decide(&mut net, &mut policies);
+    for policy in &mut policies {
+        let surge = pace.pick(&SURGES);
+        // One that is tried comes at once.
+        let is_tried = policy.canary.is_some() || !policy.probation.is_zero();
+        policy.surge = if is_tried { Surge::Percent(100) } else { surge };
+    }
     journal.write(|| format!("{policies:#?}\n{traffic:#?}"));
     let network = FakeNetwork::new(&policies, traffic);
-    World::new(policies, script, (net, network), Cast::new(), journal).run()
+    let mut world = World::new(policies, script, (net, network), Cast::new(), journal);
+    world.pace = pace;
+    world.run()
 }
 
 /// Plays a world without chance: these fates, these requests.
@@ -276,6 +302,7 @@ impl World<'_> {
             twin,
             script,
             net,
+            pace: Script::empty(),
             network,
             knocks: Knocks::ByChance,
             last_chance: 0,
@@ -699,11 +726,8 @@ impl World<'_> {
                 let event = Event::ConfigurationRead { request, configuration };
                 self.answers.push_back(Answer::Event(event));
             }
-            Action::BindSpares { service, members } => {
-                let event = self.bind_spares(service, &members);
-                let after = ms(self.net.pick(&[0, 0, 1, 40]));
-                self.plan_in_order(after, Happening::Answered(event));
-            }
+            Action::BindSpares { service, members } => self.answer_spares(service, &members),
+            Action::Weigh { service, generation, .. } => self.weigh(service, generation),
             Action::LookAtDrain { service, look } => self.look_at_drain(service, look),
             Action::LookAtQueues { service, members } => {
                 let members = self.look_at_members(&members);
@@ -729,6 +753,21 @@ impl World<'_> {
             | Action::Announce(_)
             | Action::Notice(_)
             | Action::Finish => {}
+        }
+    }
+
+    fn answer_spares(&mut self, service: ServiceId, members: &[NewMember]) {
+        let event = self.bind_spares(service, members);
+        let after = ms(self.net.pick(&[0, 0, 1, 40]));
+        self.plan_in_order(after, Happening::Answered(event));
+    }
+
+    fn weigh(&mut self, service: ServiceId, generation: GenerationId) {
+        let room = self.pace.pick(&ROOMS);
+        let event = Event::Weighed { service, generation, room };
+        match self.pace.pick(&[0, 0, 3, 60]) {
+            0 => self.answers.push_back(Answer::Event(event)),
+            after => self.plan(ms(after), Happening::Answered(event)),
         }
     }
 

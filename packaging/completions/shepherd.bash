@@ -591,7 +591,7 @@ _shepherd() {
             return 0
             ;;
         shepherd__subcmd__run)
-            opts="-c -n -p -h --config --workers --port --listen --balance --upstreams --upstreams-reload --ready --ready-timeout --on-failing --ready-interval --ready-probe-timeout --before-stop --keepalive --canary --canary-for --probation --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --logs --name --control --admin --pid-file --help"
+            opts="-c -n -p -h --config --workers --port --listen --balance --upstreams --upstreams-reload --ready --ready-timeout --on-failing --ready-interval --ready-probe-timeout --before-stop --keepalive --surge --canary --canary-for --probation --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --logs --name --control --admin --pid-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -662,6 +662,10 @@ _shepherd() {
                     return 0
                     ;;
                 --keepalive)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --surge)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

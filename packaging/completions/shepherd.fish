@@ -56,6 +56,7 @@ complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready-interval
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready-probe-timeout -d 'How long one probe may take; a command that takes longer is killed with all it started' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l before-stop -d 'How long a worker that gets no new connections may finish what it has before it gets the stop signal: `auto` or a duration; `0s` is not at all' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l keepalive -d 'What becomes of idle kept-alive connections of a worker that gets no new ones, until it gets the stop signal: `close-idle` or `leave`' -r
+complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l surge -d 'How many workers of a new generation may run beside the old ones at a reload: a number, a part of the workers such as `25%`, or `auto`' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l canary -d 'The part of new connections that a new generation gets at first at a reload, such as `5%` [default: all of them at once]' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l canary-for -d 'For how long a new generation gets that part only [default: 30s]' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l probation -d 'For how long after a reload the generation before is brought back by itself should a worker of the new one exit [default: not at all]' -r

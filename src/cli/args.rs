@@ -23,7 +23,7 @@ use crate::config::upstreams::UpstreamsFile;
 use crate::config::values::{
     self, Balance, KeepAlive, Logs, OnFailing, Percent, StopSignals, Workers,
 };
-use crate::core::policy::{BeforeStop, ReadyWhen};
+use crate::core::policy::{BeforeStop, ReadyWhen, Surge};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -224,10 +224,26 @@ pub(super) struct Run {
     #[arg(long, value_name = "close-idle|leave", default_value = "leave")]
     pub(super) keepalive: KeepAlive,
 
+    /// How many workers of a new generation may run beside the old ones at a reload: a number, a part
+    /// of the workers such as `25%`, or `auto`.
+    ///
+    /// Where that is not all of them, slots are changed over in batches: a batch of new workers gets
+    /// ready and serves, and the next begins when the old ones of its slots are gone, so that there
+    /// are never more workers than wanted and these. Should one fail, slots that were changed over get
+    /// old workers again. With `--balance generation` the workers of a generation share their sockets,
+    /// so the old ones of a batch are asked to stop at once, but for those of the last.
+    ///
+    /// `auto` is all of them if memory is free for so many, else as many as it is free for, and one at
+    /// least. `0` stops the old worker of a slot before the new one starts, for programs that cannot
+    /// overlap; connections wait in the queue meanwhile.
+    #[arg(long, value_name = "auto|N|N%", default_value = "auto", value_parser = values::surge)]
+    pub(super) surge: Surge,
+
     /// The part of new connections that a new generation gets at first at a reload, such as `5%`
     /// [default: all of them at once].
     ///
-    /// Once all its workers are ready they get that part, and the old generation the rest. Should one
+    /// Once all its workers are ready they get that part, and the old generation the rest; with
+    /// batches (--surge) it is the first worker that does. Should one
     /// of them exit, the reload is aborted and the old generation gets all again; else, after
     /// --canary-for, the new one does. It needs a TCP or UDP socket, and no `--balance shared`.
     #[arg(long, value_name = "PERCENT")]

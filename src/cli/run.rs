@@ -113,6 +113,7 @@ fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
         stop: run.stop_signal,
         balance: run.balance,
         on_failing: run.on_failing,
+        surge: run.surge,
         canary: run
             .canary
             .map(|Percent(percent)| Canary { percent, time: run.canary_for.unwrap_or(CANARY_FOR) }),

@@ -160,6 +160,7 @@ fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
         ("on_failing", old.on_failing != new.on_failing),
         ("drain.before_stop", old.before_stop != new.before_stop),
         ("drain.keepalive", old.keepalive != new.keepalive),
+        ("reload.surge", old.surge != new.surge),
         ("reload.canary", percent(old) != percent(new)),
         ("reload.canary_for", canary_for(old) != canary_for(new)),
         ("reload.probation", old.probation != new.probation),
@@ -223,7 +224,7 @@ mod tests {
     use crate::config::run::testing::{config, service};
     use crate::config::upstreams::{Format, Upstreams, UpstreamsFile};
     use crate::config::values::{Balance, Workers};
-    use crate::core::policy::{BeforeStop, Canary, OnFailing};
+    use crate::core::policy::{BeforeStop, Canary, OnFailing, Surge};
 
     #[test]
     fn services_are_told_apart_by_name_and_sockets_by_name_and_place() {
@@ -276,12 +277,13 @@ mod tests {
         web.balance = Balance::Slots;
         web.on_failing = OnFailing::Refuse;
         web.before_stop = BeforeStop::For(Duration::ZERO);
+        web.surge = Surge::Count(2);
         web.canary = Some(Canary { percent: 5, time: Duration::from_secs(60) });
         web.probation = Duration::from_secs(1);
         let (format, path) = (Format::Nginx, "/etc/web.conf".into());
         let file = UpstreamsFile { format, path };
         web.upstreams = Some(Upstreams { file, reload: "true".to_owned() });
-        let told = "`web` differs in balance, on_failing, drain.before_stop, reload.canary, \
+        let told = "`web` differs in balance, on_failing, drain.before_stop, reload.surge, reload.canary, \
                     reload.canary_for, reload.probation, upstreams";
         assert_eq!(Difference::between(&old, &new).to_string(), told);
     }

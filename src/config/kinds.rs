@@ -17,7 +17,7 @@ use super::values::{
     self, Balance, KeepAlive, Logs, OnFailing, Percent, StopSignals, ValueError, Workers,
 };
 use super::yaml::{Is, Node};
-use crate::core::policy::{BeforeStop, ReadyWhen};
+use crate::core::policy::{BeforeStop, ReadyWhen, Surge};
 use crate::core::service::WORKERS_MAX;
 
 /// A text in which variables stand, which no schema can know the value of.
@@ -218,6 +218,16 @@ leaf!(
     "one such as `5%`",
     str::parse,
     { "type": "string", "pattern": r"^[1-9][0-9]?%$|\$\{" }
+);
+leaf!(
+    Surge,
+    "a number of workers beside the old ones",
+    "`auto`, one such as `2`, or a part such as `25%`",
+    values::surge,
+    { "anyOf": [
+        { "type": "integer", "minimum": 0, "maximum": WORKERS_MAX },
+        { "type": "string", "pattern": r"^(auto|[0-9]+|(100|[1-9]?[0-9])%)$|\$\{" },
+    ] }
 );
 leaf!(
     Logs,

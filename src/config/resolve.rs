@@ -19,7 +19,7 @@ use super::socket::{Address, SocketSpec, Transport, UNIX_PATH_BYTES_MAX};
 use super::upstreams::{Upstreams, UpstreamsFile};
 use super::values::{self, ValueError};
 use super::yaml;
-use crate::core::policy::{BeforeStop, Canary, Check, CheckPace, KeepAlive, ReadyWhen};
+use crate::core::policy::{BeforeStop, Canary, Check, CheckPace, KeepAlive, ReadyWhen, Surge};
 
 /// A file that was read without a mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,9 +190,7 @@ fn resolve(
     at("balance", service.balance.as_ref().map(|balance| balance.at));
     at("on_failing", service.on_failing.as_ref().map(|it| it.at));
     let (before_stop, keepalive) = resolve_drain(service.drain, &mut at);
-    let reload = service.reload.map(|reload| reload.is);
-    at("reload.canary", reload.as_ref().and_then(|it| Some(it.canary.as_ref()?.at)));
-    let (canary, probation) = reload.map_or((None, None), |it| resolve_reload(it, mistakes));
+    let (surge, canary, probation) = resolve_reload(service.reload, &mut at, mistakes);
     let variables = service.env.map(|env| env.is.0).unwrap_or_default();
     for (variable, _) in &variables {
         if !is_name(&variable.is) {
@@ -259,6 +257,7 @@ fn resolve(
         stop: service.stop.map_or(default.stop, |stop| stop.is.0),
         balance: service.balance.map_or(default.balance, |balance| balance.is),
         on_failing: service.on_failing.map_or(default.on_failing, |it| it.is),
+        surge: surge.unwrap_or(default.surge),
         canary: canary.or(default.canary),
         probation: probation.unwrap_or(default.probation),
         before_stop: before_stop.map_or(default.before_stop, |time| time.is),
@@ -284,12 +283,16 @@ fn resolve_drain(
     (before_stop, keepalive)
 }
 
-/// How a new generation proves itself. A time without a part is told of.
+/// How a new generation takes the place of another and proves itself. A time without a part is told
+/// of.
 fn resolve_reload(
-    reload: schema::ReloadKeys,
+    reload: Option<At<schema::ReloadKeys>>,
+    at: &mut impl FnMut(&'static str, Option<Span>),
     mistakes: &mut Mistakes,
-) -> (Option<Canary>, Option<Duration>) {
-    let schema::ReloadKeys { places, canary, canary_for, probation } = reload;
+) -> (Option<Surge>, Option<Canary>, Option<Duration>) {
+    let Some(reload) = reload else { return (None, None, None) };
+    let schema::ReloadKeys { places, surge, canary, canary_for, probation } = reload.is;
+    at("reload.canary", canary.as_ref().map(|canary| canary.at));
     if let (None, Some(time)) = (places.of("canary"), &canary_for) {
         let what = "`canary_for` says for how long a new generation gets a part of new connections, \
                     and not what part; write `canary: 5%` beside it";
@@ -297,7 +300,7 @@ fn resolve_reload(
     }
     let time = canary_for.map_or(CANARY_FOR, |time| time.is.0);
     let canary = canary.map(|percent| Canary { percent: percent.is.0, time });
-    (canary, probation.map(|time| time.is.0))
+    (surge.map(|surge| surge.is), canary, probation.map(|time| time.is.0))
 }
 
 /// What is missing is told of.

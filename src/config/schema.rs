@@ -15,7 +15,7 @@ use super::listen::Listen;
 use super::reader::{Hint, OneOrMany, Table, keys};
 use super::upstreams::Format;
 use super::values::{Balance, Logs, OnFailing, Percent, Workers};
-use crate::core::policy::{BeforeStop, KeepAlive};
+use crate::core::policy::{BeforeStop, KeepAlive, Surge};
 
 /// Where the schema is said to be from.
 const ID: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -208,10 +208,17 @@ keys! {
 }
 
 keys! {
-    /// How a new generation proves itself at a reload, beyond being ready. What an operator rolls back
-    /// to has done so.
-    ReloadKeys is "`reload`", such as "`canary: 5%` or `probation: 1m` below it",
+    /// How a new generation takes the place of the old one at a reload, and proves itself beyond being
+    /// ready. What an operator rolls back to has done so.
+    ReloadKeys is "`reload`", such as "`surge: 25%` or `canary: 5%` below it",
     in a table "", hint no_hint, needs []
+
+    /// How many workers of a new generation may run beside the old ones: a number, a part of the
+    /// workers such as `25%`, or `auto`. Where that is not all of them, slots are changed over in
+    /// batches, draining workers counted. `0` stops the old worker of a slot before the new one starts,
+    /// for programs that cannot overlap. Default: auto, which is all of them if memory allows, else as
+    /// many as fit.
+    surge: Surge,
 
     /// The part of new connections that a new generation gets at first, such as `5%`, once all of it is
     /// ready: should one of its workers exit meanwhile, the reload is aborted. It needs a TCP or UDP

@@ -9,7 +9,7 @@ use super::identity::Identity;
 use super::socket::{SocketSpec, Transport};
 use super::upstreams::{self, Format, Upstreams};
 use super::values::{Balance, OnFailing, StopSignals, Workers};
-use crate::core::policy::{BeforeStop, Canary, CheckPace, KeepAlive, ReadyWhen};
+use crate::core::policy::{BeforeStop, Canary, CheckPace, KeepAlive, ReadyWhen, Surge};
 
 /// The most sockets of one service: as many as fit into one message of descriptors.
 pub const SOCKETS_MAX: usize = 253;
@@ -36,6 +36,8 @@ pub struct ServiceConfig {
     pub balance: Balance,
     /// What becomes of clients while its workers fail again and again.
     pub on_failing: OnFailing,
+    /// How many workers of a new generation may run beside the old ones.
+    pub surge: Surge,
     /// What share of new connections a new generation gets at first.
     pub canary: Option<Canary>,
     /// How long a new generation may be rolled back by itself; zero is not at all.
@@ -271,6 +273,7 @@ impl ServiceConfig {
             },
             balance: Balance::default(),
             on_failing: OnFailing::Wait,
+            surge: Surge::default(),
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,

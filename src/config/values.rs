@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::diagnostic::nearest;
-use crate::core::policy::{BeforeStop, Check, ReadyWhen, Signal, StopLadder, StopStep};
+use crate::core::policy::{BeforeStop, Check, ReadyWhen, Signal, StopLadder, StopStep, Surge};
 use crate::core::service::WORKERS_MAX;
 
 pub use crate::core::policy::{Balance, KeepAlive, OnFailing};
@@ -181,6 +181,37 @@ impl FromStr for Percent {
                 "`{text}` is no part of new connections; write a whole number from `1%` to `99%`"
             ))),
         }
+    }
+}
+
+/// Reads how many workers of a new generation may run beside the old ones: `auto`, a number, or a part
+/// of a hundred.
+///
+/// # Errors
+///
+/// For anything else.
+pub fn surge(text: &str) -> Result<Surge, ValueError> {
+    let digits = text.strip_suffix('%').unwrap_or(text);
+    // A sign is no part of it.
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    match (text, digits.parse()) {
+        ("auto", _) => Ok(Surge::Auto),
+        (_, Ok(count @ 0..=WORKERS_MAX)) if is_number && digits == text => Ok(Surge::Count(count)),
+        (_, Ok(percent @ 0..=100)) if is_number && digits != text => Ok(Surge::Percent(percent)),
+        (_, _) => Err(ValueError(format!(
+            "`{text}` does not say how many new workers may run beside the old ones; write `auto`, a \
+             number up to {WORKERS_MAX}, or a part of the workers from `0%` to `100%`"
+        ))),
+    }
+}
+
+/// The same as [`surge`] reads it.
+#[must_use]
+pub fn surge_text(surge: Surge) -> String {
+    match surge {
+        Surge::Auto => "auto".to_owned(),
+        Surge::Count(count) => count.to_string(),
+        Surge::Percent(percent) => format!("{percent}%"),
     }
 }
 
@@ -576,6 +607,25 @@ mod tests {
             let _ = ready_when(&text);
             let _ = text.parse::<Workers>();
             prop_assert!(service_name(&implicit_name(&text)).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_surge_is_a_number_of_workers_or_a_part_of_them() {
+        let read = [
+            ("auto", Surge::Auto),
+            ("0", Surge::Count(0)),
+            ("4096", Surge::Count(4096)),
+            ("0%", Surge::Percent(0)),
+            ("25%", Surge::Percent(25)),
+            ("100%", Surge::Percent(100)),
+        ];
+        for (text, expected) in read {
+            assert_eq!(surge(text), Ok(expected), "{text}");
+            assert_eq!(surge_text(expected), text);
+        }
+        for text in ["", "%", "-1", "+1", "4097", "101%", "2.5", "5 %", "all", "Auto"] {
+            assert!(surge(text).is_err(), "{text}");
         }
     }
 

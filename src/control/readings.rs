@@ -151,6 +151,7 @@ mod tests {
             reloading: None,
             canary: None,
             probation: None,
+            changed_over: None,
             queued: false,
             last_abort: None,
             waits_for: Vec::new(),

@@ -85,6 +85,9 @@ fn service(told: &wire::ServiceConfig, other: Option<&ServiceConfig>) -> Service
     if let Ok(keepalive) = told.keepalive.parse() {
         service.keepalive = keepalive;
     }
+    if let Ok(surge) = values::surge(&told.surge) {
+        service.surge = surge;
+    }
     prove(&mut service, told);
     stop(&mut service, &told.stop);
     service.depends_on.clone_from(&told.depends_on);

@@ -68,6 +68,9 @@ pub struct Service {
     /// For how long the generation that serves is on probation still, in seconds, while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probation: Option<f64>,
+    /// Where that goes in batches, in how many slots its workers serve already, and no old ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_over: Option<u32>,
     /// Whether another reload waits for the one under way.
     pub queued: bool,
     /// How the last reload failed, if it did and no other has begun since.
@@ -327,6 +330,9 @@ pub struct ServiceConfig {
     pub before_stop: String,
     /// What becomes of idle kept-alive connections meanwhile, as `--keepalive` takes it.
     pub keepalive: String,
+    /// How many workers of a new generation may run beside the old ones, as `--surge` takes it.
+    #[serde(default)]
+    pub surge: String,
     /// What part of new connections a new generation gets at first, as `--canary` takes it, if not all
     /// of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -116,6 +116,15 @@ pub enum Action {
         /// All its members, in the kernel's order.
         shares: Vec<Share>,
     },
+    /// Look for how many more workers there is memory. Answered by `Weighed`.
+    Weigh {
+        /// Whose.
+        service: ServiceId,
+        /// The generation that is to be started, for the answer.
+        generation: GenerationId,
+        /// Workers that serve: one more is taken to need what they do.
+        workers: Vec<WorkerId>,
+    },
     /// Look what is left of draining sockets and workers. Answered by `DrainSeen`.
     LookAtDrain {
         /// Whose.

@@ -88,6 +88,15 @@ pub enum Event {
         /// What waits on each socket; `None` where that cannot be known.
         members: Vec<(MemberId, Option<Queued>)>,
     },
+    /// The answer to `Action::Weigh`.
+    Weighed {
+        /// Whose.
+        service: ServiceId,
+        /// As named in the action.
+        generation: GenerationId,
+        /// For how many more workers there is memory; `None` where that cannot be known.
+        room: Option<u32>,
+    },
     /// The answer to `Action::Publish`: the proxy was told, or not.
     Published {
         /// Whose slots.

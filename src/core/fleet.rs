@@ -16,6 +16,8 @@ pub struct Fleet {
     slots: BTreeMap<SlotId, Slot>,
     empty: BTreeSet<SlotId>,
     waiting: BTreeSet<(Time, SlotId)>,
+    /// How many slots another generation has.
+    given: u32,
 }
 
 /// One slot of a generation.
@@ -40,6 +42,8 @@ pub enum Seat {
         /// When the next worker may start.
         until: Time,
     },
+    /// A worker of another generation: nobody of this one is missed.
+    Given,
 }
 
 impl Fleet {
@@ -47,7 +51,7 @@ impl Fleet {
     #[must_use]
     pub fn new(generation: GenerationId) -> Fleet {
         let (slots, empty, waiting) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Fleet { generation, slots, empty, waiting }
+        Fleet { generation, slots, empty, waiting, given: 0 }
     }
 
     /// Who fills this slot.
@@ -66,8 +70,65 @@ impl Fleet {
     pub fn workers(&self) -> impl Iterator<Item = WorkerId> + '_ {
         self.slots.values().filter_map(|slot| match slot.seat {
             Seat::Held(worker) => Some(worker),
-            Seat::Empty | Seat::Waiting { .. } => None,
+            Seat::Empty | Seat::Waiting { .. } | Seat::Given => None,
         })
+    }
+
+    /// Who fills this slot, if somebody does.
+    #[must_use]
+    pub fn worker(&self, slot: SlotId) -> Option<WorkerId> {
+        match self.seat(slot)? {
+            Seat::Held(worker) => Some(worker),
+            Seat::Empty | Seat::Waiting { .. } | Seat::Given => None,
+        }
+    }
+
+    /// The slot is another generation's from here on. Gives the worker that filled it.
+    pub fn hand_over(&mut self, slot: SlotId) -> Option<WorkerId> {
+        let worker = self.worker(slot);
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            slot.has_lost = false;
+        }
+        self.take_seat(slot, Seat::Given);
+        worker
+    }
+
+    /// The slot is this generation's again, and empty, if it was another's.
+    pub fn take_back(&mut self, slot: SlotId) {
+        if self.seat(slot) == Some(Seat::Given) {
+            self.take_seat(slot, Seat::Empty);
+        }
+    }
+
+    /// Whether a worker is to come in this slot, now or later.
+    #[must_use]
+    pub fn is_missed(&self, slot: SlotId) -> bool {
+        match self.seat(slot) {
+            Some(Seat::Empty | Seat::Waiting { .. }) => true,
+            Some(Seat::Held(_) | Seat::Given) | None => false,
+        }
+    }
+
+    /// The slots that another generation has.
+    pub fn given(&self) -> impl Iterator<Item = SlotId> + '_ {
+        self.slots.iter().filter(|(_, slot)| slot.seat == Seat::Given).map(|(&id, _)| id)
+    }
+
+    /// How many workers it has or is to have.
+    #[must_use]
+    pub fn seats(&self) -> u32 {
+        self.size().saturating_sub(self.given)
+    }
+
+    /// How many slots nobody fills that wait for nothing.
+    #[must_use]
+    pub fn vacancies(&self) -> u32 {
+        u32::try_from(self.empty.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The first so many of these.
+    pub fn first_vacancies(&self, most: u32) -> impl Iterator<Item = SlotId> + '_ {
+        self.empty.iter().take(usize::try_from(most).unwrap_or(usize::MAX)).copied()
     }
 
     /// The slots that should get a worker at `now`, at most `most` of them. Others whose time to
@@ -98,7 +159,7 @@ impl Fleet {
     pub fn waiting(&self) -> impl Iterator<Item = (SlotId, Time)> + '_ {
         self.slots.iter().filter_map(|(&id, slot)| match slot.seat {
             Seat::Waiting { until } => Some((id, until)),
-            Seat::Empty | Seat::Held(_) => None,
+            Seat::Empty | Seat::Held(_) | Seat::Given => None,
         })
     }
 
@@ -187,6 +248,7 @@ impl Fleet {
             Seat::Waiting { until } => {
                 self.waiting.remove(&(until, id));
             }
+            Seat::Given => self.given = self.given.saturating_sub(1),
             Seat::Held(_) => {}
         }
         match seat {
@@ -196,6 +258,7 @@ impl Fleet {
             Seat::Waiting { until } => {
                 self.waiting.insert((until, id));
             }
+            Seat::Given => self.given += 1,
             Seat::Held(_) => {}
         }
     }
@@ -244,5 +307,19 @@ mod tests {
         assert_eq!(fleet.resize(0, &BTreeSet::new()), [WorkerId(10)]);
         assert_eq!(fleet.resize(2, &BTreeSet::new()), []);
         assert_eq!(fleet.take_due(at(9), 9), [SlotId(0), SlotId(1)]);
+    }
+
+    #[test]
+    fn a_slot_that_another_generation_has_is_missed_by_nobody_until_it_is_taken_back() {
+        let mut fleet = Fleet::new(GenerationId(1));
+        assert_eq!(fleet.resize(3, &BTreeSet::new()), []);
+        fleet.hold(SlotId(0), WorkerId(7));
+        assert_eq!(fleet.hand_over(SlotId(0)), Some(WorkerId(7)));
+        assert_eq!(fleet.hand_over(SlotId(1)), None);
+        assert_eq!((fleet.take_due(Time::ZERO, 9), fleet.seats()), (vec![SlotId(2)], 1));
+        assert_eq!(fleet.resize(1, &BTreeSet::new()), []);
+        assert_eq!((fleet.seats(), fleet.size()), (0, 1));
+        fleet.take_back(SlotId(0));
+        assert_eq!((fleet.seats(), fleet.vacancy()), (1, Some(SlotId(0))));
     }
 }

@@ -13,6 +13,7 @@ use super::reload::ReloadCause;
 use super::restart::FAILING_AFTER;
 use super::worker::Cause;
 
+pub use batch_notice::{BatchNotice, Because};
 pub use configuration_notice::ConfigurationNotice;
 pub use life_notice::LifeNotice;
 pub use proving_notice::ProvingNotice;
@@ -21,8 +22,10 @@ pub use socket_notice::{SocketNotice, Suspects};
 pub use stall_notice::StallNotice;
 pub use upstreams_notice::UpstreamsNotice;
 
+mod batch_notice;
 mod configuration_notice;
 mod life_notice;
+
 mod proving_notice;
 mod slot_notice;
 
@@ -283,6 +286,13 @@ pub enum Notice {
         /// How that goes.
         what: ProvingNotice,
     },
+    /// Slots are changed over one batch after the other, or put back.
+    Batch {
+        /// The service's name.
+        service: String,
+        /// How that goes.
+        what: BatchNotice,
+    },
     /// What a proxy in front is told, or could not be.
     Upstreams {
         /// The service's name.
@@ -346,6 +356,8 @@ pub enum Next {
     },
     /// It belonged to a reload, which is aborted by this.
     AbortReload,
+    /// It belonged to a reload that is off: a worker of the old generation is about to come anyway.
+    PutBack,
 }
 
 /// How loud a notice is.
@@ -402,6 +414,7 @@ impl Notice {
             | Notice::ReloadAborted { .. }
             | Notice::Life { .. }
             | Notice::Proving { .. }
+            | Notice::Batch { .. }
             | Notice::LameDuck { .. }
             | Notice::Stopping { .. }
             | Notice::StoppingNow { .. } => None,
@@ -416,6 +429,7 @@ impl Notice {
             Notice::Socket { what, .. } => what.loudness(),
             Notice::Life { what, .. } => what.loudness(),
             Notice::Proving { what, .. } => what.loudness(),
+            Notice::Batch { what, .. } => what.loudness(),
             Notice::Slot { what, .. } => what.loudness(),
             Notice::Stall { what, .. } => what.loudness(),
             Notice::Upstreams { what, .. } => what.loudness(),
@@ -536,6 +550,7 @@ impl fmt::Display for Notice {
             Notice::Slot { service, slot, what } => write!(f, "{service}: slot {slot} {what}"),
             Notice::Life { service, what } => write!(f, "{service}: {what}"),
             Notice::Proving { service, what } => write!(f, "{service}: {what}"),
+            Notice::Batch { service, what } => write!(f, "{service}: {what}"),
             Notice::Socket { socket, what } => what.tell(socket, f),
             Notice::LameDuck { serves_on } => {
                 let time = Human(*serves_on);
@@ -646,6 +661,7 @@ impl fmt::Display for Next {
                 write!(f, "restarting in {}: too many restarts in a second", Human(*delay))
             }
             Next::AbortReload => write!(f, "aborting the reload"),
+            Next::PutBack => write!(f, "an old one takes its place"),
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct Policy {
     pub ready_timeout: Duration,
     /// How often it is checked, where a check is what makes it ready.
     pub check_pace: CheckPace,
+    /// How many workers of a new generation may run beside the old ones in a reload.
+    pub surge: Surge,
     /// What share of new connections a new generation gets at first, if that is not all of them.
     pub canary: Option<Canary>,
     /// How long a new generation has to serve without a worker that ends by itself; until then it is
@@ -208,6 +210,33 @@ impl ReadyWhen {
         match self {
             ReadyWhen::Check(check) => Some(check),
             ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen | ReadyWhen::Alive(_) => None,
+        }
+    }
+}
+
+/// How many workers of a new generation may run beside the old ones while a reload is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Surge {
+    /// All of them if memory allows, else as many as fit, and one at least.
+    #[default]
+    Auto,
+    /// So many. None: each worker is stopped before the one in its place is started.
+    Count(u32),
+    /// So many of a hundred that are wanted, rounded up.
+    Percent(u32),
+}
+
+impl Surge {
+    /// How many that are of so many that are wanted; `None` where memory says it.
+    #[must_use]
+    pub fn of(self, wanted: u32) -> Option<u32> {
+        match self {
+            Surge::Auto => None,
+            Surge::Count(count) => Some(count),
+            Surge::Percent(percent) => {
+                let part = (u64::from(wanted) * u64::from(percent)).div_ceil(100);
+                Some(u32::try_from(part).unwrap_or(u32::MAX))
+            }
         }
     }
 }

@@ -188,7 +188,7 @@ mod tests {
     use crate::core::ids::{ServiceId, SocketId};
     use crate::core::policy::{
         BeforeStop, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
-        StopLadder, StopStep,
+        StopLadder, StopStep, Surge,
     };
     use crate::core::readiness::Evidence;
     use std::time::Duration;
@@ -212,6 +212,7 @@ mod tests {
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
+            surge: Surge::Percent(100),
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,

@@ -29,6 +29,8 @@ mod refusing;
 
 mod proving;
 
+mod batches;
+
 mod publishing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -441,6 +443,7 @@ impl Service {
         if self.reload.as_ref().is_some_and(|reload| reload.cause.is_wanted()) {
             self.abort(now, "everything is being stopped".to_owned(), None, context);
         }
+        self.answer_not_put_back(context);
         self.give_up_roll_back(&Refusal::Stopping, context);
         self.give_up_changes(&Refusal::Stopping, context);
     }
@@ -473,6 +476,7 @@ impl Service {
         } else if self.serves() {
             self.bind_slots(now, context);
             self.trim(now, context);
+            self.put_back(now, context);
             self.come_up(context);
             self.fill(now, context);
             self.end_probation(now, context);
@@ -560,6 +564,9 @@ impl Service {
                 let (service, on_failing) = (self.policy.name.clone(), self.on_failing());
                 context.notice(Notice::Failing { service, on_failing });
             }
+            if !was_ready {
+                self.note_not_put_back(slot, &reason, context);
+            }
             self.fail_probation(id, &reason, context);
         } else if self.rolling().is_some_and(|fleet| fleet.holds(slot, id)) {
             let Ending { cause, was_ready, used } = ending;
@@ -571,6 +578,15 @@ impl Service {
                 fleet.vacate(slot);
             }
             self.abort(now, reason, Some(id), context);
+        } else if self.lose_new(slot, id) {
+            let Ending { cause, was_ready, used } = ending;
+            context.notice(Notice::Ended {
+                worker: name,
+                cause,
+                was_ready,
+                next: Next::PutBack,
+                used,
+            });
         }
     }
 
@@ -663,9 +679,12 @@ impl Service {
         self.leave_probation(context);
         self.give_up_roll_back(refusal, context);
         self.sockets.announce(&[]);
+        self.answer_not_put_back(context);
         if let Some(reload) = self.reload.take() {
-            let reason = reason_of(refusal);
-            self.respond(reload.requests, &self.aborted(reason, None), context);
+            let aborted = self.aborted(reason_of(refusal), None);
+            let whole = self.serving.given().next().is_none();
+            let end = if whole { aborted } else { batches::not_put_back(aborted) };
+            self.respond(reload.requests, &end, context);
         }
         let waiting = self.queued.take().unwrap_or_default();
         self.respond(waiting, &End::Refused(refusal.clone()), context);

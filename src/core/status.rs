@@ -27,7 +27,8 @@ pub struct ServiceStatus {
     pub state: ServiceState,
     /// How many workers it wants.
     pub wanted: u32,
-    /// How many workers of the serving generation are ready.
+    /// How many workers that serve are ready: those of the serving generation, and those of the next in
+    /// slots that are changed over.
     pub ready: u32,
     /// The generation that serves.
     pub generation: GenerationId,
@@ -43,6 +44,8 @@ pub struct ServiceStatus {
     pub failing: bool,
     /// The generation that a reload under way is to bring.
     pub reloading: Option<GenerationId>,
+    /// In how many slots its workers serve, and in how many they are to, where it goes in batches.
+    pub changed_over: Option<(u32, u32)>,
     /// How the last reload failed, if it did and no other has begun since.
     pub last_abort: Option<String>,
     /// Whether another reload waits.
@@ -203,6 +206,8 @@ pub struct Headline<'a> {
     pub failing: bool,
     /// The generation that a reload under way is to bring.
     pub reloading: Option<GenerationId>,
+    /// In how many slots its workers serve, and in how many they are to, where it goes in batches.
+    pub changed_over: Option<(u32, u32)>,
     /// How the last reload failed, if it did and no other has begun since.
     pub last_abort: Option<&'a str>,
 }
@@ -235,6 +240,9 @@ impl fmt::Display for Headline<'_> {
         if let Some(next) = self.reloading {
             write!(f, ", reloading to generation {next}")?;
         }
+        if let Some((over, workers)) = self.changed_over {
+            write!(f, ", {over} of {workers} changed over")?;
+        }
         match self.last_abort {
             Some(reason) => write!(f, "; {reason}"),
             None => Ok(()),
@@ -256,6 +264,7 @@ impl fmt::Display for ServiceStatus {
             generation: self.generation,
             failing: self.failing,
             reloading: self.reloading,
+            changed_over: self.changed_over,
             last_abort: self.last_abort.as_deref(),
         }
         .fmt(f)

@@ -182,6 +182,11 @@ impl Supervisor {
                     service.handle_spares(members, failure.is_none(), context);
                 });
             }
+            Event::Weighed { service, generation, room } => {
+                self.with_service(service, |service, context| {
+                    service.handle_weighed(generation, room, context);
+                });
+            }
             Event::DrainSeen { service, seen } => {
                 self.with_service(service, |service, context| {
                     service.handle_drain_seen(now, &seen, context);

@@ -53,6 +53,9 @@ impl Daemon {
                 self.bind_slot(service, generation, slot, &members);
             }
             Action::BindSpares { service, members } => self.bind_spares(service, &members),
+            Action::Weigh { service, generation, workers } => {
+                self.weigh(service, generation, &workers);
+            }
             Action::Steer { group, shares } => {
                 self.steering.steer(group, shares, &self.parts.listeners);
             }

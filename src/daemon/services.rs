@@ -382,6 +382,7 @@ pub(super) fn policy(id: ServiceId, service: &ServiceConfig, sockets: Vec<Socket
         ready: service.ready.clone(),
         ready_timeout: service.ready_timeout,
         check_pace: service.check_pace,
+        surge: service.surge,
         canary: service.canary,
         probation: service.probation,
         before_stop: service.before_stop,

@@ -8,14 +8,14 @@ use crate::config::text::one_line;
 use crate::core::action::Share;
 use crate::core::drain::{HANDSHAKE_WAIT, Look};
 use crate::core::event::{DrainSeen, Event, Fault, Left, Queued};
-use crate::core::ids::{MemberId, ServiceId, WorkerId};
+use crate::core::ids::{GenerationId, MemberId, ServiceId, WorkerId};
 use crate::core::steering::GroupId;
 use crate::core::time::Time;
 use crate::os::clock;
 use crate::os::idle::IdleClosed;
 use crate::os::left::{Answer, Draining, Request};
 use crate::os::listeners::Listener;
-use crate::os::looks::Looks;
+use crate::os::looks::{Looks, Weighed, Weighing};
 use crate::os::socket_table::Place;
 use crate::os::steering;
 use crate::os::strangers::{Reach, strangers};
@@ -259,8 +259,26 @@ impl Daemon {
         self.events.push_back(Event::QueuesSeen { service, members });
     }
 
+    /// Begins to look for how many more workers memory is free.
+    pub(super) fn weigh(
+        &mut self,
+        service: ServiceId,
+        generation: GenerationId,
+        workers: &[WorkerId],
+    ) {
+        let workers = workers.iter().filter_map(|&worker| self.processes.account(worker)).collect();
+        match self.looks() {
+            Some(looks) => looks.weigh(Weighing { service, generation, workers }),
+            None => self.events.push_back(Event::Weighed { service, generation, room: None }),
+        }
+    }
+
     /// Looks that have come to their end.
     pub(super) fn hear_looks(&mut self) {
+        let weighed = self.looks.as_mut().map(Looks::take_weighed).unwrap_or_default();
+        for Weighed { service, generation, room } in weighed {
+            self.events.push_back(Event::Weighed { service, generation, room });
+        }
         let answers = self.looks.as_mut().map(Looks::take).unwrap_or_default();
         for (service, answer) in answers {
             self.drain_seen(service, answer);

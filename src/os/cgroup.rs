@@ -48,6 +48,9 @@ const REMOVALS_AT_ONCE: usize = 16;
 /// How much of our own mounts is read: thousands of them.
 const MOUNTINFO_MAX: u64 = 1 << 20;
 
+/// How much of `memory.stat` is read: it has some 60 lines.
+const STAT_MAX: u64 = 1 << 14;
+
 /// The controller that counts memory. Processor time is counted without one.
 const MEMORY: &str = "memory";
 
@@ -107,6 +110,32 @@ enum Change {
     Moved,
     /// Memory is counted for what is right below this.
     Counts(PathBuf),
+}
+
+/// How much may be charged to the cgroups that we are in before one of them is full, in bytes; `None`
+/// where none has a limit that we can read. What it charged for files that were not used lately counts
+/// as free: the kernel takes that first.
+#[must_use]
+pub fn free() -> Option<u64> {
+    let read = |path| proc::read_bounded(path, MOUNTINFO_MAX).unwrap_or_default();
+    let places = place::places(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+    let directories: Vec<PathBuf> =
+        places.unwrap_or_default().iter().flat_map(Place::up_to_top).collect();
+    directories.iter().filter_map(|directory| free_in(directory)).min()
+}
+
+fn free_in(directory: &Path) -> Option<u64> {
+    let read = |name: &str| {
+        let text = proc::read_bounded(directory.join(name), STAT_MAX).ok()?;
+        String::from_utf8(text).ok()
+    };
+    // Without a limit it says `max`.
+    let most: u64 = read("memory.max")?.trim_ascii().parse().ok()?;
+    let charged: u64 = read("memory.current")?.trim_ascii().parse().ok()?;
+    let stat = read("memory.stat").unwrap_or_default();
+    let idle = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
+    let idle = idle.and_then(|number| number.trim_ascii().parse().ok()).unwrap_or(0);
+    Some(most.saturating_sub(charged.saturating_sub(idle)))
 }
 
 impl Cgroups {

@@ -1,6 +1,7 @@
-//! A thread that looks at what is left for workers that are to stop: it takes longer than the loop
-//! may be held up. There is one look at a time, and one of a service on its way at most. The thread
-//! is started by the first look and ends when there was none for a while.
+//! A thread that looks at what is left for workers that are to stop, and at the memory that is free:
+//! it takes longer than the loop may be held up. There is one look at a time, and one of each kind of
+//! a service on its way at most. The thread is started by the first look and ends when there was none
+//! for a while.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -12,8 +13,10 @@ use std::time::Duration;
 
 use super::clock;
 use super::left::{Answer, Looker, Request};
+use super::memory::Account;
+use super::room;
 use super::wake::Wake;
-use crate::core::ids::ServiceId;
+use crate::core::ids::{GenerationId, ServiceId};
 use crate::core::time::Time;
 
 /// After how long without a look the thread ends.
@@ -42,10 +45,40 @@ struct Shared {
 struct State {
     requests: VecDeque<Request>,
     answers: Vec<(ServiceId, Answer)>,
+    weighings: VecDeque<Weighing>,
+    weighed: Vec<Weighed>,
     /// Whether a thread takes requests.
     is_served: bool,
     /// Whether nobody wants answers any more.
     is_over: bool,
+}
+
+/// For how many more workers of a service memory is free is to be looked at.
+#[derive(Debug, Clone)]
+pub struct Weighing {
+    /// Whose.
+    pub service: ServiceId,
+    /// Which of its generations is to be started.
+    pub generation: GenerationId,
+    /// Workers that serve.
+    pub workers: Vec<Account>,
+}
+
+/// For how many it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weighed {
+    /// Whose.
+    pub service: ServiceId,
+    /// Which of its generations is to be started.
+    pub generation: GenerationId,
+    /// For how many more workers; `None` where that cannot be known.
+    pub room: Option<u32>,
+}
+
+/// What the thread does next.
+enum Task {
+    Look(Request),
+    Weigh(Weighing),
 }
 
 impl Looks {
@@ -69,20 +102,44 @@ impl Looks {
             return false;
         }
         let mut state = self.shared.lock();
-        if !state.is_served {
-            let (shared, bell) = (Arc::clone(&self.shared), self.wake.clone());
-            let builder = thread::Builder::new().name("looks".to_owned());
-            if builder.spawn(move || serve(&shared, &bell, look)).is_err() {
-                state.answers.push((request.service, Answer::unknown(&request)));
-                self.wake.ring();
-                return true;
-            }
-            // It waits for what is locked here.
-            state.is_served = true;
+        if !self.is_served(&mut state, look) {
+            state.answers.push((request.service, Answer::unknown(&request)));
+            self.wake.ring();
+            return true;
         }
         state.requests.push_back(request);
         self.shared.changed.notify_one();
         true
+    }
+
+    /// Begins to look for how many more workers memory is free. It is answered in any case, as a look
+    /// is.
+    pub fn weigh(&self, weighing: Weighing) {
+        let mut state = self.shared.lock();
+        if self.is_served(&mut state, Looker::look) {
+            state.weighings.push_back(weighing);
+            self.shared.changed.notify_one();
+        } else {
+            let Weighing { service, generation, .. } = weighing;
+            state.weighed.push(Weighed { service, generation, room: None });
+            self.wake.ring();
+        }
+    }
+
+    /// Whether a thread takes what is asked, one that is started if there is none.
+    fn is_served(&self, state: &mut State, look: Look) -> bool {
+        if !state.is_served {
+            let (shared, bell) = (Arc::clone(&self.shared), self.wake.clone());
+            let builder = thread::Builder::new().name("looks".to_owned());
+            // It waits for what is locked by who asks.
+            state.is_served = builder.spawn(move || serve(&shared, &bell, look)).is_ok();
+        }
+        state.is_served
+    }
+
+    /// What was found of memory. Call it when the descriptor is readable, before [`Looks::take`].
+    pub fn take_weighed(&mut self) -> Vec<Weighed> {
+        std::mem::take(&mut self.shared.lock().weighed)
     }
 
     /// The answers that have come. Call it when the descriptor is readable.
@@ -116,19 +173,35 @@ impl Shared {
     }
 
     /// The next request; `None` when the thread is to end, and then nobody counts on it any more.
-    fn next(&self) -> Option<Request> {
-        let is_idle = |state: &mut State| state.requests.is_empty() && !state.is_over;
+    fn next(&self) -> Option<Task> {
+        let is_idle = |state: &mut State| {
+            state.requests.is_empty() && state.weighings.is_empty() && !state.is_over
+        };
         let waited = self.changed.wait_timeout_while(self.lock(), IDLE, is_idle);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let request = if state.is_over { None } else { state.requests.pop_front() };
-        state.is_served = request.is_some();
-        request
+        let task = if state.is_over {
+            None
+        } else {
+            let look = state.requests.pop_front().map(Task::Look);
+            look.or_else(|| state.weighings.pop_front().map(Task::Weigh))
+        };
+        state.is_served = task.is_some();
+        task
     }
 }
 
 fn serve(shared: &Shared, bell: &Wake, look: Look) {
     let mut looker = Looker::default();
-    while let Some(request) = shared.next() {
+    while let Some(task) = shared.next() {
+        let request = match task {
+            Task::Look(request) => request,
+            Task::Weigh(Weighing { service, generation, workers }) => {
+                let room = catch_unwind(|| room::room(&workers)).unwrap_or_default();
+                shared.lock().weighed.push(Weighed { service, generation, room });
+                bell.ring();
+                continue;
+            }
+        };
         let once = AssertUnwindSafe(|| look(&mut looker, clock::now(), &request));
         let answer = catch_unwind(once).unwrap_or_else(|_| {
             // What it remembered may be half of something.
@@ -144,7 +217,6 @@ fn serve(shared: &Shared, bell: &Wake, look: Look) {
 mod tests {
     use super::*;
     use crate::core::ids::WorkerId;
-    use crate::os::memory::Account;
 
     fn request(service: u32, number: u64) -> Request {
         Request {
@@ -206,6 +278,25 @@ mod tests {
         assert_eq!(answers, [(ServiceId(1), Answer::unknown(&request(1, 1)))]);
         assert!(looks.start_with(request(1, 2), panics));
         assert_eq!(wait_for(&mut looks, 1)[0].1.workers, [(WorkerId(2), Some(0))]);
+    }
+
+    #[test]
+    fn memory_is_looked_at_by_the_same_thread() {
+        let mut looks = Looks::new().expect("a descriptor");
+        let us = i32::try_from(std::process::id()).expect("a pid");
+        let (service, generation) = (ServiceId(1), GenerationId(2));
+        let workers = vec![Account::of(Some(us))];
+        looks.weigh(Weighing { service, generation, workers });
+        for _ in 0..60 {
+            looks.wake.wait(Duration::from_secs(1));
+            let weighed = looks.take_weighed();
+            looks.take();
+            if let [weighed] = weighed[..] {
+                assert_eq!((weighed.service, weighed.generation), (service, generation));
+                return assert!(weighed.room.is_some(), "we can be weighed");
+            }
+        }
+        panic!("no answer comes");
     }
 
     #[test]

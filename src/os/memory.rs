@@ -73,7 +73,7 @@ impl Account {
 }
 
 /// The resident set of a process, in bytes.
-fn resident(pid: Pid) -> Option<u64> {
+pub(super) fn resident(pid: Pid) -> Option<u64> {
     let pages = parse(&proc::statm(pid).ok()?)?;
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| size.try_into().ok());
     Some(pages.saturating_mul(page.unwrap_or(4096)))

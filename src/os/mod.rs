@@ -102,6 +102,8 @@ pub mod proc;
 
 pub mod notify_socket;
 
+pub mod room;
+
 pub mod runtime_dir;
 
 pub mod control_socket;

@@ -38,6 +38,9 @@ const ENVIRONMENT_MAX: u64 = 1 << 20;
 /// How much of a small file is read at most. `stat` is the longest that is read whole, below 1 KiB.
 const SMALL_MAX: u64 = 4096;
 
+/// How much of `/proc/meminfo` is read at most: it is below 2 KiB.
+const MEMINFO_MAX: u64 = 1 << 14;
+
 /// How much of the list of a process's cgroups is read at most: a path of the greatest length for
 /// each of a dozen hierarchies.
 const CGROUPS_MAX: u64 = 1 << 16;
@@ -192,6 +195,22 @@ pub fn environment_value(pid: Pid, key: &str) -> io::Result<Option<Vec<u8>>> {
 /// The process has gone.
 pub fn statm(pid: Pid) -> io::Result<Vec<u8>> {
     read_of(pid, "statm", SMALL_MAX)
+}
+
+/// What a process's memory adds up to, see proc_pid_smaps_rollup(5). Its owner may read it.
+///
+/// # Errors
+/// The process has gone, or we may not read it.
+pub fn smaps_rollup(pid: Pid) -> io::Result<Vec<u8>> {
+    read_of(pid, "smaps_rollup", SMALL_MAX)
+}
+
+/// What the memory of the machine adds up to, see proc_meminfo(5).
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn meminfo() -> io::Result<Vec<u8>> {
+    read_bounded("/proc/meminfo", MEMINFO_MAX)
 }
 
 /// The environment that the process was started with, as `KEY=value` strings that end in NUL; the

@@ -47,6 +47,8 @@ enum Phase {
     Under(u64),
     /// The same, which gets a part of new connections.
     Canary(u64),
+    /// It is off, and slots in which its workers served get old ones again.
+    PuttingBack,
     /// This generation serves, and still has to prove itself.
     Probation(u64),
     /// It has failed to: the one before is to serve again.
@@ -123,7 +125,8 @@ impl Progress {
     /// Whether a reload of one of them has begun and has not ended, as far as events say.
     pub(in crate::cli) fn is_under_way(&self) -> bool {
         self.services.iter().any(|it| match it.phase {
-            Phase::Under(_) | Phase::Canary(_) | Phase::Probation(_) | Phase::Failed => true,
+            Phase::Under(_) | Phase::Canary(_) | Phase::Probation(_) => true,
+            Phase::PuttingBack | Phase::Failed => true,
             Phase::Idle | Phase::Queued | Phase::Committed(_) | Phase::Aborted => false,
         })
     }
@@ -177,11 +180,14 @@ impl Rolling {
         self.wanted = service.wanted;
         match (service.reloading, self.phase) {
             (Some(next), Phase::Canary(known)) if next == known => {}
+            (Some(_), Phase::PuttingBack) => {}
             (Some(next), _) => self.phase = Phase::Under(next),
             (None, Phase::Under(next) | Phase::Canary(next)) if service.generation == next => {
                 self.phase = Phase::Committed(next);
             }
-            (None, Phase::Under(_) | Phase::Canary(_)) => self.phase = Phase::Aborted,
+            (None, Phase::Under(_) | Phase::Canary(_) | Phase::PuttingBack) => {
+                self.phase = Phase::Aborted;
+            }
             (
                 None,
                 Phase::Idle
@@ -228,12 +234,17 @@ impl Rolling {
             Some(plain(message))
         };
         self.trial = match event.kind.as_str() {
-            "canary-begins" | "probation-begins" | "probation-failed" => trial(),
-            "reload-begins" | "reload-committed" | "reload-aborted" | "probation-passed" => None,
+            "canary-begins" | "probation-begins" | "probation-failed" | "batches-begin"
+            | "batch-changed-over" | "putting-back" | "not-put-back" => trial(),
+            "reload-begins" | "reload-committed" | "reload-aborted" | "probation-passed"
+            | "put-back" => None,
             _ => self.trial.take(),
         };
         match (event.kind.as_str(), event.generation) {
             ("canary-begins", Some(next)) => self.phase = Phase::Canary(next),
+            ("batch-changed-over", Some(next)) => self.phase = Phase::Under(next),
+            ("putting-back", _) => self.phase = Phase::PuttingBack,
+            ("put-back" | "not-put-back", _) => self.phase = Phase::Aborted,
             ("probation-begins", Some(next)) => self.phase = Phase::Probation(next),
             ("probation-passed", Some(next)) => self.phase = Phase::Committed(next),
             ("probation-failed", _) => self.phase = Phase::Failed,
@@ -297,6 +308,7 @@ impl Rolling {
                 let rest = format!(", generation {serving} to {next}, {ready} of {wanted} ready");
                 ("canary", Hue::Moving, rest)
             }
+            Phase::PuttingBack => ("putting back", Hue::Bad, format!(" generation {serving}")),
             Phase::Probation(next) => ("on probation", Hue::Moving, self.drains(next)),
             Phase::Failed => ("rolling back", Hue::Bad, format!(", generation {serving} serves")),
             Phase::Committed(next) => ("committed", Hue::Good, self.drains(next)),
@@ -588,6 +600,29 @@ mod tests {
         --- web: generation 4 has stood its probation
         web: committed, generation 4 serves, 2 old workers drain
         ");
+    }
+
+    #[test]
+    fn frames_of_slots_that_are_changed_over_in_batches_and_put_back() {
+        let batch = |kind: &str, message: &str| Event {
+            message: format!("web: {message}"),
+            ..reload_event(kind, 4)
+        };
+        let events = [
+            reload_event("reload-begins", 4),
+            batch("batches-begin", "2 workers are changed over in batches of 1"),
+            started(10, 0),
+            worker_event("worker-ready", 10, 0),
+            batch("batch-changed-over", "1 of 2 changed over to generation 4"),
+            worker_event("worker-stopping", 8, 0),
+            worker_event("worker-drained", 8, 0),
+            started(11, 1),
+            worker_event("worker-ended", 11, 1),
+            reload_event("reload-aborted", 4),
+            batch("putting-back", "putting back 1 slot"),
+            batch("put-back", "put back: generation 3 serves in all slots"),
+        ];
+        assert_snapshot!(film(&events, 4, TERMINAL));
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub(in crate::cli) fn service(name: &str) -> Service {
         reloading: None,
         canary: None,
         probation: None,
+        changed_over: None,
         queued: false,
         last_abort: None,
         waits_for: Vec::new(),

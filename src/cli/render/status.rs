@@ -149,7 +149,11 @@ fn state(service: &Service) -> (String, Hue) {
         }
     };
     let word = match (service.reloading, &service.waits_for[..]) {
-        (Some(next), _) => format!("{word} generation {} to {next}", service.generation),
+        (Some(next), _) => {
+            let over = service.changed_over.map(|over| format!(", {over} changed over"));
+            let over = over.unwrap_or_default();
+            format!("{word} generation {} to {next}{over}", service.generation)
+        }
         (None, []) => word.to_owned(),
         (None, names) => format!("{word} for {}", plain(&names.join(", "))),
     };

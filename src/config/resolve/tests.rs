@@ -130,7 +130,9 @@ fn mistakes() -> Vec<(&'static str, String)> {
         service("no part for a canary", "listen: 8000\nreload: {canary: 5}"),
         service("all of it for a canary", "listen: 8000\nreload: {canary: 100%, canary_for: 0s}"),
         service("a time for a canary alone", "listen: 8000\nreload:\n  canary_for: 1m"),
-        service("keys that reload has not", "reload: {canary-for: 1m, surge: 2, probation: 10}"),
+        service("keys that reload has not", "reload: {canary-for: 1m, surges: 2, probation: 10}"),
+        service("no number of workers beside others", "reload: {surge: 101%}"),
+        service("fewer than none beside others", "reload: {surge: -1}"),
         service("a key of reload beside it", "probation: 10s"),
         service(
             "a canary where all is shared",
@@ -261,7 +263,7 @@ services:
     ready_timeout: 1m
     balance: slots
     drain: {before_stop: 10s}
-    reload: {canary: 5%, probation: 1m}
+    reload: {surge: 25%, canary: 5%, probation: 1m}
     stop: [TERM, INT:5s]
     drain_timeout: 0s
     depends_on: [agent]
@@ -291,6 +293,7 @@ services:
         ]
     );
     assert_eq!(web.ready_timeout, Duration::from_secs(60));
+    assert_eq!(web.surge, Surge::Percent(25));
     assert_eq!(web.canary, Some(Canary { percent: 5, time: Duration::from_secs(30) }));
     assert_eq!(web.probation, Duration::from_secs(60));
     assert_eq!(web.depends_on, ["agent"]);

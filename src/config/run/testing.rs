@@ -6,7 +6,7 @@ use super::{Name, RunConfig};
 use crate::config::identity::Identity;
 use crate::config::service::{ServiceConfig, Source};
 use crate::config::values::{Balance, OnFailing, Workers};
-use crate::core::policy::{BeforeStop, CheckPace, KeepAlive, ReadyWhen};
+use crate::core::policy::{BeforeStop, CheckPace, KeepAlive, ReadyWhen, Surge};
 
 /// A service of one worker.
 pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -> ServiceConfig {
@@ -20,6 +20,7 @@ pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -
         check_pace: CheckPace { interval: wait, timeout: wait },
         balance: Balance::default(),
         on_failing: OnFailing::Wait,
+        surge: Surge::Auto,
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,

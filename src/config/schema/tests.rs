@@ -111,6 +111,10 @@ fn what_can_be_written_in_several_ways_may_be() {
         "drain: {}",
         "reload: {canary: 5%, canary_for: 1m30s, probation: 0s}",
         "reload: {canary: \"${CANARY}\"}",
+        "reload: {surge: 2}",
+        "reload: {surge: 25%}",
+        "reload: {surge: auto, probation: 10s}",
+        "reload: {surge: \"${SURGE}\"}",
         "reload: {}",
     ] {
         assert_eq!(refused(&service(right)), None, "{right}");
@@ -133,7 +137,7 @@ fn what_a_schema_can_see_is_refused_by_it_too() {
         "services: {web: {command: a, drain: {before_stop: 10}}}",
         "services: {web: {command: a, drain: {timeout: 10s}}}",
         "services: {web: {command: a, reload: {canary: 5}}}",
-        "services: {web: {command: a, reload: {surge: 5}}}",
+        "services: {web: {command: a, reload: {surge: [5]}}}",
         "services: {web: {command: a, listen: {port: 80, unix: a}}}",
         "services: {web: {command: a, listen: {backlog: 5}}}",
         "services: {web: {command: a, listen: {port: 80, backlogg: 5}}}",

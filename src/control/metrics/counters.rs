@@ -164,6 +164,7 @@ impl Counters {
             | Notice::Signalled { .. }
             | Notice::Life { .. }
             | Notice::Proving { .. }
+            | Notice::Batch { .. }
             | Notice::Scaled { .. }
             | Notice::NotScaled { .. }
             | Notice::ReloadQueued { .. }

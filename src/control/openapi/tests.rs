@@ -85,10 +85,8 @@ fn every_reference_leads_somewhere_and_every_schema_is_used() {
 #[expect(clippy::too_many_lines, reason = "one of each, with each field")]
 fn types_have_the_fields_that_are_described_and_no_others() {
     let socket = socket();
-    holds("Socket", &socket);
     let left = wire::Left { connections: Some(2), queued: Some(1), handshakes: Some(0) };
     holds("Left", &left);
-    holds("Member", &socket.members[0]);
     let worker = wire::Worker {
         id: 1,
         slot: 0,
@@ -116,6 +114,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         reloading: Some(2),
         canary: Some(CANARY),
         probation: Some(0.5),
+        changed_over: Some(1),
         queued: true,
         last_abort: Some("x".into()),
         waits_for: vec!["db".into()],
@@ -151,6 +150,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         on_failing: "wait".into(),
         before_stop: "auto".into(),
         keepalive: "leave".into(),
+        surge: "auto".into(),
         canary: Some("5%".into()),
         canary_for: Some(30.0),
         probation: 60.0,
@@ -188,8 +188,10 @@ fn types_have_the_fields_that_are_described_and_no_others() {
 }
 
 #[test]
-fn a_canary_has_the_fields_that_are_described() {
+fn parts_of_others_have_the_fields_that_are_described() {
     holds("Canary", &CANARY);
+    holds("Socket", &socket());
+    holds("Member", &socket().members[0]);
 }
 
 const CANARY: wire::Canary = wire::Canary { percent: 5, left: 0.5 };

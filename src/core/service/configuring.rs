@@ -6,7 +6,7 @@ use crate::core::ids::RequestId;
 use crate::core::notice::{ConfigurationNotice, Notice};
 use crate::core::policy::Policy;
 use crate::core::refusal::Refusal;
-use crate::core::reload::ReloadStage;
+use crate::core::reload::{Reload, ReloadStage};
 use crate::core::request::End;
 use crate::core::status::Membership;
 use crate::core::time::Time;
@@ -88,6 +88,9 @@ impl Service {
         hopeless: Option<String>,
         context: &mut Context<'_>,
     ) -> bool {
+        if self.reload.as_ref().is_some_and(Reload::is_off) {
+            return false;
+        }
         if let Some(reason) = hopeless {
             self.abort(now, reason, None, context);
             return true;

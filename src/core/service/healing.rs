@@ -155,7 +155,7 @@ impl Service {
 
     /// When it wants to be woken for its sockets.
     pub(super) fn sockets_deadline(&self) -> Option<(Time, Why)> {
-        let refresh = (self.has_stale() && self.may_reload()).then_some(self.refresh_from);
+        let refresh = (self.has_stale() && self.may_refresh()).then_some(self.refresh_from);
         let at = [self.sockets.deadline(), self.slots_deadline(), refresh]
             .into_iter()
             .flatten()
@@ -196,6 +196,10 @@ impl Service {
                 self.repair_member(member, repair, context);
             }
         }
+    }
+
+    fn may_refresh(&self) -> bool {
+        self.reload.is_none() && self.may_reload()
     }
 
     /// Whether a replacement of workers with stale sockets may begin.

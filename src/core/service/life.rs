@@ -20,7 +20,7 @@ use crate::core::ids::{GenerationId, MemberId, RequestId, SlotId, SocketId};
 use crate::core::notice::{AfterAbort, LifeNotice, Notice, Told, WorkerName};
 use crate::core::policy::{BoundMember, Members, Policy, Socket};
 use crate::core::refusal::{Operation, Refusal};
-use crate::core::reload::{Reload, ReloadStage};
+use crate::core::reload::Reload;
 use crate::core::request::{End, WAITING_MAX};
 use crate::core::slots::SlotSockets;
 use crate::core::time::Time;
@@ -144,7 +144,8 @@ impl Service {
     /// What is under way in it that stands in the way of another operation.
     pub(super) fn operation(&self) -> Option<Operation> {
         let is_to_reload = self.queued.is_some() || self.back.is_some();
-        let reloads = self.reload.is_some() || is_to_reload || self.probation.is_some();
+        let rolls = self.reload.as_ref().is_some_and(|reload| !reload.is_stuck());
+        let reloads = rolls || is_to_reload || self.probation.is_some();
         let starts = self.first_start == FirstStart::UnderWay;
         match self.life.operation() {
             None if reloads => Some(Operation::Reload),
@@ -159,8 +160,8 @@ impl Service {
     ///
     /// Why not.
     pub fn may_ask_restart(&self) -> Result<(), Refusal> {
-        let reloads = self.reload.as_ref().is_some_and(|reload| reload.cause.is_wanted())
-            || self.queued.is_some();
+        let is_wanted = |reload: &Reload| reload.cause.is_wanted() && !reload.is_stuck();
+        let reloads = self.reload.as_ref().is_some_and(is_wanted) || self.queued.is_some();
         let operation = match (&self.life, self.life.operation()) {
             (Life::Up, _) if reloads => Operation::Reload,
             (Life::Up | Life::Stopped, _) => return Ok(()),
@@ -545,9 +546,10 @@ impl Service {
         self.leave_probation(context);
         let reason = "the service is being stopped".to_owned();
         self.could_not_take_back(&reason, None, context);
-        let Some(Reload { generation, requests, stage, .. }) = self.reload.take() else {
-            return;
-        };
+        // Slots are put back until its turn comes.
+        self.answer_not_put_back(context);
+        let Some(reload) = self.reload.take_if(|reload| !reload.is_off()) else { return };
+        let generation = reload.generation;
         self.sockets.abort();
         let response = self.aborted(reason.clone(), None);
         context.notice(Notice::ReloadAborted {
@@ -558,12 +560,9 @@ impl Service {
             next: AfterAbort::Stops,
         });
         // They serve nobody, however long those of the generation that serves do.
-        if let ReloadStage::Rolling(fleet) = stage {
-            for id in fleet.workers() {
-                self.ask_stop(now, id, context);
-            }
-        }
+        let requests = self.stop_new(now, reload, &response, context);
         self.respond(requests, &response, context);
+        self.answer_not_put_back(context);
     }
 
     pub(super) fn tell_stopped(&self, context: &mut Context<'_>) {

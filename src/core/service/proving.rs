@@ -4,7 +4,7 @@
 use crate::core::ids::{GenerationId, RequestId, WorkerId};
 use crate::core::notice::{Notice, ProvingNotice};
 use crate::core::refusal::Refusal;
-use crate::core::reload::{Failure, Probation, Reload, ReloadCause};
+use crate::core::reload::{Failure, Pace, Probation, Reload, ReloadCause};
 use crate::core::request::{Abort, Behind, End};
 use crate::core::time::{Time, Why};
 
@@ -37,7 +37,8 @@ impl Service {
         let reason = "it was rolled back on request".to_owned();
         if self.is_in_canary() {
             self.abort(now, reason, None, context);
-            return self.respond(vec![request], &self.done(), context);
+            let requests = self.wait_for_put_back(request);
+            return self.respond(requests, &self.done(), context);
         }
         if let Some(Probation { requests, .. }) = self.probation.take() {
             self.taken_back = Some(Failure { reason, worker: None, requests });
@@ -47,7 +48,8 @@ impl Service {
 
     /// Whether the workers of a reload have a part of new connections.
     fn is_in_canary(&self) -> bool {
-        self.reload.as_ref().is_some_and(|reload| reload.canary.is_some())
+        let has_part = |reload: &Reload| !reload.is_off() && reload.canary.is_some();
+        self.reload.as_ref().is_some_and(has_part)
     }
 
     /// All workers of a reload are ready: whether they have had the part of new connections that is
@@ -75,9 +77,14 @@ impl Service {
 
     /// When a trial under way is over.
     pub(super) fn trial_deadline(&self) -> Option<(Time, Why)> {
-        let is_complete = self
-            .rolling()
-            .is_some_and(|fleet| self.workers.tally_of(fleet.generation).ready == fleet.size());
+        let is_complete = self.rolling().is_some_and(|fleet| {
+            let ready = self.workers.tally_of(fleet.generation).ready;
+            match self.reload.as_ref().map(|reload| &reload.pace) {
+                // The first one alone has a part; and after it there is no trial.
+                Some(Pace::Batches(batches)) => batches.over.is_empty() && ready == 1,
+                Some(Pace::AtOnce | Pace::Unknown) | None => ready == fleet.size(),
+            }
+        });
         // While a worker lacks, because more are wanted by now, its readiness is waited for.
         let ends = |reload: &&Reload| is_complete && !reload.held;
         let canary = self.reload.as_ref().filter(ends).and_then(|reload| reload.canary);

@@ -9,7 +9,7 @@ use crate::core::ids::{GenerationId, RequestId, WorkerId};
 use crate::core::notice::{AfterAbort, Notice};
 use crate::core::policy::BoundMember;
 use crate::core::refusal::{Operation, Refusal};
-use crate::core::reload::{self, Failure, Reload, ReloadCause, ReloadStage, Step};
+use crate::core::reload::{self, Failure, Pace, Reload, ReloadCause, ReloadStage, Step};
 use crate::core::request::{Behind, End, WAITING_MAX};
 use crate::core::time::Time;
 
@@ -35,6 +35,7 @@ impl Service {
                 self.sockets.open(generation, &wanted, bound);
                 let slots = wanted.iter().filter_map(|new| Some((new.socket, new.slot?)));
                 self.open_own_slots(generation, slots);
+                self.choose_pace(generation, context);
             }
             return;
         }
@@ -117,7 +118,8 @@ impl Service {
             FirstStart::Waiting | FirstStart::Stumbled | FirstStart::Committed => true,
         };
         let proved = self.probation.is_none();
-        self.reload.is_none() && proved && started && matches!(self.life, Life::Up)
+        let free = self.reload.as_ref().is_none_or(Reload::is_stuck);
+        free && proved && started && matches!(self.life, Life::Up)
     }
 
     pub(super) fn begin_reload(&mut self, now: Time, context: &mut Context<'_>) {
@@ -131,7 +133,7 @@ impl Service {
             (requests, cause(previous))
         } else if let Some(requests) = self.queued.take() {
             (requests, ReloadCause::Asked)
-        } else if self.is_refresh_due(now) {
+        } else if self.reload.is_none() && self.is_refresh_due(now) {
             (Vec::new(), ReloadCause::SocketRenewed)
         } else {
             return;
@@ -150,6 +152,7 @@ impl Service {
         let workers = (policy.workers != self.policy.workers).then_some(policy.workers);
         let service = self.policy.name.clone();
         context.notice(Notice::ReloadBegins { service, generation, cause });
+        self.leave_put_back(now, context);
         let like = match cause {
             ReloadCause::Asked => {
                 self.retry_lost(context);
@@ -158,8 +161,11 @@ impl Service {
             ReloadCause::SocketRenewed => Some(self.serving.generation),
             ReloadCause::RollBack(previous) | ReloadCause::Failed(previous) => Some(previous),
         };
-        // Where nobody can take what waits, they take it: it is theirs as well.
-        let nobody = self.workers.tally_of(self.serving.generation).ready == 0;
+        // Where nobody can take what waits, they take it: it is theirs as well. So it is where the
+        // last who can is to go before one of them comes.
+        let ready = self.workers.tally_of(self.serving.generation).ready;
+        let stop_first = policy.surge.of(workers.unwrap_or(self.wanted)) == Some(0);
+        let nobody = ready == 0 || ready == 1 && stop_first;
         let heir_of = nobody.then_some(self.serving.generation);
         let heir_of = heir_of.filter(|&other| self.sockets.fit_slots(other, &policy.sockets));
         self.sockets.take_up(generation, &policy.sockets, heir_of);
@@ -177,11 +183,20 @@ impl Service {
             canary: None,
             workers,
             held: false,
+            pace: Pace::Unknown,
             stage,
         });
     }
 
     pub(super) fn advance_reload(&mut self, now: Time, context: &mut Context<'_>) {
+        match self.reload.as_ref().map(|reload| &reload.pace) {
+            Some(Pace::AtOnce) => self.advance_at_once(now, context),
+            Some(Pace::Batches(_)) => self.advance_batches(now, context),
+            Some(Pace::Unknown) | None => {}
+        }
+    }
+
+    fn advance_at_once(&mut self, now: Time, context: &mut Context<'_>) {
         // Each turn starts a worker or leaves the loop.
         loop {
             let Some(fleet) = self.rolling() else { return };
@@ -209,7 +224,7 @@ impl Service {
         }
     }
 
-    fn commit(&mut self, now: Time, context: &mut Context<'_>) {
+    pub(super) fn commit(&mut self, now: Time, context: &mut Context<'_>) {
         let wanted = self.wanted_next();
         let Some(Reload { generation, since, requests, cause, stage, .. }) = self.reload.take()
         else {
@@ -226,12 +241,14 @@ impl Service {
             self.take_policy(policy);
         }
         self.note_committed(context);
+        // Those of earlier batches may be on their way.
+        let gone = old.given().next().map(|_| self.workers.tally_of(old_generation).leaving);
         let old: Vec<WorkerId> = old.workers().collect();
         context.notice(Notice::ReloadCommitted {
             service: self.policy.name.clone(),
             generation,
             after: now.since(since),
-            draining: u32::try_from(old.len()).unwrap_or(u32::MAX),
+            draining: u32::try_from(old.len()).unwrap_or(u32::MAX) + gone.unwrap_or(0),
         });
         self.recover(context);
         self.refresh_failures = 0;
@@ -268,6 +285,9 @@ impl Service {
         worker: Option<WorkerId>,
         context: &mut Context<'_>,
     ) {
+        if self.reload.as_ref().is_some_and(Reload::is_off) {
+            return;
+        }
         let aborted = self.aborted(reason.clone(), worker);
         self.could_not_take_back(&reason, worker, context);
         self.give_up_reload(now, reason, &aborted, context);
@@ -275,9 +295,8 @@ impl Service {
 
     /// The same, answered with `end`.
     fn give_up_reload(&mut self, now: Time, reason: String, end: &End, context: &mut Context<'_>) {
-        let Some(Reload { generation, requests, cause, stage, .. }) = self.reload.take() else {
-            return;
-        };
+        let Some(reload) = self.reload.take() else { return };
+        let (generation, cause) = (reload.generation, reload.cause);
         let next = match cause {
             ReloadCause::Asked | ReloadCause::RollBack(_) | ReloadCause::Failed(_) => {
                 AfterAbort::ServesOn
@@ -296,16 +315,35 @@ impl Service {
             reason,
             next,
         });
-        // They finish what they have, if they were given something.
-        self.steer(context);
-        if let ReloadStage::Rolling(fleet) = stage {
-            let workers: Vec<WorkerId> = fleet.workers().collect();
-            self.secure(&workers, context);
-            for id in workers {
-                self.ask_stop(now, id, context);
-            }
-        }
+        let requests = self.stop_new(now, reload, end, context);
+        self.tell_put_back(context);
         self.respond(requests, end, context);
+    }
+
+    /// The workers of a reload that is off are asked to stop, but for those that serve in the place of
+    /// old ones until those are back. Gives whoever asked for it, but where they have to wait for that.
+    pub(super) fn stop_new(
+        &mut self,
+        now: Time,
+        reload: Reload,
+        end: &End,
+        context: &mut Context<'_>,
+    ) -> Vec<RequestId> {
+        let workers: Vec<WorkerId> = match &reload.stage {
+            ReloadStage::Rolling(fleet) => fleet.workers().collect(),
+            ReloadStage::Preparing(_) | ReloadStage::PuttingBack(_) => Vec::new(),
+        };
+        let over = self.begin_put_back(reload, end);
+        let going: Vec<_> = workers.into_iter().filter(|&id| !self.stays_for_now(id)).collect();
+        // They finish what they have, if they were given something; with their service they stop.
+        if !matches!(self.life, Life::Stopping { .. }) {
+            self.steer(context);
+            self.secure(&going, context);
+        }
+        for id in going {
+            self.ask_stop(now, id, context);
+        }
+        over.map(|reload| reload.requests).unwrap_or_default()
     }
 
     /// A number for another definition.
@@ -318,7 +356,10 @@ impl Service {
     pub(super) fn rolling(&self) -> Option<&Fleet> {
         match &self.reload {
             Some(Reload { stage: ReloadStage::Rolling(fleet), .. }) => Some(fleet),
-            Some(Reload { stage: ReloadStage::Preparing(_), .. }) | None => None,
+            Some(Reload {
+                stage: ReloadStage::Preparing(_) | ReloadStage::PuttingBack(_), ..
+            })
+            | None => None,
         }
     }
 }

@@ -39,7 +39,16 @@ impl Service {
         };
         let mut claim = Claim { generation: serving, part: 1, ready: ready(&self.serving) };
         let mut claims = Vec::new();
-        if let Some(Reload { canary, generation, stage, .. }) = &self.reload
+        if let Some((generation, slots)) = self.claim_of_new() {
+            if self.sockets.root(generation) == self.sockets.root(serving) {
+                claim.ready.extend(slots);
+            } else {
+                let size =
+                    |ready: &BTreeSet<SlotId>| u32::try_from(ready.len()).unwrap_or(u32::MAX);
+                claim.part = size(&claim.ready);
+                claims.push(Claim { generation, part: size(&slots), ready: slots });
+            }
+        } else if let Some(Reload { canary, generation, stage, .. }) = &self.reload
             && let ReloadStage::Rolling(fleet) = stage
         {
             if self.sockets.root(*generation) == self.sockets.root(serving) {

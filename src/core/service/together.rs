@@ -115,6 +115,8 @@ impl Service {
     /// Its workers are asked to stop from here on.
     pub fn take_turn(&mut self, now: Time, context: &mut Context<'_>) {
         self.end_reload(now, context);
+        // All that are left go.
+        self.reload = None;
         let (workers, kill_after) = (self.workers.len(), self.stop_takes());
         let Life::Stopping { turn, then, .. } = &mut self.life else { return };
         *turn = Turn::Come;

@@ -21,7 +21,7 @@ impl Service {
             name: self.policy.name.clone(),
             state: self.state(),
             wanted: self.wanted,
-            ready: self.workers.tally_of(self.serving.generation).ready,
+            ready: self.serving_ready(),
             generation: self.serving.generation,
             balance: self.sockets.balance(self.serving.generation),
             committed: self.is_committed(),
@@ -29,6 +29,7 @@ impl Service {
             waits_for: self.waits_for.clone(),
             failing: self.failing,
             reloading: self.reload.as_ref().map(|reload| reload.generation),
+            changed_over: self.reload.as_ref().and_then(Reload::changed_over),
             last_abort: self.last_abort.clone(),
             queued: self.queued.is_some(),
             restarts: self.replaced,
@@ -55,13 +56,21 @@ impl Service {
             leaving: self.is_dismissed(),
             waits_for: &self.waits_for,
             wanted: self.wanted,
-            ready: self.workers.tally_of(self.serving.generation).ready,
+            ready: self.serving_ready(),
             draining: self.workers.tally().leaving,
             generation: self.serving.generation,
             failing: self.failing,
             reloading: self.reload.as_ref().map(|reload| reload.generation),
+            changed_over: self.reload.as_ref().and_then(Reload::changed_over),
             last_abort: self.last_abort.as_deref(),
         }
+    }
+
+    /// How many of the workers that serve can.
+    fn serving_ready(&self) -> u32 {
+        let new = self.claim_of_new().map_or(0, |(_, slots)| slots.len());
+        let old = self.workers.tally_of(self.serving.generation).ready;
+        old.saturating_add(u32::try_from(new).unwrap_or(u32::MAX))
     }
 
     fn state(&self) -> ServiceState {
@@ -79,7 +88,12 @@ impl Service {
     }
 
     fn canary_status(&self, now: Time) -> Option<CanaryStatus> {
-        let Reload { generation, canary, .. } = self.reload.as_ref()?;
+        // Where it goes in batches, each worker that serves has the same part once the first has proved
+        // itself.
+        let tried = |reload: &&Reload| {
+            !reload.is_off() && reload.changed_over().is_none_or(|(over, _)| over == 0)
+        };
+        let Reload { generation, canary, .. } = self.reload.as_ref().filter(tried)?;
         let until = (*canary)?;
         let percent = self.policies.get(generation)?.canary?.percent;
         Some(CanaryStatus { percent, left: now.until(until) })

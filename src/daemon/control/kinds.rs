@@ -5,8 +5,8 @@ use crate::control::wire::{Event, Left, Level};
 use crate::core::drain::Remains;
 use crate::core::ids::{GenerationId, Pid, SlotId};
 use crate::core::notice::{
-    ConfigurationNotice, LifeNotice, Loudness, Notice, ProvingNotice, SlotNotice, SocketNotice,
-    StallNotice, UpstreamsNotice, WorkerName,
+    BatchNotice, ConfigurationNotice, LifeNotice, Loudness, Notice, ProvingNotice, SlotNotice,
+    SocketNotice, StallNotice, UpstreamsNotice, WorkerName,
 };
 
 /// An event of a notice; it gets its number when it is kept.
@@ -92,6 +92,13 @@ fn kind(notice: &Notice) -> &'static str {
             ProvingNotice::Failed { .. } => "probation-failed",
             ProvingNotice::ByPath { .. } => "rollback-by-path",
         },
+        Notice::Batch { what, .. } => match what {
+            BatchNotice::Begin { .. } => "batches-begin",
+            BatchNotice::ChangedOver { .. } => "batch-changed-over",
+            BatchNotice::PuttingBack { .. } => "putting-back",
+            BatchNotice::PutBack { .. } => "put-back",
+            BatchNotice::NotPutBack { .. } => "not-put-back",
+        },
         Notice::Socket { what, .. } => match what {
             SocketNotice::Backlog { .. } => "socket-backlog-changed",
             SocketNotice::Mode { .. } => "socket-mode-changed",
@@ -173,6 +180,15 @@ fn about(notice: &Notice) -> About<'_> {
             | LifeNotice::Along { .. }
             | LifeNotice::StopsAfter { .. }
             | LifeNotice::StartFailed { .. } => all(service),
+        },
+        Notice::Batch { service, what } => match what {
+            BatchNotice::Begin { generation, .. }
+            | BatchNotice::ChangedOver { generation, .. }
+            | BatchNotice::PuttingBack { generation, .. }
+            | BatchNotice::PutBack { generation }
+            | BatchNotice::NotPutBack { generation, .. } => {
+                About { generation: Some(*generation), ..all(service) }
+            }
         },
         Notice::Proving { service, what } => match what {
             ProvingNotice::Canary { generation, .. }

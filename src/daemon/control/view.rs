@@ -75,6 +75,7 @@ impl Daemon {
                 .canary
                 .map(|canary| wire::Canary { percent: canary.percent, left: seconds(canary.left) }),
             probation: service.probation.map(seconds),
+            changed_over: service.changed_over.map(|(over, _)| over),
             queued: service.queued,
             last_abort: service.last_abort,
             waits_for: service.waits_for,
@@ -168,6 +169,7 @@ fn service_config(service: &ServiceConfig) -> wire::ServiceConfig {
         on_failing: service.on_failing.name().to_owned(),
         before_stop: values::before_stop_text(service.before_stop),
         keepalive: service.keepalive.name().to_owned(),
+        surge: values::surge_text(service.surge),
         canary: service.canary.map(|canary| format!("{}%", canary.percent)),
         canary_for: service.canary.map(|canary| seconds(canary.time)),
         probation: seconds(service.probation),

@@ -69,6 +69,12 @@ pub(super) fn places(mountinfo: &[u8], cgroup: &[u8]) -> Result<Vec<Place>, NoCg
 }
 
 impl Place {
+    /// Its directory, and all above it that this mount shows.
+    pub(super) fn up_to_top(&self) -> Vec<PathBuf> {
+        let depth = self.below_top.components().count();
+        self.directory.ancestors().take(depth + 1).map(Path::to_owned).collect()
+    }
+
     /// The cgroup that we may make others in.
     pub(super) fn base(&self, marks: &impl Marks) -> Result<Base, NoCgroups> {
         let own = Base { directory: self.directory.clone(), path: self.path.clone() };

@@ -12,7 +12,7 @@ use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SocketId, WorkerI
 use crate::core::notice::{Notice, SocketNotice};
 use crate::core::policy::{
     BeforeStop, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal, Socket,
-    StopLadder, StopStep,
+    StopLadder, StopStep, Surge,
 };
 use crate::core::suspicion::LOOK_AFTER;
 use crate::core::time::Time;
@@ -44,6 +44,7 @@ impl World {
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
+            surge: Surge::Percent(100),
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,

@@ -9,7 +9,7 @@ use crate::core::event::{Event, Exit, Fault, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::policy::{
     BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal,
-    Socket, StopLadder, StopStep,
+    Socket, StopLadder, StopStep, Surge,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Behind, Request, Response, Scope, ServiceOutcome};
@@ -43,6 +43,7 @@ impl World {
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
+            surge: Surge::Percent(100),
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,

@@ -12,7 +12,7 @@ use crate::core::ids::{GenerationId, Pid, RequestId, ServiceId, SocketId, Worker
 use crate::core::notice::{Notice, ProvingNotice};
 use crate::core::policy::{
     BeforeStop, BoundMember, Canary, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen,
-    Signal, Socket, StopLadder, StopStep,
+    Signal, Socket, StopLadder, StopStep, Surge,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Abort, Behind, Request, Response, Scale, Scope, ServiceOutcome};
@@ -68,6 +68,7 @@ impl World {
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
+            surge: Surge::Percent(100),
             canary,
             probation,
             before_stop: BeforeStop::Auto,

@@ -15,7 +15,7 @@ use crate::core::ids::{MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::notice::Notice;
 use crate::core::policy::{
     BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal,
-    Socket, StopLadder, StopStep,
+    Socket, StopLadder, StopStep, Surge,
 };
 use crate::core::request::{Behind, Request, Scope};
 use crate::core::restart::FAILING_AFTER;
@@ -46,6 +46,7 @@ impl World {
             ready: ReadyWhen::Notify,
             ready_timeout: wait,
             check_pace: CheckPace { interval: wait, timeout: wait },
+            surge: Surge::Percent(100),
             canary: None,
             probation: Duration::ZERO,
             before_stop: BeforeStop::Auto,

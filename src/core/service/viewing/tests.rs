@@ -11,7 +11,7 @@ use crate::core::event::{DrainSeen, Event, Left, WorkerEvent};
 use crate::core::ids::{MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::policy::{
     Balance, BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen,
-    Signal, Socket, StopLadder, StopStep,
+    Signal, Socket, StopLadder, StopStep, Surge,
 };
 use crate::core::request::{Behind, Request, Scope};
 use crate::core::status::{ServiceStatus, Stage, WorkerStatus};
@@ -45,6 +45,7 @@ impl World {
             starting_max: 1,
             launching_max: 1,
             proxy: None,
+            surge: Surge::Percent(100),
             canary: None,
             probation: Duration::ZERO,
             depends_on: BTreeSet::new(),

@@ -11,7 +11,7 @@ use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, Socket
 use crate::core::notice::{LifeNotice, Notice};
 use crate::core::policy::{
     BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal,
-    Socket, StopLadder, StopStep,
+    Socket, StopLadder, StopStep, Surge,
 };
 use crate::core::refusal::{Operation, Refusal};
 use crate::core::request::{Behind, End, Request, Response, Scope, worst};
@@ -215,6 +215,7 @@ fn policy(services: Services<'_>, at: usize) -> Policy {
         ready: ReadyWhen::Notify,
         ready_timeout: wait,
         check_pace: CheckPace { interval: wait, timeout: wait },
+        surge: Surge::Percent(100),
         canary: None,
         probation: Duration::ZERO,
         before_stop: BeforeStop::Auto,
