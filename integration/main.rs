@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has nobody who could reach it")]
 
 mod admin;
+mod batches;
 mod cgroups;
 mod check;
 mod cli;
