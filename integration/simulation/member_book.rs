@@ -70,6 +70,8 @@ pub(crate) struct MemberBook {
     in_hand: bool,
     /// It is broken until an operator acts, if that helps.
     lost: Option<Again>,
+    /// It was shut down, and is known not to listen again.
+    down: bool,
 }
 
 impl MemberBook {
@@ -83,6 +85,7 @@ impl MemberBook {
             looked_at: false,
             in_hand: false,
             lost: None,
+            down: false,
         }
     }
 
@@ -141,7 +144,9 @@ impl Ledger {
                     account.rolling.get_or_insert(state.mode);
                 }
             }
-            SocketEvent::ShutDown(_) | SocketEvent::PathGone | SocketEvent::Listens => {}
+            SocketEvent::ShutDown(repair) => account.down = *repair == Repair::Listen,
+            SocketEvent::Listens => account.down = false,
+            SocketEvent::PathGone => {}
             SocketEvent::Renewed { to } if !self.books[&account.service].told => {
                 let fresh = MemberBook::fresh(account.service, account.socket, account.whose);
                 self.members.remove(&member);
@@ -244,7 +249,9 @@ impl Ledger {
                     None => timeout,
                 };
                 let ours = self.refusing.remove(member);
-                ensure!(reason || ours, "S20: {action:?} without a reason");
+                // With those that refuse clients no longer those listen that were shut down before.
+                let down = self.members.get(member).is_some_and(|account| account.down);
+                ensure!(reason || ours || down, "S20: {action:?} without a reason");
             }
             Action::StopListening(member) => {
                 self.check_refusal(*member)?;
