@@ -34,9 +34,9 @@ fn a_version_that_exits_between_ready_and_commit_aborts_the_reload() {
     // before they are a second old.
     let site = Site::running(&http_rust());
     let (script, others) = (site.path("short"), site.path("others"));
-    let wait = "until [ -e OTHERS ]; do sleep 0.02; done; rm OTHERS";
+    let wait = "until [ -e OTHERS ]; do sleep 0.02; done";
     let text = format!("if [ $SHEPHERD_SLOT = 0 ]; then {wait}; else : >OTHERS; sleep 1000; fi");
-    let text = text.replace("OTHERS", &others.display().to_string());
+    let text = text.replace("OTHERS", &format!("{}.$SHEPHERD_GENERATION", others.display()));
     write_program(&script, format!("#!/bin/sh\n{text}\n").as_bytes(), 0o755);
     aborts(
         &site,
