@@ -152,9 +152,6 @@ impl Ledger {
             ensure!(book.batches.back.is_none(), "S33: {action:?} while slots are put back");
             ensure!(book.life == Life::Up, "S28: {action:?} of {:?}", book.life);
             book.rolling = Some((*generation, false));
-            if like.is_none() {
-                book.last_reload = *generation;
-            }
             book.binding.clone_from(bind);
             self.check_reload_binds(*service, *generation, bind)?;
         }

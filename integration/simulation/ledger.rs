@@ -125,8 +125,6 @@ pub(crate) struct Book {
     pub life: Life,
     pub due: Due,
     pub stopped: Stopped,
-    /// The last generation that operators had read for a reload.
-    pub last_reload: GenerationId,
     /// How many workers came in the place of one that ended unasked.
     pub replaced: u64,
     /// Slots of the serving generation that are to get a worker, and when.
@@ -275,7 +273,6 @@ impl Ledger {
             life: Life::Up,
             due: Due::Nothing,
             stopped: Stopped::ByItself,
-            last_reload: GenerationId(0),
             replaced: 0,
             waits: BTreeMap::new(),
             failures: BTreeMap::new(),

@@ -302,11 +302,11 @@ impl Ledger {
 
     /// How many requests wait for the next reload of a service.
     fn queued(&self, service: ServiceId) -> usize {
-        let last = self.books[&service].last_reload;
         let queued = self.requests.values().filter(|open| {
             matches!(open.request, Request::Reload { .. })
                 && !open.during_stop
-                && open.generations.get(&service).is_some_and(|asked| *asked >= last)
+                && open.generations.contains_key(&service)
+                && !open.carried.contains_key(&service)
                 && !open.over.contains(&service)
                 && !open.aside.contains(&service)
         });

@@ -128,6 +128,12 @@ impl Ledger {
         self.books.get(&service).is_some_and(|book| book.life.serves() && !book.told)
     }
 
+    /// Whether a worker was asked to stop by its ladder.
+    pub(crate) fn was_asked(&self, worker: WorkerId) -> bool {
+        let stage = self.workers.get(&worker).map(|record| &record.stage);
+        matches!(stage, Some(Standing::Asked { .. } | Standing::Killed { .. }))
+    }
+
     /// Whether a worker serves.
     pub(crate) fn serves(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_some_and(|record| {

@@ -415,8 +415,10 @@ impl World<'_> {
                     let members = process.members.iter().copied();
                     let members = members.filter(|&member| self.network.groups.has(member));
                     let members: Vec<MemberId> = members.collect();
-                    // One that is late is asked at once, whatever it holds.
-                    let ready = self.was_ready.contains(&worker) && !faulty;
+                    // One that is late is asked at once, whatever it holds; and nobody knows when an
+                    // operator sends a signal.
+                    let asked = self.ledger.was_asked(worker);
+                    let ready = self.was_ready.contains(&worker) && !faulty && asked;
                     let was_asked = if ready { WasAsked::Yes } else { WasAsked::No };
                     self.shut_all_down(&members, was_asked);
                 }
