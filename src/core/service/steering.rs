@@ -72,7 +72,7 @@ impl Service {
         let Some(worker) = self.workers.get(id) else { return };
         let policy = self.policy_of(id);
         let (before_stop, keepalive) = (policy.before_stop, policy.keepalive);
-        let serves = match worker.state {
+        let has_run = match worker.state {
             WorkerState::Ready { .. } | WorkerState::Withdrawing { .. } => true,
             WorkerState::Starting { .. }
             | WorkerState::Emptying { .. }
@@ -82,7 +82,8 @@ impl Service {
         };
         let serving = self.serving.generation;
         let away = self.sockets.steered_away(serving, worker.generation, worker.slot);
-        if serves && !self.stopping && !away.is_empty() && !before_stop.longest().is_zero() {
+        let may_take_time = self.serves() && !before_stop.longest().is_zero();
+        if has_run && may_take_time && !away.is_empty() {
             let until = self.drains.begin(now, id, away, before_stop, keepalive);
             self.with_worker(id, context, |worker, scene| worker.empty(now, until, scene));
         } else {
