@@ -90,7 +90,13 @@ pub fn measure(effort: Effort) -> Vec<Row> {
 }
 
 fn turn(balance: &str, handlers: Handlers, effort: Effort) -> Seen {
-    let length = effort.of(Duration::from_secs(3), Duration::from_secs(2));
+    let length = match handlers {
+        Handlers::Even | Handlers::Uneven => {
+            effort.of(Duration::from_secs(3), Duration::from_secs(2))
+        }
+        // It takes two seconds until that is seen.
+        Handlers::OneHung => effort.of(Duration::from_secs(10), Duration::from_secs(5)),
+    };
     let port = free_port();
     let daemon: Daemon = builder()
         .workers(WORKERS)
