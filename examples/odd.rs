@@ -105,8 +105,7 @@ fn exit_if_slot(slot: &str, code: &str) {
     if env::var("SHEPHERD_SLOT").as_deref() == Ok(slot) {
         exit(number(code));
     }
-    ready();
-    serve();
+    serve_ready();
 }
 
 /// Sleeps for ever and leaves its sockets alone.
@@ -230,8 +229,7 @@ fn liar() {
     for pid in ["1", "-5", "99999999"] {
         notify(&format!("MAINPID={pid}"));
     }
-    ready();
-    serve();
+    serve_ready();
 }
 
 /// Says `text` and serves.
@@ -259,8 +257,7 @@ fn extend() {
         notify("EXTEND_TIMEOUT_USEC=1000000");
         sleep_ms(300);
     }
-    ready();
-    serve();
+    serve_ready();
 }
 
 /// Hands its place to a child that serves, and exits.
@@ -320,8 +317,7 @@ fn dump(file: &str) {
     let unfinished = format!("{file}.tmp");
     fs::write(&unfinished, text).expect("cannot write");
     fs::rename(&unfinished, file).expect("cannot rename");
-    ready();
-    serve();
+    serve_ready();
 }
 
 /// Serves, and stops itself as SIGSTOP does after 100 ms.
@@ -390,8 +386,7 @@ fn log(line: &str) {
     say(line);
     // In one write: others write to the same place.
     io::stderr().write_all(format!("err {line}\n").as_bytes()).expect("stderr");
-    ready();
-    serve();
+    serve_ready();
 }
 
 /// Serves, and leaves its sockets blocking or not as they are, except for one deed, done before it
@@ -545,6 +540,13 @@ impl AsFd for Listener {
             Listener::Unix(listener) => listener.as_fd(),
         }
     }
+}
+
+/// Is ready once it hears SIGTERM, and serves until that comes.
+fn serve_ready() {
+    let stop = stop_signal();
+    ready();
+    serve_until(&stop, &listeners(), poll_for);
 }
 
 /// Serves until SIGTERM.
