@@ -103,10 +103,7 @@ impl Cell {
             (Balance::Generation | Balance::Slots, Manners::Dies) => {
                 self.clients != Clients::Endless
             }
-            (Balance::Generation, Manners::ShutsDown) => true,
-            // Workers that leave their group at the same moment do so in an order that is not always
-            // known. What is lost by that is shown.
-            (Balance::Slots, Manners::ShutsDown) => false,
+            (Balance::Generation | Balance::Slots, Manners::ShutsDown) => true,
             (Balance::Shared, Manners::Dies | Manners::ShutsDown) => false,
         }
     }
