@@ -10,7 +10,7 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     ("core", &["core"]),
     ("config", &["config", "core::policy", "core::service"]),
-    ("protocol", &["protocol"]),
+    ("protocol", &["protocol", "core::ids"]),
     ("os", &["os", "protocol", "config", "core::ids", "core::policy", "core::event", "core::time"]),
     ("control", &["control", "core", "config", "os"]),
     ("daemon", &["daemon", "control", "os", "protocol", "config", "core"]),

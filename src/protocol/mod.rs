@@ -18,4 +18,6 @@ pub mod listen_fds;
 
 pub mod notify;
 
+pub mod messages;
+
 pub mod steering_program;
