@@ -190,6 +190,7 @@ impl Daemon {
         let spawned = spawn::spawn(&Order {
             plan: &plan,
             sockets: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
+            beside: Vec::new(),
             directory: definition.directory.as_fd(),
             program: definition.program.as_fd(),
             output: pipes.as_ref().map(|pipes| pipes.each_ref().map(|pipe| pipe.writer.as_fd())),

@@ -62,6 +62,7 @@ impl Command {
         let Spawned { pid, pidfd, outcome } = spawn::spawn(&Order {
             plan: &plan,
             sockets: Vec::new(),
+            beside: Vec::new(),
             directory: directory.as_fd(),
             program: shell.as_fd(),
             output: Some([output.writer.as_fd(); 2]),

@@ -24,6 +24,8 @@ pub mod writer;
 
 pub mod output;
 
+pub mod channel;
+
 pub mod limits;
 
 pub mod config_file;

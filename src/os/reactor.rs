@@ -11,6 +11,19 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 /// ones cannot keep deadlines from being looked at.
 pub const EVENTS_MAX: usize = 128;
 
+/// What a descriptor is reported for. With any of these but nothing it is when it is hung up, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Nothing at all.
+    Nothing,
+    /// There is something to read.
+    Readable,
+    /// There is room to write.
+    Writable,
+    /// Either.
+    Both,
+}
+
 /// A set of descriptors, each with a token.
 #[derive(Debug)]
 pub struct Reactor {
@@ -43,6 +56,25 @@ impl Reactor {
     /// Those of epoll_ctl(2), `EPERM` for a file, which can always be written, among them.
     pub fn add_writable(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLOUT, token))?)
+    }
+
+    /// Reports `token` for this from here on, whatever it was reported for before.
+    ///
+    /// # Errors
+    ///
+    /// Those of epoll_ctl(2), `ENOSPC` among them; it is reported for nothing then.
+    pub fn watch(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        let flags = match interest {
+            Interest::Nothing => EpollFlags::empty(),
+            Interest::Readable => EpollFlags::EPOLLIN,
+            Interest::Writable => EpollFlags::EPOLLOUT,
+            Interest::Both => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+        };
+        self.remove(fd.as_fd());
+        if flags.is_empty() {
+            return Ok(());
+        }
+        Ok(self.epoll.add(fd, EpollEvent::new(flags, token))?)
     }
 
     /// Reports `token` whenever `fd` has something urgent, as files of the kernel do that change,

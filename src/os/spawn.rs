@@ -69,6 +69,8 @@ pub struct Order<'a> {
     pub plan: &'a Plan<'a>,
     /// Its sockets, in order.
     pub sockets: Vec<BorrowedFd<'a>>,
+    /// What else it gets, in order: the numbers follow those of the sockets, see [`number_beside`].
+    pub beside: Vec<BorrowedFd<'a>>,
     /// Its working directory.
     pub directory: BorrowedFd<'a>,
     /// Its program's file.
@@ -77,6 +79,12 @@ pub struct Order<'a> {
     pub output: Option<[BorrowedFd<'a>; 2]>,
     /// Its cgroup; without one it stays in ours.
     pub cgroup: Option<&'a Leaf>,
+}
+
+/// The number of a descriptor that a process with so many sockets gets beside them, counted from 0.
+#[must_use]
+pub fn number_beside(sockets: usize, index: usize) -> usize {
+    usize::from(listen_fds::FIRST) + sockets + index
 }
 
 /// A process on its way to become a worker.
@@ -132,10 +140,11 @@ pub fn spawn(order: &Order<'_>) -> Result<Spawned, Failure> {
     let (outcome, tells) = pipe2(flags).map_err(|errno| ("making a pipe", errno.into()))?;
 
     let first = RawFd::from(listen_fds::FIRST);
-    let own = first.saturating_add(RawFd::try_from(order.sockets.len()).unwrap_or(RawFd::MAX));
+    let own = number_beside(order.sockets.len(), order.beside.len());
+    let own = RawFd::try_from(own).unwrap_or(RawFd::MAX);
     let outputs = order.output.iter().flatten().copied().zip(1..);
-    let wanted: Vec<(BorrowedFd<'_>, RawFd)> =
-        order.sockets.iter().copied().zip(first..).chain(outputs).collect();
+    let given = order.sockets.iter().chain(&order.beside).copied();
+    let wanted: Vec<(BorrowedFd<'_>, RawFd)> = given.zip(first..).chain(outputs).collect();
     let [tells, directory, program] = [tells.as_fd(), order.directory, order.program]
         .map(|source| lift(source, own).map_err(step("placing a descriptor")));
     let (tells, directory, program) = (tells?, directory?, program?);

@@ -52,6 +52,7 @@ fn run(
     let spawned = spawn(&Order {
         plan,
         sockets: sockets.iter().map(AsFd::as_fd).collect(),
+        beside: Vec::new(),
         directory: directory.as_fd(),
         program: program.as_fd(),
         output: output.map(|output| [output.as_fd(); 2]),
@@ -138,6 +139,7 @@ fn a_daemon_that_has_died_takes_no_start_along() {
         let Spawned { pidfd, outcome, .. } = spawn(&Order {
             plan: &plan,
             sockets: Vec::new(),
+            beside: Vec::new(),
             directory: root.as_fd(),
             program: root.as_fd(),
             output: None,
@@ -194,6 +196,7 @@ fn a_zero_byte_is_refused_before_anything_is_started() {
     let refused = spawn(&Order {
         plan: &plan,
         sockets: Vec::new(),
+        beside: Vec::new(),
         directory: root.as_fd(),
         program: root.as_fd(),
         output: None,
@@ -212,6 +215,7 @@ fn a_process_is_told_who_it_is_and_what_it_has() {
     let spawned = spawn(&Order {
         plan: &plan,
         sockets: vec![root.as_fd(); 2],
+        beside: Vec::new(),
         directory: root.as_fd(),
         program: root.as_fd(),
         output: Some([writer.as_fd(); 2]),
