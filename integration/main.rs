@@ -37,6 +37,7 @@ mod logs;
 mod logs_readers;
 mod many;
 mod members;
+mod messages;
 mod metrics_page;
 mod mistakes;
 mod nothing_lost;

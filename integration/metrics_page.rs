@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use shepherd::control::metrics::{Counters, Format, Outcome, page};
 use shepherd::control::wire::{
-    BackingOff, Daemon, Member, MemberState, Service, ServiceState, Socket, Status, Worker,
-    WorkerState,
+    BackingOff, Daemon, Member, MemberState, Messages, Service, ServiceState, Socket, Status,
+    Worker, WorkerState,
 };
 use shepherd::core::event::{Exit, SpawnFailure};
 use shepherd::core::ids::{GenerationId, Pid, SlotId, WorkerId};
@@ -79,6 +79,9 @@ fn what_is_shown_is_what_happened() {
         "shepherd_service_workers{service=\"web\",state=\"ready\"} 1",
         "shepherd_service_workers{service=\"web\",state=\"draining\"} 1",
         "shepherd_worker_starts_total{service=\"web\"} 2",
+        "shepherd_messages_sent_total{service=\"web\"} 6",
+        "shepherd_messages_lost_total{service=\"web\",why=\"dropped\"} 2",
+        "shepherd_messages_lost_total{service=\"mail\",why=\"dropped\"} 0",
         "shepherd_worker_restarts_total{service=\"mail\"} 7",
         "shepherd_worker_start_failures_total{service=\"mail\",why=\"spawn\"} 1",
         "shepherd_worker_start_failures_total{service=\"mail\",why=\"exit\"} 1",
@@ -310,6 +313,7 @@ fn status() -> Status {
         stalled: false,
         memory: Some(memory),
         connections: u32::try_from(memory / 500).ok(),
+        messages: None,
         said: None,
     };
     let member = |member, queued| Member {
@@ -438,6 +442,9 @@ fn counters() -> Counters {
     for outcome in [Outcome::Done, Outcome::Done, Outcome::Refused] {
         counters.answered(outcome);
     }
+    let of_web = Messages { sent: 3, received: 2, dropped: 1, ..Messages::default() };
+    counters.messages("web", &of_web);
+    counters.messages("web", &of_web);
     counters.turned(ms(30));
     counters.turned(Duration::from_micros(40));
     counters.lines_dropped(12);

@@ -67,6 +67,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ("src/daemon/slots.rs", &["tracing::"]),
     ("src/daemon/steering.rs", &["tracing::"]),
     ("src/daemon/upstreams.rs", &["tracing::"]),
+    ("src/daemon/messages.rs", &["tracing::"]),
     ("src/daemon/capture.rs", &["std::os::"]),
     ("src/daemon/output.rs", &["tracing::", "std::os::"]),
     ("src/daemon/control.rs", &["tracing::"]),

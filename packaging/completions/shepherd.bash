@@ -58,6 +58,9 @@ _shepherd() {
             shepherd,schema)
                 cmd="shepherd__subcmd__schema"
                 ;;
+            shepherd,send)
+                cmd="shepherd__subcmd__send"
+                ;;
             shepherd,start)
                 cmd="shepherd__subcmd__start"
                 ;;
@@ -109,6 +112,9 @@ _shepherd() {
             shepherd__subcmd__help,schema)
                 cmd="shepherd__subcmd__help__subcmd__schema"
                 ;;
+            shepherd__subcmd__help,send)
+                cmd="shepherd__subcmd__help__subcmd__send"
+                ;;
             shepherd__subcmd__help,start)
                 cmd="shepherd__subcmd__help__subcmd__start"
                 ;;
@@ -125,7 +131,7 @@ _shepherd() {
 
     case "${cmd}" in
         shepherd)
-            opts="-h -V --help --version run status reload rollback scale restart stop start kill events check plan schema exec completions man help"
+            opts="-h -V --help --version run status reload rollback scale restart stop start kill send events check plan schema exec completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -207,7 +213,7 @@ _shepherd() {
             return 0
             ;;
         shepherd__subcmd__help)
-            opts="run status reload rollback scale restart stop start kill events check plan schema exec completions man help"
+            opts="run status reload rollback scale restart stop start kill send events check plan schema exec completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -416,6 +422,20 @@ _shepherd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        shepherd__subcmd__help__subcmd__send)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         shepherd__subcmd__help__subcmd__start)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -591,7 +611,7 @@ _shepherd() {
             return 0
             ;;
         shepherd__subcmd__run)
-            opts="-c -n -p -h --config --workers --port --listen --balance --upstreams --upstreams-reload --ready --ready-timeout --on-failing --ready-interval --ready-probe-timeout --before-stop --keepalive --surge --canary --canary-for --probation --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --logs --name --control --admin --pid-file --help"
+            opts="-c -n -p -h --config --workers --port --listen --balance --upstreams --upstreams-reload --ready --ready-timeout --on-failing --ready-interval --ready-probe-timeout --before-stop --keepalive --surge --canary --canary-for --probation --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --messages --logs --name --control --admin --pid-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -785,6 +805,28 @@ _shepherd() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        shepherd__subcmd__send)
+            opts="-h --json --control --name --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -8,7 +8,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(super) use clients::{
-    Events, Kill, Reload, Restart, Rollback, Scale, Start, Status, Stop, Target,
+    Events, Kill, Reload, Restart, Rollback, Scale, Send, Start, Status, Stop, Target,
 };
 
 mod clients;
@@ -60,6 +60,7 @@ pub(super) enum Verb {
     Stop(Stop),
     Start(Start),
     Kill(Kill),
+    Send(Send),
     Events(Events),
     Check(Check),
     Plan(Plan),
@@ -331,6 +332,14 @@ pub(super) struct Run {
     #[arg(long = "env-file", value_name = "FILE")]
     pub(super) env_files: Vec<PathBuf>,
 
+    /// Each worker gets a channel for messages, as the descriptor that SHEPHERD_CHANNEL_FD names.
+    ///
+    /// It is a stream socket on which lines of JSON go both ways: to another worker, to all of a
+    /// service or of all services, and to shepherd, which tells of workers that come and go. See
+    /// "Messages" below.
+    #[arg(long)]
+    pub(super) messages: bool,
+
     /// Where the workers' output leads: `inherit`, `prefix` or `json` [default: `prefix` when
     /// shepherd's stdout and stderr are both terminals, else `inherit`].
     ///
@@ -425,6 +434,25 @@ Signals to shepherd:
 Variables for each worker, besides those of the sockets:
   SHEPHERD_SERVICE, SHEPHERD_SLOT, SHEPHERD_WORKER, SHEPHERD_GENERATION
   PORT, in the place of any that you set, when it has exactly one TCP port of its slot (8001+{slot})
+  SHEPHERD_CHANNEL_FD, with --messages; a program that starts others sets close-on-exec on it
+
+Messages (--messages), one line of JSON each:
+  {\"to\": \"worker:17\", \"data\": ANY}
+      is what a worker writes. Other recipients are `all`, `service:web` (the sender is none of
+      these), `slot:2` of the same service, `service:web/slot:2`, and `supervisor`. Of several
+      workers in a slot, as during a reload, it is the youngest that is ready.
+  {\"from\": \"worker:5\", \"service\": \"web\", \"slot\": 2, \"data\": ANY}
+      is what is read by whom it is for.
+  {\"from\": \"supervisor\", \"data\": ANY}
+      is what `shepherd send` sends, and what shepherd tells.
+  {\"to\": \"supervisor\", \"data\": {\"subscribe\": \"workers\"}}
+      has shepherd tell of other workers, of those that are ready at once, in data such as
+      {\"event\": \"ready\", \"worker\": \"worker:17\", \"service\": \"web\", \"slot\": 2, \"generation\": 1}.
+      Events are ready, stopping and ended; the last comes after all messages of that worker.
+      With `unsubscribe` it ends.
+  Nothing is answered. What is not understood, and what is for nobody, is counted in
+  `shepherd status --json`. A message has 256 KiB and 128 levels at most. What a worker does not
+  read waits, 1 MiB for one worker and 64 MiB for all; what comes then is dropped, counted and told.
 
 Output that passes through shepherd (--logs prefix, json):
   Workers write to pipes, so some buffer what they would show at once on a terminal (Python:

@@ -18,6 +18,8 @@ mod start;
 
 mod kill;
 
+mod send;
+
 mod events;
 
 mod check;
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Verb::Stop(stop) => ended(stop::main(&stop)),
         Verb::Start(start) => ended(start::main(&start)),
         Verb::Kill(kill) => ended(kill::main(&kill)),
+        Verb::Send(send) => ended(send::main(&send)),
         Verb::Events(events) => ended(events::main(&events)),
         Verb::Check(check) => check::main(&check),
         Verb::Plan(plan) => ended(plan::main(&plan)),

@@ -140,6 +140,7 @@ fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
                 no_new_privileges: run.no_new_privs,
                 limits: run.limits,
             },
+            messages: run.messages,
         },
         depends_on: Vec::new(),
         bind_to: Vec::new(),

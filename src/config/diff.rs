@@ -152,6 +152,7 @@ fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
         ("nice", a.identity.nice != b.identity.nice),
         ("no_new_privs", a.identity.no_new_privileges != b.identity.no_new_privileges),
         ("limits", a.identity.limits != b.identity.limits),
+        ("messages", a.messages != b.messages),
         ("ready", old.ready != new.ready),
         ("ready_timeout", old.ready_timeout != new.ready_timeout),
         ("ready_interval", old.check_pace.interval != new.check_pace.interval),

@@ -234,6 +234,7 @@ fn resolve(
             no_new_privileges: service.no_new_privs.is_some_and(|flag| flag.is.0),
             limits,
         },
+        messages: service.messages.is_some_and(|flag| flag.is.0),
     };
     let mut needs = |names: Option<At<OneOrMany<Named>>>| -> Vec<String> {
         let names = names.map(|names| names.is.0).unwrap_or_default();

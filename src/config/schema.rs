@@ -107,6 +107,10 @@ keys! {
     /// `nofile: 1024:65536` (soft and hard), `memlock: 64M` or `core: unlimited`.
     limits: Table<Amount>,
 
+    /// Each worker gets a channel for messages, whose descriptor SHEPHERD_CHANNEL_FD names: lines of
+    /// JSON to other workers, to all of them and to shepherd. shepherd-run(1) describes them.
+    messages: Flag,
+
     /// What shows that a worker can serve: `auto`, `notify`, `listen`, `alive:D`, or a probe that it
     /// passes: `tcp`, `http:/PATH`, `exec:COMMAND`. Default: `auto`.
     ready: Ready,

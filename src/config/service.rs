@@ -73,6 +73,8 @@ pub struct Source {
     pub env_files: Vec<PathBuf>,
     /// As whom, and within which limits.
     pub identity: Identity,
+    /// Whether its workers have a channel for messages.
+    pub messages: bool,
 }
 
 /// What is of use only while new connections go to others.

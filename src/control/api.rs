@@ -61,6 +61,7 @@ pub const ROUTES: &[Route] = &[
     Route { method: Method::POST, path: "/v1/services/{name}/start", what: What::Start },
     Route { method: Method::POST, path: "/v1/services/{name}/scale", what: What::Scale },
     Route { method: Method::POST, path: "/v1/workers/{id}/signal", what: What::Signal },
+    Route { method: Method::POST, path: "/v1/workers/{id}/message", what: What::Message },
     Route { method: Method::GET, path: "/openapi.json", what: What::OpenApi },
 ];
 
@@ -80,6 +81,7 @@ enum What {
     Start,
     Scale,
     Signal,
+    Message,
     OpenApi,
 }
 
@@ -179,6 +181,12 @@ async fn answer(
             let wire::Signal { signal } = required(request).await?;
             Operation::Signal { worker, signal }
         }
+        What::Message => {
+            let worker = worker(parameter()?)?;
+            let wire::Message { data } = required(request).await?;
+            let data = data.get().to_owned();
+            return reply(asker.ask(Ask::Send { worker, data }).await);
+        }
     };
     reply(asker.ask(Ask::Do(operation)).await)
 }
@@ -221,6 +229,7 @@ fn reply(answer: Answer) -> Result<Response, Problem> {
     match answer? {
         Reply::Status(status, _) => Ok(json(&status)),
         Reply::Config(config) => Ok(json(&config)),
+        Reply::Sent(sent) => Ok(json(&sent)),
         Reply::Done(done) => Ok(json(&done)),
         Reply::Metrics(..) | Reply::Alive => {
             Err(problem::of(ProblemKind::Failed, 500, "the daemon answered something else"))
@@ -299,6 +308,7 @@ async fn after(asker: &Asker, last: u64) -> Option<Batch> {
                 | Reply::Metrics(..)
                 | Reply::Alive
                 | Reply::Config(_)
+                | Reply::Sent(_)
                 | Reply::Done(_),
             )
             | Err(_) => return None,

@@ -36,6 +36,13 @@ pub enum Ask {
     EventsFrom(Option<u64>),
     /// The events after this number, as soon as there is one.
     EventsAfter(u64),
+    /// Queue a message for a worker. Answered at once.
+    Send {
+        /// The worker's number.
+        worker: u64,
+        /// What it gets, as JSON.
+        data: String,
+    },
     /// Something to do. Answered when it is done.
     Do(Operation),
 }
@@ -80,6 +87,8 @@ pub enum Reply {
     Config(wire::Config),
     /// To [`Ask::EventsFrom`] and [`Ask::EventsAfter`].
     Events(Batch),
+    /// To [`Ask::Send`].
+    Sent(wire::Sent),
     /// To [`Ask::Do`].
     Done(wire::Done),
 }
@@ -151,7 +160,14 @@ impl Asker {
             Ok(Reply::Status(status, places) | Reply::Metrics(status, places, _)) => {
                 self.readings.fill(clock::now(), status, places);
             }
-            Ok(Reply::Alive | Reply::Config(_) | Reply::Events(_) | Reply::Done(_)) | Err(_) => {}
+            Ok(
+                Reply::Alive
+                | Reply::Config(_)
+                | Reply::Events(_)
+                | Reply::Sent(_)
+                | Reply::Done(_),
+            )
+            | Err(_) => {}
         }
         answer
     }

@@ -19,7 +19,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::wire::{Member, MemberState, Service, ServiceState, Status, Worker, WorkerState};
+use super::wire::{
+    Member, MemberState, Messages, Service, ServiceState, Status, Worker, WorkerState,
+};
 
 pub use counters::{Counters, Outcome};
 
@@ -107,6 +109,7 @@ impl Collector for Page {
         self.daemon(&mut writer)?;
         self.services(&mut writer)?;
         self.workers(&mut writer)?;
+        self.messages(&mut writer)?;
         self.sockets(&mut writer)?;
         self.reloads(&mut writer)
     }
@@ -251,6 +254,36 @@ impl Page {
             open.iter().map(|((service, slot), count)| {
                 (vec![("service", *service), ("slot", slot.as_str())], *count)
             }),
+        )
+    }
+
+    fn messages(&self, writer: &mut Writer<'_, '_>) -> fmt::Result {
+        let tallies = self.tallies();
+        writer.counters(
+            &family("messages_sent", "Messages that workers sent and that were understood"),
+            tallies.iter().map(|(service, tally)| (of(service), tally.messages.sent)),
+        )?;
+        writer.counters(
+            &family("messages_received", "Messages that were given to the channels of workers"),
+            tallies.iter().map(|(service, tally)| (of(service), tally.messages.received)),
+        )?;
+        let lost = "Messages for workers that did not read, and of workers that came to nothing";
+        writer.counters(
+            &family("messages_lost", lost),
+            tallies.iter().flat_map(|(service, tally)| {
+                let Messages { dropped, not_understood, undeliverable, .. } = tally.messages;
+                [
+                    ("dropped", dropped),
+                    ("not-understood", not_understood),
+                    ("undeliverable", undeliverable),
+                ]
+                .map(|(why, count)| (with(service, "why", why), count))
+            }),
+        )?;
+        let waiting = "Messages that wait until their reader reads others";
+        writer.integers(
+            &family("messages_waiting", waiting),
+            tallies.iter().map(|(service, tally)| (of(service), tally.messages.waiting)),
         )
     }
 

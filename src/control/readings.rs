@@ -139,6 +139,7 @@ mod tests {
             stalled: false,
             memory: None,
             connections: None,
+            messages: None,
             said: None,
         };
         let service = Service {

@@ -34,6 +34,7 @@ fn service(told: &wire::ServiceConfig, other: Option<&ServiceConfig>) -> Service
             variables: Vec::new(),
             env_files: Vec::new(),
             identity: Identity::default(),
+            messages: false,
         };
         ServiceConfig::new(told.name.clone(), source)
     });
@@ -60,6 +61,7 @@ fn service(told: &wire::ServiceConfig, other: Option<&ServiceConfig>) -> Service
     }
     source.identity.user = told.user.as_ref().and_then(|user| user.parse().ok());
     source.identity.group = told.group.as_ref().and_then(|group| group.parse().ok());
+    source.messages = told.messages;
     // How many `auto` is, only the daemon knows.
     if matches!(service.workers, Workers::Count(_)) {
         service.workers = Workers::Count(told.workers);

@@ -3,6 +3,7 @@
 //! and moments are RFC 3339 in UTC; a field that has no value is left out.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::core::drain::Remains;
 
@@ -244,9 +245,29 @@ pub struct Worker {
     /// be known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
+    /// What was counted of messages, where it has a channel for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Messages>,
     /// The last line that it said about itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
+}
+
+/// What was counted of messages since a worker was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Messages {
+    /// Those that it sent, and that were understood.
+    pub sent: u64,
+    /// Those that it was sent, and that were given to its channel.
+    pub received: u64,
+    /// Those that wait until it reads others.
+    pub waiting: u64,
+    /// Those that it was to get and did not, since too many waited, or it was gone.
+    pub dropped: u64,
+    /// Those that it sent, and that were not understood.
+    pub not_understood: u64,
+    /// Those that it sent, and that nobody could get.
+    pub undeliverable: u64,
 }
 
 /// Where a worker stands.
@@ -356,6 +377,9 @@ pub struct ServiceConfig {
     /// Their group, if not the user's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Whether its workers have a channel for messages.
+    #[serde(default)]
+    pub messages: bool,
     /// The services that must have been ready once before it starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<String>,
@@ -410,6 +434,27 @@ pub enum Scale {
 pub struct Signal {
     /// Its name, with or without `SIG`.
     pub signal: String,
+}
+
+/// The body of `POST /v1/workers/{id}/message`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// What the worker gets.
+    pub data: Box<RawValue>,
+}
+
+/// The answer to `POST /v1/workers/{id}/message`: it is queued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// The worker's number.
+    pub worker: u64,
+    /// Its service.
+    pub service: String,
+    /// Its slot.
+    pub slot: u32,
+    /// How many messages wait to be read before it.
+    pub waiting: u64,
 }
 
 /// What became of a request that was done.

@@ -16,6 +16,7 @@ use super::worker::Cause;
 pub use batch_notice::{BatchNotice, Because};
 pub use configuration_notice::ConfigurationNotice;
 pub use life_notice::LifeNotice;
+pub use messages_notice::MessagesNotice;
 pub use proving_notice::ProvingNotice;
 pub use slot_notice::SlotNotice;
 pub use socket_notice::{SocketNotice, Suspects};
@@ -25,6 +26,7 @@ pub use upstreams_notice::UpstreamsNotice;
 mod batch_notice;
 mod configuration_notice;
 mod life_notice;
+mod messages_notice;
 
 mod proving_notice;
 mod slot_notice;
@@ -208,6 +210,13 @@ pub enum Notice {
         worker: WorkerName,
         /// Which signal.
         signal: Signal,
+    },
+    /// A worker does not read messages that are for it, or does again.
+    Messages {
+        /// Which worker.
+        worker: WorkerName,
+        /// Which of the two.
+        what: MessagesNotice,
     },
     /// The number of workers was changed.
     Scaled {
@@ -406,6 +415,7 @@ impl Notice {
             | Notice::Slot { .. }
             | Notice::Upstreams { .. }
             | Notice::Signalled { .. }
+            | Notice::Messages { .. }
             | Notice::Scaled { .. }
             | Notice::NotScaled { .. }
             | Notice::ReloadQueued { .. }
@@ -431,6 +441,7 @@ impl Notice {
             Notice::Proving { what, .. } => what.loudness(),
             Notice::Batch { what, .. } => what.loudness(),
             Notice::Slot { what, .. } => what.loudness(),
+            Notice::Messages { what, .. } => what.loudness(),
             Notice::Stall { what, .. } => what.loudness(),
             Notice::Upstreams { what, .. } => what.loudness(),
             Notice::Started { .. }
@@ -541,6 +552,7 @@ impl fmt::Display for Notice {
             Notice::StillBusy { worker, left, after } => {
                 write!(f, "{worker} has not finished in {}: {left}", Human(*after))
             }
+            Notice::Messages { worker, what } => write!(f, "{worker} {what}"),
             Notice::Stall { worker, socket, what } => {
                 write!(f, "{worker} ")?;
                 what.tell(socket, f)

@@ -176,9 +176,13 @@ fn answer_last(events: &Events, ask: &Ask) -> Answer {
     match ask {
         Ask::EventsFrom(since) => Ok(Reply::Events(end(events, since.unwrap_or(events.last())))),
         Ask::EventsAfter(since) => Ok(Reply::Events(end(events, *since))),
-        Ask::Status | Ask::Standing | Ask::Metrics | Ask::Alive | Ask::Config | Ask::Do(_) => {
-            Err(problem::of(ProblemKind::Stopping, 409, "everything is stopped"))
-        }
+        Ask::Status
+        | Ask::Standing
+        | Ask::Metrics
+        | Ask::Alive
+        | Ask::Config
+        | Ask::Send { .. }
+        | Ask::Do(_) => Err(problem::of(ProblemKind::Stopping, 409, "everything is stopped")),
     }
 }
 
@@ -237,10 +241,15 @@ impl Daemon {
             }
             Ask::Metrics => {
                 let (status, whereabouts) = (self.status(), self.whereabouts());
+                let live = self.messages.all_counted();
                 let counters = &mut self.control.counters;
                 counters.keep(status.services.iter().map(|service| service.name.as_str()));
                 counters.lines_dropped(self.output.lines_dropped());
-                client.answer(Ok(Reply::Metrics(status, whereabouts, counters.clone())));
+                let mut counters = counters.clone();
+                for (service, of) in &live {
+                    counters.messages(service, of);
+                }
+                client.answer(Ok(Reply::Metrics(status, whereabouts, counters)));
             }
             Ask::Alive => client.answer(Ok(Reply::Alive)),
             Ask::Config => client.answer(Ok(Reply::Config(self.control.config.clone()))),
@@ -253,6 +262,12 @@ impl Daemon {
                 client.answer(Ok(Reply::Events(batch)));
             }
             Ask::EventsAfter(since) => self.control.read_along(since, client),
+            Ask::Send { worker, data } => {
+                let sent = self.send_message(WorkerId(worker), &data);
+                let outcome = if sent.is_ok() { Outcome::Done } else { Outcome::Refused };
+                self.control.counters.answered(outcome);
+                client.answer(sent.map(Reply::Sent));
+            }
             Ask::Do(operation) => match requests::request(operation) {
                 Ok(request) => {
                     let asked = Asked::of(&request);

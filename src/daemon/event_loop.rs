@@ -31,6 +31,7 @@ use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
 use super::checks::Checks;
 use super::configuration::{Order, Reread};
 use super::control::Control;
+use super::messages::Messages;
 use super::output::Output;
 use super::services::Services;
 use super::steering::Steering;
@@ -73,6 +74,7 @@ pub(super) struct Daemon {
     pub(super) looks: Option<Looks>,
     pub(super) manager: ServiceManager,
     pub(super) output: Output,
+    pub(super) messages: Messages,
     pub(super) control: Control,
     /// What happened and the core has not heard of yet.
     pub(super) events: VecDeque<Event>,
@@ -138,6 +140,8 @@ pub(super) enum Token {
     ShutDowns,
     /// A client has come to the control socket, and no thread serves it yet; or it was shut down.
     Client,
+    /// Workers have sent messages, or have room for more.
+    Channels,
     /// What workers write to that stream of ours.
     Lines(Stream),
     /// That stream of ours takes more.
@@ -166,6 +170,7 @@ impl Token {
             Token::Upstreams(service) => (12, u64::from(service.0)),
             Token::Looks => (13, 0),
             Token::ShutDowns => (14, 0),
+            Token::Channels => (15, 0),
         };
         kind << Token::KIND_SHIFT | worker
     }
@@ -192,13 +197,19 @@ impl Token {
             12 => u32::try_from(worker.0).ok().map(|service| Token::Upstreams(ServiceId(service))),
             13 => Some(Token::Looks),
             14 => Some(Token::ShutDowns),
+            15 => Some(Token::Channels),
             _ => None,
         }
     }
 }
 
 impl Daemon {
-    pub(super) fn new(mut parts: Parts, output: Output, control: Control) -> Daemon {
+    pub(super) fn new(
+        mut parts: Parts,
+        output: Output,
+        messages: Messages,
+        control: Control,
+    ) -> Daemon {
         let processes = Processes::new(parts.cgroups.take());
         let manager = ServiceManager::from_environment(clock::now());
         Daemon {
@@ -211,6 +222,7 @@ impl Daemon {
             looks: None,
             manager,
             output,
+            messages,
             control,
             events: VecDeque::new(),
             orders: VecDeque::new(),
@@ -235,8 +247,10 @@ impl Daemon {
                 self.output.finish();
                 return self.processes.into_cgroups();
             }
+            self.tend_messages();
             self.output.tend(clock::now(), &self.parts.reactor);
-            let timeout = if more_children { Some(Duration::ZERO) } else { self.timeout() };
+            let more = more_children || self.messages.has_more();
+            let timeout = if more { Some(Duration::ZERO) } else { self.timeout() };
             self.control.counters.turned(clock::now().since(began));
             let tokens = self.parts.reactor.wait(timeout);
             began = clock::now();
@@ -271,6 +285,7 @@ impl Daemon {
                     Token::Signals => children_changed |= self.read_signals(),
                     Token::Calls => self.hear_calls(),
                     Token::Client => self.control.look_at_socket(&self.parts.reactor),
+                    Token::Channels => self.read_channels(),
                     Token::Lines(way) => self.output.read(way),
                     // That it takes more is all there is to know: it is tended in every turn.
                     Token::Sink(_) => {}
@@ -463,7 +478,7 @@ impl Daemon {
         self.happened(worker, WorkerEvent::MainChanged { pid: Pid(pid) });
     }
 
-    fn complain(&mut self, worker: WorkerId, what: &str) {
+    pub(super) fn complain(&mut self, worker: WorkerId, what: &str) {
         let Some(handles) = self.workers.get_mut(&worker) else {
             return;
         };
@@ -529,6 +544,7 @@ impl Daemon {
             return;
         }
         self.drop_check(worker);
+        self.end_messages(worker);
         let Some(handles) = self.workers.get_mut(&worker) else {
             return;
         };

@@ -26,6 +26,8 @@ mod output;
 
 mod capture;
 
+mod messages;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -56,6 +58,7 @@ use crate::os::{clock, limits};
 pub use configuration::Reread;
 use control::Control;
 use event_loop::{Daemon, Parts, Token};
+use messages::Messages;
 use output::Output;
 use services::{Services, Sockets};
 
@@ -170,6 +173,7 @@ pub fn run(config: &RunConfig, reread: Reread) -> Result<Ended, StartError> {
     let logs = config.logs.unwrap_or_else(|| logs_for(stdio));
     let output =
         Output::new(logs, stdio, label_width(config)).map_err(system("watch descriptors"))?;
+    let messages = Messages::new(&reactor).map_err(system("watch descriptors"))?;
     if proc::view() == View::Missing {
         return Err(StartError::NoProc);
     }
@@ -247,7 +251,7 @@ pub fn run(config: &RunConfig, reread: Reread) -> Result<Ended, StartError> {
         config: config.clone(),
         reread,
     };
-    let cgroups = Daemon::new(parts, output, control).run();
+    let cgroups = Daemon::new(parts, output, messages, control).run();
     drop(pid_file);
     let left = processes::sweep(&before);
     // Only now is nobody in them for certain.
@@ -316,7 +320,8 @@ fn descriptors_needed(config: &RunConfig) -> u64 {
             Balance::Generation | Balance::Shared => 0,
         };
         let own = u64::try_from(own).unwrap_or(u64::MAX);
-        let each = DESCRIPTORS_PER_WORKER * 2 + each_slot + own;
+        let channel = u64::from(service.source.messages);
+        let each = (DESCRIPTORS_PER_WORKER + channel) * 2 + each_slot + own;
         u64::from(services::workers(service.workers)) * each
     };
     config.services.iter().map(of_service).sum::<u64>() + DESCRIPTORS_OURS

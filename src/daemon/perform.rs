@@ -9,7 +9,9 @@ use crate::config::socket::Transport;
 use crate::core::action::{Action, Announcement, NewMember, Spawn};
 use crate::core::event::{Event, Exit, Fault, Sight, SpawnFailure, Waiting, WorkerEvent, Wrapped};
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SlotId, WorkerId};
+use crate::core::notice::Notice;
 use crate::os::cgroup::Leaf;
+use crate::os::channel::Channel;
 use crate::os::clock;
 use crate::os::definition::{self, Definition};
 use crate::os::identity::Identity;
@@ -26,6 +28,7 @@ use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
 
 use super::configuration;
 use super::event_loop::{Daemon, Handles, Spawning, Token};
+use super::messages;
 use super::services;
 use super::slots::{self, PORT};
 
@@ -80,11 +83,17 @@ impl Daemon {
             Action::Respond(request, response) => self.respond(request, &response),
             Action::Announce(announcement) => self.announce(&announcement),
             Action::Notice(notice) => {
-                self.output.tell(&notice);
-                self.record(&notice);
+                self.tell(&notice);
             }
             Action::Finish => self.finished = true,
         }
+    }
+
+    /// Tells users of something, and workers that want to hear of it.
+    pub(super) fn tell(&mut self, notice: &Notice) {
+        self.output.tell(notice);
+        self.record(notice);
+        self.messages.note(notice);
     }
 
     fn prepare(
@@ -185,12 +194,18 @@ impl Daemon {
         }
         let port = slots::port(listeners.iter().copied());
         let environment = with_port(environment, port);
-        let environment = with_sockets(environment, &names, &notify);
+        let mut environment = with_sockets(environment, &names, &notify);
+        let channel = definition.messages.then(Channel::pair).transpose();
+        let channel = channel.map_err(|error| ("making its channel", error))?;
+        if channel.is_some() {
+            let number = spawn::number_beside(listeners.len(), 0).to_string();
+            environment.insert(messages::VARIABLE.as_bytes(), number.into_bytes().into());
+        }
         let plan = self.plan(definition, environment);
         let spawned = spawn::spawn(&Order {
             plan: &plan,
             sockets: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
-            beside: Vec::new(),
+            beside: channel.iter().map(|(_, workers)| workers.as_fd()).collect(),
             directory: definition.directory.as_fd(),
             program: definition.program.as_fd(),
             output: pipes.as_ref().map(|pipes| pipes.each_ref().map(|pipe| pipe.writer.as_fd())),
@@ -206,6 +221,8 @@ impl Daemon {
         if let Some(pipes) = pipes {
             self.output.listen(order, &service_name, pid, pipes.map(|pipe| pipe.reader));
         }
+        // Its end of its channel closes here, too.
+        self.messages.begin(order, &service_name, channel.map(|(ours, _)| ours));
         // What it tells is read at the end: each stage that woke us would cost more than it takes.
         let reactor = &self.parts.reactor;
         let outcome = reactor.add_for_end(&spawned.outcome, Token::Outcome(worker).encode());
@@ -328,7 +345,9 @@ pub(super) fn environment<'a>(
     let variables = definition.environment.iter();
     let mut environment: Environment<'a> = variables
         // Whatever the user set of these would contradict what the worker is given.
-        .filter(|(name, _)| !name.starts_with(b"LISTEN_"))
+        .filter(|(name, _)| {
+            !name.starts_with(b"LISTEN_") && name.as_slice() != messages::VARIABLE.as_bytes()
+        })
         .map(|(name, value)| (name.as_slice(), value.as_slice().into()))
         .collect();
     environment.insert(b"SHEPHERD_SERVICE", service_name.as_bytes().into());

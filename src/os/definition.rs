@@ -52,6 +52,8 @@ pub struct Definition {
     pub umask: Option<u32>,
     /// Whether nothing that it runs may gain privileges.
     pub no_new_privileges: bool,
+    /// Whether its workers have a channel for messages.
+    pub messages: bool,
 }
 
 /// Why a definition cannot be used. It names the thing, the cause and, where it helps, a next step.
@@ -218,6 +220,7 @@ pub fn read(source: &Source) -> Result<Definition, DefinitionError> {
         nice: wanted.nice,
         umask: wanted.umask.map(|umask| umask.0),
         no_new_privileges: wanted.no_new_privileges,
+        messages: source.messages,
     })
 }
 
@@ -375,6 +378,7 @@ mod tests {
             variables: Vec::new(),
             env_files: Vec::new(),
             identity: Wanted::default(),
+            messages: false,
         }
     }
 

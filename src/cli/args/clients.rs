@@ -284,6 +284,46 @@ pub(in crate::cli) struct Kill {
     pub(in crate::cli) target: Target,
 }
 
+/// Send a worker a message, over its channel.
+///
+/// It ends when the message is queued: whether the worker reads it is the worker's affair. The service
+/// has to be run with `--messages`, or with `messages: true` in shepherd.yaml.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+The worker reads {\"from\": \"supervisor\", \"data\": JSON} as one line; `shepherd run --help` describes
+messages.
+
+Examples:
+  shepherd send 17 '{\"log\": \"debug\"}'
+  shepherd send 17 '\"flush\"'
+
+What --json prints, one object on stdout:
+  worker, service, slot  who gets it
+  waiting                how many messages wait to be read before it
+
+Exit codes:
+  0  queued
+  1  there is no such worker, it has no channel, or too much waits for it already
+  2  wrong usage: what is no JSON, or too long
+  6  no daemon to talk to
+  8  the daemon belongs to somebody else")]
+pub(in crate::cli) struct Send {
+    /// The worker's number, as `shepherd status` shows it.
+    #[arg(value_parser = worker)]
+    pub(in crate::cli) worker: u64,
+
+    /// What it gets: any JSON.
+    #[arg(value_name = "JSON", value_parser = json, allow_hyphen_values = true)]
+    pub(in crate::cli) data: String,
+
+    /// Print who gets it as one JSON object.
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
 /// Show what happens, as it happens, until the daemon stops.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -310,6 +350,15 @@ fn worker(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| {
         format!("`{text}` is no worker's number; `shepherd status` shows them in the column WORKER")
     })
+}
+
+fn json(text: &str) -> Result<String, String> {
+    match serde_json::from_str::<&serde_json::value::RawValue>(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => {
+            Err(format!("it is no JSON: {error}; a text has quotes of its own: '\"text\"'"))
+        }
+    }
 }
 
 fn event_number(text: &str) -> Result<u64, String> {

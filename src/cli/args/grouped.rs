@@ -11,7 +11,10 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Keep services running", &["run"]),
     (
         "Talk to a running daemon",
-        &["status", "reload", "rollback", "scale", "restart", "stop", "start", "kill", "events"],
+        &[
+            "status", "reload", "rollback", "scale", "restart", "stop", "start", "kill", "send",
+            "events",
+        ],
     ),
     ("Write a configuration", &["check", "plan", "schema"]),
     ("For scripts and packages", &["exec", "completions", "man"]),

@@ -1,7 +1,7 @@
 //! How a request ended, in the words of the verb that asked for it.
 
 use crate::control::wire::{
-    COMMITTED, Done, DoneService, EndedService, Problem, ProblemKind, Status, WorkerState,
+    COMMITTED, Done, DoneService, EndedService, Problem, ProblemKind, Sent, Status, WorkerState,
 };
 
 use super::{compact, plain, workers};
@@ -55,6 +55,17 @@ pub(in crate::cli) fn done(done: &Done, verb: &str, asked: &str) -> String {
 
 fn together(name: &str, asked: &str) -> String {
     if name == asked { String::new() } else { format!(" together with {}", plain(asked)) }
+}
+
+/// `worker 17 (web.2): message queued, behind 3 others`.
+pub(in crate::cli) fn sent(sent: &Sent) -> String {
+    let Sent { worker, service, slot, waiting } = sent;
+    let behind = match waiting {
+        0 => String::new(),
+        1 => ", behind another".to_owned(),
+        many => format!(", behind {many} others"),
+    };
+    format!("worker {worker} ({}.{slot}): message queued{behind}\n", plain(service))
 }
 
 /// `web: 4 workers wanted`.

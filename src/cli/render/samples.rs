@@ -39,6 +39,7 @@ pub(in crate::cli) fn worker(id: u64, slot: u32, generation: u64, state: WorkerS
         stalled: false,
         memory: None,
         connections: None,
+        messages: None,
         said: None,
     }
 }

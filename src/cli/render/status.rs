@@ -266,7 +266,9 @@ fn worker(service: &str, worker: &Worker, sockets: &[Socket]) -> Row {
         format!("{open}{}", most.unwrap_or_default())
     });
     let stalled = worker.stalled.then(|| waiting_for(worker.slot, sockets)).flatten();
-    let notes = [finishing, stalled, worker.said.as_deref().map(plain)];
+    let dropped = worker.messages.map_or(0, |messages| messages.dropped);
+    let dropped = (dropped > 0).then(|| format!("did not read {dropped} messages"));
+    let notes = [finishing, stalled, dropped, worker.said.as_deref().map(plain)];
     Row {
         cells: [
             format!("{service}.{}", worker.slot),

@@ -34,6 +34,7 @@ pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -
             variables: Vec::new(),
             env_files: Vec::new(),
             identity: Identity::default(),
+            messages: false,
         },
         depends_on: needs.iter().map(|&name| name.to_owned()).collect(),
         bind_to: Vec::new(),

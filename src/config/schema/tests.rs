@@ -99,6 +99,7 @@ fn what_can_be_written_in_several_ways_may_be() {
         "umask: 027",
         "umask: 22",
         "nice: -5, no_new_privs: true",
+        "messages: true",
         "limits: {nofile: 65536, core: unlimited}",
         "stop: TERM",
         "stop: [TERM, \"INT:5s\"]",

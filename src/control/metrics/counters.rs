@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::control::wire::Messages;
 use crate::core::event::Exit;
 use crate::core::notice::{Notice, WorkerName};
 use crate::core::worker::Cause;
@@ -46,6 +47,7 @@ pub(super) struct Tally {
     pub(super) start_times: Histogram,
     pub(super) drain_times: Histogram,
     pub(super) reload_times: Histogram,
+    pub(super) messages: Messages,
 }
 
 /// Why a worker never was ready.
@@ -162,6 +164,7 @@ impl Counters {
             | Notice::Failing { .. }
             | Notice::Recovered { .. }
             | Notice::Signalled { .. }
+            | Notice::Messages { .. }
             | Notice::Life { .. }
             | Notice::Proving { .. }
             | Notice::Batch { .. }
@@ -210,6 +213,21 @@ impl Counters {
         self.events_dropped = self.events_dropped.saturating_add(events);
     }
 
+    /// Adds what was counted of messages of a worker.
+    pub fn messages(&mut self, service: &str, of: &Messages) {
+        let all = &mut self.service(service).messages;
+        for (sum, count) in [
+            (&mut all.sent, of.sent),
+            (&mut all.received, of.received),
+            (&mut all.waiting, of.waiting),
+            (&mut all.dropped, of.dropped),
+            (&mut all.not_understood, of.not_understood),
+            (&mut all.undeliverable, of.undeliverable),
+        ] {
+            *sum = sum.saturating_add(count);
+        }
+    }
+
     /// Forgets all services but these: names that configurations once had do not pile up.
     pub fn keep<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         let names: BTreeSet<&str> = names.collect();
@@ -237,6 +255,7 @@ impl Default for Tally {
             start_times: Histogram::new(STARTS),
             drain_times: Histogram::new(DRAINS),
             reload_times: Histogram::new(RELOADS),
+            messages: Messages::default(),
         }
     }
 }

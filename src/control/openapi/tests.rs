@@ -87,6 +87,8 @@ fn types_have_the_fields_that_are_described_and_no_others() {
     let socket = socket();
     let left = wire::Left { connections: Some(2), queued: Some(1), handshakes: Some(0) };
     holds("Left", &left);
+    let messages = wire::Messages { sent: 1, ..wire::Messages::default() };
+    holds("Messages", &messages);
     let worker = wire::Worker {
         id: 1,
         slot: 0,
@@ -99,6 +101,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         stalled: true,
         memory: Some(1),
         connections: Some(2),
+        messages: Some(messages),
         said: Some("x".into()),
     };
     holds("Worker", &worker);
@@ -159,6 +162,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         env_files: vec!["/srv/env".into()],
         user: Some("www".into()),
         group: Some("www".into()),
+        messages: true,
         depends_on: vec!["db".into()],
         bind_to: vec!["db".into()],
     };
@@ -167,6 +171,9 @@ fn types_have_the_fields_that_are_described_and_no_others() {
     holds("Reload", &wire::Reload { services: vec!["web".into()], queue: true });
     holds("RollBack", &wire::RollBack { services: vec!["web".into()] });
     holds("Signal", &wire::Signal { signal: "HUP".into() });
+    let data = serde_json::value::RawValue::from_string("1".into()).expect("JSON");
+    holds("Message", &wire::Message { data });
+    holds("Sent", &wire::Sent { worker: 1, service: "web".into(), slot: 0, waiting: 2 });
     let done = wire::DoneService { name: "web".into(), generation: 1, workers: 1 };
     holds("DoneService", &done);
     holds("Done", &wire::Done { services: vec![done] });

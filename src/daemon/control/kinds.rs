@@ -5,8 +5,8 @@ use crate::control::wire::{Event, Left, Level};
 use crate::core::drain::Remains;
 use crate::core::ids::{GenerationId, Pid, SlotId};
 use crate::core::notice::{
-    BatchNotice, ConfigurationNotice, LifeNotice, Loudness, Notice, ProvingNotice, SlotNotice,
-    SocketNotice, StallNotice, UpstreamsNotice, WorkerName,
+    BatchNotice, ConfigurationNotice, LifeNotice, Loudness, MessagesNotice, Notice, ProvingNotice,
+    SlotNotice, SocketNotice, StallNotice, UpstreamsNotice, WorkerName,
 };
 
 /// An event of a notice; it gets its number when it is kept.
@@ -68,6 +68,10 @@ fn kind(notice: &Notice) -> &'static str {
         Notice::Failing { .. } => "service-failing",
         Notice::Recovered { .. } => "service-recovered",
         Notice::Signalled { .. } => "worker-signalled",
+        Notice::Messages { what, .. } => match what {
+            MessagesNotice::Dropping => "messages-dropped",
+            MessagesNotice::ReadsAgain { .. } => "messages-read-again",
+        },
         Notice::Scaled { .. } => "service-scaled",
         Notice::NotScaled { .. } => "service-not-scaled",
         Notice::ReloadQueued { .. } => "reload-queued",
@@ -159,6 +163,7 @@ fn about(notice: &Notice) -> About<'_> {
         | Notice::Killing { worker, .. }
         | Notice::Unkillable { worker }
         | Notice::Wrapper { worker, .. }
+        | Notice::Messages { worker, .. }
         | Notice::Signalled { worker, .. } => of(worker),
         Notice::Configuration(what) => About { service: what.service(), ..About::default() },
         Notice::Serving { service, .. }

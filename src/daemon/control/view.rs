@@ -57,7 +57,12 @@ impl Daemon {
             ServiceState::Stopping => wire::ServiceState::Stopping,
             ServiceState::Stopped => wire::ServiceState::Stopped,
         };
-        let mut workers: Vec<wire::Worker> = service.workers.into_iter().map(worker).collect();
+        let messages = |worker: &WorkerStatus| self.messages.counted(worker.worker);
+        let mut workers: Vec<wire::Worker> = service
+            .workers
+            .into_iter()
+            .map(|status| wire::Worker { messages: messages(&status), ..worker(status) })
+            .collect();
         workers.sort_by_key(|worker| (worker.slot, worker.id));
         let backing_off = service.backing_off.into_iter();
         let backing_off = backing_off
@@ -142,6 +147,7 @@ fn worker(status: WorkerStatus) -> wire::Worker {
         stalled: status.stalled,
         memory: None,
         connections: None,
+        messages: None,
         said: status.said,
     }
 }
@@ -183,6 +189,7 @@ fn service_config(service: &ServiceConfig) -> wire::ServiceConfig {
         env_files: source.env_files.iter().map(text).collect(),
         user: source.identity.user.as_ref().map(ToString::to_string),
         group: source.identity.group.as_ref().map(ToString::to_string),
+        messages: source.messages,
         depends_on: service.depends_on.clone(),
         bind_to: service.bind_to.clone(),
     }
