@@ -1,7 +1,11 @@
 //! Messages: between workers of any language, from and to shepherd, and what becomes of it when somebody
 //! sends nonsense, too much, or does not read.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use serde_json::{Value, json};
 use shepherd::control::wire;
@@ -9,7 +13,8 @@ use shepherd::control::wire;
 use crate::{
     cli::{ends, shepherd, web},
     control::{client, status},
-    harness::{Builder, Daemon, environment, free_port, http_rust},
+    given::kill,
+    harness::{Builder, Daemon, Port, environment, free_port, get, http_rust},
 };
 
 /// A worker in Python. It prints each line that it hears, and does what the data of one says: `say` is
@@ -448,4 +453,33 @@ fn messages_come_and_go_with_generations() {
     let output = shepherd(&daemon, "send 3 1", 1);
     assert!(output.stderr.contains("it has no channel"), "{output:#?}");
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn the_example_keeps_one_count_for_four_workers() {
+    let port: Port = free_port();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/counter");
+    let programs = Path::new(env!("CARGO_BIN_EXE_shepherd")).with_file_name("examples");
+    let daemon = Daemon::run()
+        .directory(&directory)
+        .env("PORT", port.to_string())
+        .env("PROGRAMS", programs)
+        .start();
+    daemon.wait_line(|line| line.contains("web: 4 workers ready"), "four workers");
+    let mut pids = BTreeSet::new();
+    for expected in 1..=40 {
+        let response = get(&port, "/").expect("an answer");
+        assert_eq!(response.version, expected.to_string());
+        pids.insert(response.pid);
+        if expected == 20 {
+            kill(response.pid);
+            daemon.wait_line(
+                |line| line.starts_with("worker:") && line.contains(" has ended, and had counted "),
+                "the agent knows of its end",
+            );
+        }
+    }
+    assert!(pids.len() > 1, "{pids:?}");
+    assert!(daemon.stop().success());
+    daemon.assert_nothing_left();
 }
