@@ -166,7 +166,13 @@ fn file(text: &str) -> Daemon {
     }
     let path = directory.join("shepherd.yaml");
     fs::write(&path, text).expect("written");
-    web(builder.args(["-c".as_ref(), path.as_os_str()]))
+    let daemon = web(builder.args(["-c".as_ref(), path.as_os_str()]));
+    // What it waits for is to be ready too, and is told of in other words.
+    daemon.wait_line(
+        |line| line.contains("web: ") && line.contains("worker") && line.ends_with("ready"),
+        "all of web are ready",
+    );
+    daemon
 }
 
 #[test]
