@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 /// The last lines of what was fed and done, for the report of a failure.
+#[derive(Clone)]
 pub(crate) struct Journal {
     lines: Option<VecDeque<String>>,
 }

@@ -54,6 +54,8 @@ mod network_worlds;
 
 mod table;
 
+mod dispatch;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use invariants::SIGHTS;

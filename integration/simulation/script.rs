@@ -14,6 +14,7 @@ const PACE: u64 = 0x7061_6365;
 const PACE_WORDS: usize = 20;
 
 /// The bytes, and how far they are used.
+#[derive(Clone)]
 pub(crate) struct Script {
     bytes: Vec<u8>,
     used: usize,

@@ -48,3 +48,12 @@ id! {
     /// A process number for people to read. The core shows it and decides nothing by it.
     Pid(u32)
 }
+id! {
+    /// A listening socket that shepherd accepts from itself. The shell knows which descriptor it is.
+    ListenerId(u32)
+}
+id! {
+    /// A connection that shepherd accepted. They are numbered in the order in which they were
+    /// accepted, and no number is used twice in a service's life.
+    ConnectionId(u64)
+}

@@ -112,6 +112,8 @@ pub mod repair;
 
 pub mod suspicion;
 
+pub mod dispatch;
+
 pub mod notice;
 
 pub mod status;

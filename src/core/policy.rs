@@ -272,6 +272,19 @@ pub enum Balance {
     Shared,
 }
 
+/// Which worker gets the next connection, where shepherd accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// Whoever has the fewest that it has not answered for; of those, whoever was given one longest
+    /// ago. Workers that answer at once take turns.
+    #[default]
+    RoundRobin,
+    /// Whoever has the fewest open ones, counting those that it has not answered for.
+    LeastConnections,
+    /// The worker of the slot that the client's address leads to, as long as it serves.
+    Sticky,
+}
+
 /// How long workers that get nothing new may finish what they have before the stop signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeforeStop {
