@@ -20,4 +20,6 @@ pub mod notify;
 
 pub mod messages;
 
+pub mod dispatch_channel;
+
 pub mod steering_program;
