@@ -88,6 +88,7 @@ pub mod local_address;
 
 pub mod strings;
 
+pub mod dispatch;
 pub mod spawn;
 
 pub mod exec;

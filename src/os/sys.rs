@@ -659,6 +659,27 @@ pub fn reap(whom: Whom<'_>) -> io::Result<Option<Ended>> {
     Ok(Some(Ended { pid: Pid::from_raw(pid), how }))
 }
 
+/// As much of the name of a socket as is read: that of an internet socket, see ipv6(7).
+pub const NAME_MAX: usize = size_of::<libc::sockaddr_in6>();
+
+/// A connection, and the beginning of the name of its other end, see accept4(2).
+///
+/// # Errors
+///
+/// `EAGAIN` when none waits and the socket does not block, `EMFILE` when no descriptor is left, those
+/// of the network for a connection that failed meanwhile.
+pub fn accept4(listener: impl AsFd, flags: i32) -> nix::Result<(OwnedFd, [u8; NAME_MAX])> {
+    let raw = listener.as_fd().as_raw_fd();
+    let mut name = [0_u8; NAME_MAX];
+    let mut length = libc::socklen_t::try_from(NAME_MAX).unwrap_or(0);
+    let place = name.as_mut_ptr().cast();
+    // SAFETY: the descriptor is open while it is borrowed, and `name` has room for `length` bytes.
+    let result = unsafe { libc::accept4(raw, place, &raw mut length, flags) };
+    let raw = Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor for us, so nobody else owns it.
+    Ok((unsafe { OwnedFd::from_raw_fd(raw) }, name))
+}
+
 /// What came with a datagram.
 #[derive(Debug)]
 pub struct Message {
