@@ -19,6 +19,7 @@ mod control_lives;
 mod control_operations;
 mod control_problems;
 mod control_thread;
+mod dispatch;
 mod faults;
 mod first_day;
 mod given;

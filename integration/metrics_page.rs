@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use shepherd::control::metrics::{Counters, Format, Outcome, page};
 use shepherd::control::wire::{
-    BackingOff, Daemon, Member, MemberState, Messages, Service, ServiceState, Socket, Status,
-    Worker, WorkerState,
+    BackingOff, Daemon, Dispatched, Member, MemberState, Messages, Service, ServiceState, Socket,
+    Status, Worker, WorkerState,
 };
 use shepherd::core::event::{Exit, SpawnFailure};
 use shepherd::core::ids::{GenerationId, Pid, SlotId, WorkerId};
@@ -314,6 +314,8 @@ fn status() -> Status {
         memory: Some(memory),
         connections: u32::try_from(memory / 500).ok(),
         messages: None,
+        unanswered: None,
+        taken: None,
         said: None,
     };
     let member = |member, queued| Member {
@@ -334,6 +336,7 @@ fn status() -> Status {
         ready: 1,
         generation: 2,
         balance: None,
+        dispatched: (name == "web").then_some(Dispatched { held: 1, taken: 20, given_again: 2 }),
         reloading: None,
         canary: None,
         probation: None,

@@ -66,6 +66,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
     ("src/daemon/sockets.rs", &["tracing::"]),
     ("src/daemon/slots.rs", &["tracing::"]),
     ("src/daemon/steering.rs", &["tracing::"]),
+    ("src/daemon/dispatch.rs", &["tracing::"]),
     ("src/daemon/upstreams.rs", &["tracing::"]),
     ("src/daemon/messages.rs", &["tracing::"]),
     ("src/daemon/capture.rs", &["std::os::"]),

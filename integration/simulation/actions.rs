@@ -58,6 +58,7 @@ impl Ledger {
             | Action::LookAtDrain { .. }
             | Action::LookAtQueues { .. }
             | Action::BindSpares { .. } => self.check_steering_action(action),
+            Action::Rotate { .. } => Err("S14: nothing is dispatched in these worlds".into()),
             Action::Weigh { service, generation, workers } => {
                 self.check_weigh(*service, *generation, workers.len())
             }
@@ -186,7 +187,8 @@ impl Ledger {
     }
 
     fn check_spawn(&mut self, turn: &mut Turn<'_>, spawn: &Spawn) -> Result<(), Violation> {
-        let Spawn { worker, service, slot, generation, members } = spawn;
+        let Spawn { worker, service, slot, generation, members, dispatched } = spawn;
+        ensure!(dispatched.is_empty(), "S1: {spawn:?}, and nothing is dispatched");
         ensure!(!self.is_told(*service), "S4: {spawn:?} after a stop");
         let missing = self.books[service].policy.needs().find(|&need| self.is_missing(need));
         // One that has begun goes on, whoever is stopped after that.

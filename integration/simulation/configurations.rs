@@ -543,6 +543,7 @@ impl World<'_> {
             | Action::Check(_)
             | Action::EndCheck(_)
             | Action::Steer { .. }
+            | Action::Rotate { .. }
             | Action::LookAtDrain { .. }
             | Action::LookAtQueues { .. }
             | Action::Weigh { .. }

@@ -157,7 +157,7 @@ impl FakeNetwork {
         });
         let steered = all.filter(|(_, socket)| socket.steered).map(|(service, socket)| {
             let whose = match socket.members {
-                Members::Shared => Whose::All,
+                Members::Shared | Members::Dispatched(_) => Whose::All,
                 Members::EachSlot { .. } => Whose::Slot,
                 Members::EachGeneration | Members::EachWorker { .. } => Whose::Generation,
             };

@@ -349,7 +349,9 @@ impl Ledger {
                 let wanted = book.wanted;
                 let places = book.policy.sockets.iter().flat_map(|socket| {
                     let slots: Vec<Option<SlotId>> = match socket.members {
-                        Members::Shared | Members::EachGeneration => vec![None],
+                        Members::Shared | Members::Dispatched(_) | Members::EachGeneration => {
+                            vec![None]
+                        }
                         Members::EachWorker { .. } | Members::EachSlot { .. } => {
                             (0..wanted).map(SlotId).map(Some).collect()
                         }

@@ -46,7 +46,7 @@ impl Whose {
     /// For whom a socket of this kind has members, in this place.
     pub(crate) fn of(members: &Members, generation: GenerationId, slot: SlotId) -> Whose {
         match members {
-            Members::Shared => Whose::All,
+            Members::Shared | Members::Dispatched(_) => Whose::All,
             Members::EachSlot { .. } => Whose::Slot(slot),
             Members::EachGeneration => Whose::Generation(generation),
             Members::EachWorker { .. } => Whose::Worker(generation, slot),
@@ -97,7 +97,7 @@ impl MemberBook {
                 let whose = |slot| Whose::of(&socket.members, first, slot);
                 let fresh = |slot| MemberBook::fresh(policy.service, socket.id, whose(slot));
                 match &socket.members {
-                    Members::Shared | Members::EachGeneration => {
+                    Members::Shared | Members::Dispatched(_) | Members::EachGeneration => {
                         books.insert(MemberId(socket.id.0), fresh(SlotId(0)));
                     }
                     Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {

@@ -48,7 +48,7 @@ impl Ledger {
         let mut expected: Vec<(SocketId, Option<SlotId>)> = Vec::new();
         for socket in &book.policy.sockets {
             let slots: Vec<Option<SlotId>> = match socket.members {
-                Members::Shared | Members::EachSlot { .. } => Vec::new(),
+                Members::Shared | Members::Dispatched(_) | Members::EachSlot { .. } => Vec::new(),
                 Members::EachGeneration => vec![None],
                 Members::EachWorker { .. } => (0..book.wanted).map(|it| Some(SlotId(it))).collect(),
             };

@@ -280,6 +280,7 @@ fn action(action: &Action) -> String {
         | Action::LookAtDrain { .. }
         | Action::LookAtQueues { .. }
         | Action::Weigh { .. }
+        | Action::Rotate { .. }
         | Action::Publish { .. }
         | Action::EndPublish { .. }
         | Action::FindHolders { .. }

@@ -727,6 +727,8 @@ impl World<'_> {
                 self.answers.push_back(Answer::Event(event));
             }
             Action::BindSpares { service, members } => self.answer_spares(service, &members),
+            // Who is given connections has nothing to do.
+            Action::Rotate { .. } => {}
             Action::Weigh { service, generation, .. } => self.weigh(service, generation),
             Action::LookAtDrain { service, look } => self.look_at_drain(service, look),
             Action::LookAtQueues { service, members } => {

@@ -181,10 +181,11 @@ leaf!(
 leaf!(
     Balance,
     "a way for connections to find a worker",
-    "`generation`, `slots` or `shared`",
+    "`generation`, `slots`, `shared` or `dispatch`",
     str::parse,
     { "anyOf": [
-        { "enum": ["generation", "slots", "shared"] },
+        { "enum": ["generation", "slots", "shared", "dispatch", "dispatch:round-robin",
+                   "dispatch:least-connections", "dispatch:sticky"] },
         { "type": "string", "pattern": VARIABLE },
     ] }
 );

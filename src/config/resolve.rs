@@ -14,7 +14,9 @@ use super::kinds::{Amount, Named};
 use super::reader::{At, OneOrMany, Places, Read};
 use super::run::{Name, RunConfig, RunConfigError};
 use super::schema;
-use super::service::{CANARY_FOR, ServiceConfig, ServiceMistake, Source, Spelling, Waits};
+use super::service::{
+    CANARY_FOR, DispatchMistake, ServiceConfig, ServiceMistake, Source, Spelling, Waits,
+};
 use super::socket::{Address, SocketSpec, Transport, UNIX_PATH_BYTES_MAX};
 use super::upstreams::{Upstreams, UpstreamsFile};
 use super::values::{self, ValueError};
@@ -419,9 +421,12 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
     match mistake {
         ServiceMistake::NoSocketToWaitOn
         | ServiceMistake::NoSocketToConnectTo(_)
+        | ServiceMistake::Dispatch(DispatchMistake::Probe(_))
         | ServiceMistake::AlwaysLate { .. } => places.of("ready"),
         ServiceMistake::TooManySockets(_) => places.of("listen"),
-        ServiceMistake::NoSocketForSlots => places.of("balance"),
+        ServiceMistake::NoSocketForSlots | ServiceMistake::Dispatch(DispatchMistake::NoSocket) => {
+            places.of("balance")
+        }
         ServiceMistake::NobodyToRefuse => places.of("on_failing"),
         ServiceMistake::NothingSteeredAway { waits: Waits::BeforeStop, .. } => {
             places.of("drain.before_stop")
@@ -431,7 +436,11 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
         }
         ServiceMistake::NoPartForCanary { .. } => places.of("reload.canary"),
         ServiceMistake::NoSocketForUpstreams => places.of("upstreams"),
-        ServiceMistake::NoPortForSlot { socket, .. } | ServiceMistake::PathForUpstreams(socket) => {
+        ServiceMistake::NoPortForSlot { socket, .. }
+        | ServiceMistake::PathForUpstreams(socket)
+        | ServiceMistake::Dispatch(
+            DispatchMistake::NoConnections(socket) | DispatchMistake::OfSlot(socket),
+        ) => {
             let mut sockets = service.sockets.iter().zip(&places.sockets);
             let same = sockets.find(|(other, _)| other.place() == *socket);
             same.map_or(places.of("listen"), |(_, &at)| at)

@@ -130,7 +130,10 @@ keys! {
     /// a slow worker delays its own share; one from whose queue nothing was taken for 2 s is passed by
     /// until something is. `shared`: all workers of all generations share one socket, which is what
     /// unix sockets get in any case, and sockets that were handed over without SO_REUSEPORT.
-    /// Default: `generation`.
+    /// `dispatch`: shepherd accepts, and gives each connection to a worker, which reads them from a
+    /// channel as examples/README.md tells: in turn (`dispatch:round-robin`, the same), to who has the
+    /// fewest open (`dispatch:least-connections`), or the clients of an address to one slot
+    /// (`dispatch:sticky`). Default: `generation`.
     balance: Balance,
 
     /// What becomes of clients once ten workers in a row never got ready, until one does. `wait`: they
@@ -226,7 +229,7 @@ keys! {
 
     /// The part of new connections that a new generation gets at first, such as `5%`, once all of it is
     /// ready: should one of its workers exit meanwhile, the reload is aborted. It needs a TCP or UDP
-    /// socket, and a balance other than `shared`. Default: it gets all of them at once.
+    /// socket, and a balance of `generation` or `slots`. Default: it gets all of them at once.
     canary: Percent,
 
     /// For how long it gets that part only, beside `canary`. Default: 30s.

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::identity::Identity;
-use super::socket::{SocketSpec, Transport};
+use super::socket::{Slots, SocketSpec, Transport};
 use super::upstreams::{self, Format, Upstreams};
 use super::values::{Balance, OnFailing, StopSignals, Workers};
-use crate::core::policy::{BeforeStop, Canary, CheckPace, KeepAlive, ReadyWhen, Surge};
+use crate::core::policy::{BeforeStop, Canary, Check, CheckPace, KeepAlive, ReadyWhen, Surge};
 
 /// The most sockets of one service: as many as fit into one message of descriptors.
 pub const SOCKETS_MAX: usize = 253;
@@ -138,12 +138,53 @@ pub enum ServiceMistake {
         /// How connections are to find a worker.
         balance: Balance,
     },
+    /// shepherd could not accept connections for the workers.
+    Dispatch(DispatchMistake),
     /// A proxy could be told of no address.
     NoSocketForUpstreams,
     /// A proxy would not understand the path of this socket.
     PathForUpstreams(String),
     /// Two sockets of one name would be told apart by nobody.
     SameName(String),
+}
+
+/// Why connections cannot be accepted and given to workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DispatchMistake {
+    /// There is nothing to accept from.
+    NoSocket,
+    /// Nothing can be accepted from this socket.
+    NoConnections(String),
+    /// Who comes to this socket has chosen a worker.
+    OfSlot(String),
+    /// A probe of this name would be given to a worker that is ready already.
+    Probe(&'static str),
+}
+
+impl DispatchMistake {
+    fn told(&self, spelling: Spelling) -> String {
+        let (key, mark, socket) = spelling.words();
+        let balance = format!("`{key}balance{mark}dispatch`");
+        match self {
+            DispatchMistake::NoSocket => format!(
+                "{balance} accepts connections for the workers, and there is no socket; {socket}, or \
+                 take {balance} away"
+            ),
+            DispatchMistake::NoConnections(place) => format!(
+                "{balance} accepts connections for the workers, and `{place}` has none, only \
+                 datagrams; give it to a service of its own"
+            ),
+            DispatchMistake::OfSlot(place) => format!(
+                "{balance} chooses a worker for each connection, and who comes to `{place}` has \
+                 chosen a slot; take one of these away"
+            ),
+            DispatchMistake::Probe(probe) => format!(
+                "`{key}ready{mark}{probe}` connects to the first socket, and with {balance} whoever \
+                 connects is given to a worker that is ready already; use `{key}ready{mark}auto`, \
+                 `notify` or `exec:COMMAND`"
+            ),
+        }
+    }
 }
 
 /// How the user wrote the configuration, and is told of it.
@@ -155,14 +196,21 @@ pub enum Spelling {
     Keys,
 }
 
+impl Spelling {
+    /// What is before a key and between it and its value, and how a socket is added.
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Spelling::Options => ("--", " ", "add `-p SOCKET`"),
+            Spelling::Keys => ("", ": ", "add one to `listen`"),
+        }
+    }
+}
+
 impl ServiceMistake {
     /// What is wrong and what to do about it, in the words in which it was written.
     #[must_use]
     pub fn told(&self, spelling: Spelling) -> String {
-        let (key, mark, socket) = match spelling {
-            Spelling::Options => ("--", " ", "add `-p SOCKET`"),
-            Spelling::Keys => ("", ": ", "add one to `listen`"),
-        };
+        let (key, mark, socket) = spelling.words();
         match self {
             ServiceMistake::NoSocketToWaitOn => format!(
                 "`{key}ready{mark}listen` waits for a worker on its socket, but there is none; \
@@ -215,7 +263,7 @@ impl ServiceMistake {
                         "{needs}, and with `{key}balance{mark}shared` they do not; take one of \
                          these away"
                     ),
-                    Balance::Generation | Balance::Slots => format!(
+                    Balance::Generation | Balance::Slots | Balance::Dispatch(_) => format!(
                         "{needs}, and only those of a TCP or UDP socket do; {socket}, or take \
                          {time} away"
                     ),
@@ -236,8 +284,13 @@ impl ServiceMistake {
                         "{gives}, and only those of a TCP or UDP socket can be divided; {socket}, \
                          or take {canary} away"
                     ),
+                    Balance::Dispatch(_) => format!(
+                        "{gives}, and with `{key}balance{mark}dispatch` each worker gets its turn; \
+                         take one of these away, or use `{key}probation`"
+                    ),
                 }
             }
+            ServiceMistake::Dispatch(mistake) => mistake.told(spelling),
             ServiceMistake::NoSocketForUpstreams => {
                 let socket = match spelling {
                     Spelling::Options => "add `-p 8001+{slot}`",
@@ -306,6 +359,9 @@ impl ServiceConfig {
         if !self.sockets.is_empty() {
             mistakes.extend(self.check_balance());
         }
+        if let Balance::Dispatch(_) = self.balance {
+            mistakes.extend(self.check_dispatch());
+        }
         if self.upstreams.is_some() {
             match upstreams::socket(&self.sockets) {
                 None => mistakes.push(ServiceMistake::NoSocketForUpstreams),
@@ -365,7 +421,13 @@ impl ServiceConfig {
             mistakes.push(ServiceMistake::NoSocketForSlots);
             return mistakes;
         }
-        if balance != Balance::Shared && steerable {
+        // Those who get nothing new are known without the kernel there.
+        let is_dispatch = matches!(balance, Balance::Dispatch(_));
+        if balance != Balance::Shared && steerable || is_dispatch {
+            mistakes.extend(
+                (is_dispatch && self.sockets.is_empty())
+                    .then_some(ServiceMistake::Dispatch(DispatchMistake::NoSocket)),
+            );
             return mistakes;
         }
         let canary = self.canary.map(|_| ServiceMistake::NoPartForCanary { balance });
@@ -381,6 +443,30 @@ impl ServiceConfig {
         let waits = waits.map(|waits| ServiceMistake::NothingSteeredAway { waits, balance });
         mistakes.extend(canary.into_iter().chain(waits));
         mistakes
+    }
+
+    /// Checks what shepherd is to accept itself, whatever sockets are to come.
+    fn check_dispatch(&self) -> Vec<ServiceMistake> {
+        let balance = self.balance;
+        let mut mistakes = Vec::new();
+        for socket in &self.sockets {
+            if !socket.transport.accepts() {
+                mistakes.push(DispatchMistake::NoConnections(socket.place()));
+            } else if socket.slots == Slots::Each {
+                mistakes.push(DispatchMistake::OfSlot(socket.place()));
+            }
+        }
+        mistakes.extend(match &self.ready {
+            ReadyWhen::Check(Check::Tcp) => Some(DispatchMistake::Probe("tcp")),
+            ReadyWhen::Check(Check::Http(_)) => Some(DispatchMistake::Probe("http")),
+            ReadyWhen::Check(Check::Exec(_))
+            | ReadyWhen::Auto
+            | ReadyWhen::Notify
+            | ReadyWhen::Listen
+            | ReadyWhen::Alive(_) => None,
+        });
+        let canary = self.canary.map(|_| ServiceMistake::NoPartForCanary { balance });
+        mistakes.into_iter().map(ServiceMistake::Dispatch).chain(canary).collect()
     }
 
     /// The services that must have been ready before it starts, by name.

@@ -10,7 +10,7 @@ use super::diagnostic::nearest;
 use crate::core::policy::{BeforeStop, Check, ReadyWhen, Signal, StopLadder, StopStep, Surge};
 use crate::core::service::WORKERS_MAX;
 
-pub use crate::core::policy::{Balance, KeepAlive, OnFailing};
+pub use crate::core::policy::{Algorithm, Balance, KeepAlive, OnFailing};
 
 /// The longest duration that can be asked for.
 pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -83,7 +83,14 @@ pub fn positive_duration(text: &str) -> Result<Duration, ValueError> {
 }
 
 impl Balance {
-    const ALL: [Balance; 3] = [Balance::Generation, Balance::Slots, Balance::Shared];
+    const ALL: [Balance; 6] = [
+        Balance::Generation,
+        Balance::Slots,
+        Balance::Shared,
+        Balance::Dispatch(Algorithm::RoundRobin),
+        Balance::Dispatch(Algorithm::LeastConnections),
+        Balance::Dispatch(Algorithm::Sticky),
+    ];
 
     /// The word for it.
     #[must_use]
@@ -92,6 +99,9 @@ impl Balance {
             Balance::Generation => "generation",
             Balance::Slots => "slots",
             Balance::Shared => "shared",
+            Balance::Dispatch(Algorithm::RoundRobin) => "dispatch:round-robin",
+            Balance::Dispatch(Algorithm::LeastConnections) => "dispatch:least-connections",
+            Balance::Dispatch(Algorithm::Sticky) => "dispatch:sticky",
         }
     }
 }
@@ -122,14 +132,32 @@ impl FromStr for KeepAlive {
     }
 }
 
+/// Short for the first of its kind.
+const DISPATCH: &str = "dispatch";
+
 impl FromStr for Balance {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Balance, ValueError> {
+        if text == DISPATCH {
+            return Ok(Balance::Dispatch(Algorithm::default()));
+        }
         Balance::ALL.into_iter().find(|balance| balance.name() == text).ok_or_else(|| {
-            let step = match nearest(text, Balance::ALL.map(Balance::name)) {
-                Some(near) => format!("write `{near}`"),
-                None => "there are `generation`, `slots` and `shared`".to_owned(),
+            let of_dispatch = |name: &'static str| name.split_once(':').map(|(_, word)| word);
+            let all = Balance::ALL.map(Balance::name).into_iter();
+            let step = if let Some((DISPATCH, word)) = text.split_once(':') {
+                match nearest(word, all.filter_map(of_dispatch)) {
+                    Some(near) => format!("write `dispatch:{near}`"),
+                    None => "after `dispatch:` there are `round-robin`, `least-connections` and \
+                             `sticky`"
+                        .to_owned(),
+                }
+            } else {
+                let words = all.filter(|name| of_dispatch(name).is_none());
+                match nearest(text, words.chain([DISPATCH])) {
+                    Some(near) => format!("write `{near}`"),
+                    None => "there are `generation`, `slots`, `shared` and `dispatch`".to_owned(),
+                }
             };
             ValueError(format!("`{text}` is no way for connections to find a worker; {step}"))
         })
@@ -527,15 +555,19 @@ mod tests {
     }
 
     #[test]
-    fn balance_is_one_of_three_words_and_a_near_one_is_told() {
+    fn balance_is_one_of_some_words_and_a_near_one_is_told() {
         for balance in Balance::ALL {
             assert_eq!(balance.name().parse(), Ok(balance));
         }
         let wrong = |text: &str| text.parse::<Balance>().expect_err("wrong").to_string();
         assert!(wrong("slot").ends_with("; write `slots`"), "{}", wrong("slot"));
         assert!(wrong("Generation").ends_with("; write `generation`"));
-        assert!(wrong("random").ends_with("; there are `generation`, `slots` and `shared`"));
-        assert!(wrong("").ends_with("; there are `generation`, `slots` and `shared`"));
+        let all = "; there are `generation`, `slots`, `shared` and `dispatch`";
+        assert!(wrong("random").ends_with(all) && wrong("").ends_with(all));
+        assert_eq!("dispatch".parse(), Ok(Balance::Dispatch(Algorithm::RoundRobin)));
+        assert!(wrong("dispatch:stick").ends_with("; write `dispatch:sticky`"));
+        let algorithms = "`round-robin`, `least-connections` and `sticky`";
+        assert!(wrong("dispatch:xyz").ends_with(algorithms), "{}", wrong("dispatch:xyz"));
     }
 
     #[test]

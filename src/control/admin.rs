@@ -171,6 +171,7 @@ mod tests {
             ready: 1,
             generation: 1,
             balance: None,
+            dispatched: None,
             reloading: None,
             canary: None,
             probation: None,

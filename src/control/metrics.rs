@@ -248,6 +248,24 @@ impl Page {
             }),
         )?;
         let open = by_slot(&self.status, |worker| worker.connections.map(u64::from));
+        let dispatched = self.status.services.iter();
+        let dispatched = || dispatched.clone().filter_map(|it| Some((it, it.dispatched?)));
+        writer.integers(
+            &family(
+                "connections_held",
+                "Connections that shepherd accepted and no worker took yet",
+            ),
+            dispatched().map(|(service, it)| (of(service), it.held)),
+        )?;
+        writer.counters(
+            &family("connections_taken", "Connections that shepherd accepted and workers took"),
+            dispatched().map(|(service, it)| (of(service), it.taken)),
+        )?;
+        let again = "Times that a connection was given to another worker than the one before";
+        writer.counters(
+            &family("connections_given_again", again),
+            dispatched().map(|(service, it)| (of(service), it.given_again)),
+        )?;
         let held = "Connections that the slot's workers have accepted and not closed";
         writer.integers(
             &family("worker_connections", held),

@@ -140,6 +140,8 @@ mod tests {
             memory: None,
             connections: None,
             messages: None,
+            unanswered: None,
+            taken: None,
             said: None,
         };
         let service = Service {
@@ -149,6 +151,7 @@ mod tests {
             ready: 2,
             generation: 1,
             balance: None,
+            dispatched: None,
             reloading: None,
             canary: None,
             probation: None,

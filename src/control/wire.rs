@@ -55,10 +55,13 @@ pub struct Service {
     pub ready: u32,
     /// The generation that serves.
     pub generation: u64,
-    /// How connections find its workers: `generation`, `slots` or `shared`; of several sockets the
-    /// finest. It is not there where there is no socket, or each slot has an address of its own.
+    /// How connections find its workers: `generation`, `slots`, `shared`, or `dispatch:` and how it is
+    /// chosen among them; of several sockets the finest. It is not there where there is no socket, or each slot has an address of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<String>,
+    /// What became of its connections, where shepherd accepts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatched: Option<Dispatched>,
     /// The generation that a reload under way is to bring.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reloading: Option<u64>,
@@ -89,6 +92,18 @@ pub struct Service {
     /// Slots that wait for their next worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backing_off: Vec<BackingOff>,
+}
+
+/// Connections that shepherd accepts and gives to workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dispatched {
+    /// How many are held: accepted, and taken by no worker.
+    pub held: u64,
+    /// How many workers have taken since the service was there.
+    pub taken: u64,
+    /// How often one was given to another worker, since the first refused it, did not get it, or ended
+    /// before it took it.
+    pub given_again: u64,
 }
 
 /// A new generation that gets a part of new connections first.
@@ -234,7 +249,8 @@ pub struct Worker {
     /// stop signal, or another, or is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_in: Option<f64>,
-    /// Whether it hangs or does not keep up: it takes nothing from a socket that it alone has.
+    /// Whether it hangs or does not keep up: it takes nothing from a socket that it alone has, or does
+    /// not answer for connections that it was given.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stalled: bool,
     /// What all its processes have in memory, in bytes, where that can be read: in a cgroup whose
@@ -248,6 +264,12 @@ pub struct Worker {
     /// What was counted of messages, where it has a channel for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Messages>,
+    /// Where shepherd accepts: how many connections it was given and has not answered for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<u32>,
+    /// Where shepherd accepts: how many connections it has taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<u64>,
     /// The last line that it said about itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,

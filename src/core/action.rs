@@ -4,7 +4,7 @@ use super::drain::Look;
 use super::event::Mode;
 use super::ids::{GenerationId, MemberId, RequestId, ServiceId, SlotId, SocketId, WorkerId};
 use super::notice::Notice;
-use super::policy::Signal;
+use super::policy::{Algorithm, Signal};
 use super::request::Response;
 use super::steering::GroupId;
 
@@ -116,6 +116,14 @@ pub enum Action {
         /// All its members, in the kernel's order.
         shares: Vec<Share>,
     },
+    /// From here on these are given the connections of a service that shepherd accepts, and nobody
+    /// else is. What others were given before is theirs.
+    Rotate {
+        /// Whose connections.
+        service: ServiceId,
+        /// Who is given them.
+        rotation: Rotation,
+    },
     /// Look for how many more workers there is memory. Answered by `Weighed`.
     Weigh {
         /// Whose.
@@ -181,6 +189,28 @@ pub struct Share {
     pub weight: u32,
 }
 
+/// Where shepherd accepts for a service, and whom it gives what comes there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rotation {
+    /// How it chooses among them.
+    pub algorithm: Algorithm,
+    /// The sockets, whether or not anybody serves what comes there.
+    pub members: Vec<MemberId>,
+    /// Those who are ready for it, by their numbers.
+    pub workers: Vec<Turn>,
+}
+
+/// One who is given connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Who.
+    pub worker: WorkerId,
+    /// Its slot.
+    pub slot: SlotId,
+    /// Of which sockets.
+    pub members: Vec<MemberId>,
+}
+
 /// A kernel socket to bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewMember {
@@ -205,6 +235,8 @@ pub struct Spawn {
     pub generation: GenerationId,
     /// The sockets it gets, in order, as descriptors from 3 on.
     pub members: Vec<MemberId>,
+    /// The sockets whose connections it is given, when it is ready, by a channel that it gets then.
+    pub dispatched: Vec<MemberId>,
 }
 
 /// What the service manager above us is told, see sd_notify(3).

@@ -199,6 +199,22 @@ impl Dispatch {
         }
     }
 
+    /// Who gets what is chosen so from here on. What was given stays where it is.
+    pub fn set_algorithm(&mut self, now: Time, algorithm: Algorithm) {
+        if std::mem::replace(&mut self.algorithm, algorithm) == algorithm {
+            return;
+        }
+        for (&id, listener) in &mut self.listeners {
+            listener.choose_by(algorithm);
+            // All that waits looks for its place once more.
+            self.moved.insert(id);
+        }
+        for id in self.workers.keys().copied().collect::<Vec<_>>() {
+            self.refresh(now, id);
+        }
+        self.settle(now);
+    }
+
     /// Something happened.
     pub fn handle_event(&mut self, now: Time, event: Event) {
         match event {

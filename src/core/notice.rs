@@ -15,6 +15,7 @@ use super::worker::Cause;
 
 pub use batch_notice::{BatchNotice, Because};
 pub use configuration_notice::ConfigurationNotice;
+pub use dispatch_notice::{DispatchNotice, Whom};
 pub use life_notice::LifeNotice;
 pub use messages_notice::MessagesNotice;
 pub use proving_notice::ProvingNotice;
@@ -25,6 +26,7 @@ pub use upstreams_notice::UpstreamsNotice;
 
 mod batch_notice;
 mod configuration_notice;
+mod dispatch_notice;
 mod life_notice;
 mod messages_notice;
 
@@ -117,6 +119,8 @@ pub enum Notice {
         /// How long it had.
         after: Duration,
     },
+    /// Something about connections that shepherd accepts.
+    Dispatch(DispatchNotice),
     /// A worker takes nothing from a socket that it alone has, or does again.
     Stall {
         /// Which worker.
@@ -399,6 +403,7 @@ impl Notice {
             | Notice::Emptying { .. }
             | Notice::StillBusy { .. }
             | Notice::Stall { .. }
+            | Notice::Dispatch(_)
             | Notice::Manners { .. }
             | Notice::WorkerStopping { .. }
             | Notice::NextSignal { .. }
@@ -443,6 +448,7 @@ impl Notice {
             Notice::Slot { what, .. } => what.loudness(),
             Notice::Messages { what, .. } => what.loudness(),
             Notice::Stall { what, .. } => what.loudness(),
+            Notice::Dispatch(what) => what.loudness(),
             Notice::Upstreams { what, .. } => what.loudness(),
             Notice::Started { .. }
             | Notice::Ready { .. }
@@ -557,6 +563,7 @@ impl fmt::Display for Notice {
                 write!(f, "{worker} ")?;
                 what.tell(socket, f)
             }
+            Notice::Dispatch(what) => what.fmt(f),
             Notice::Manners { service, manners } => tell_manners(service, *manners, f),
             Notice::Upstreams { service, what } => write!(f, "{service}: {what}"),
             Notice::Slot { service, slot, what } => write!(f, "{service}: slot {slot} {what}"),

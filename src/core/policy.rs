@@ -86,7 +86,9 @@ impl Socket {
     /// The first kernel sockets behind it.
     pub fn members(&self) -> impl Iterator<Item = MemberId> + use<> {
         let members = match &self.members {
-            Members::Shared | Members::EachGeneration => vec![MemberId(self.id.0)],
+            Members::Shared | Members::EachGeneration | Members::Dispatched(_) => {
+                vec![MemberId(self.id.0)]
+            }
             Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {
                 bound.iter().map(|bound| bound.member).collect()
             }
@@ -100,6 +102,9 @@ impl Socket {
 pub enum Members {
     /// One, which all workers of all generations share. The first has the number of the socket.
     Shared,
+    /// One, which no worker gets: shepherd accepts, and gives the connections to workers of all
+    /// generations. It has the number of the socket.
+    Dispatched(Algorithm),
     /// One for each generation, which its workers share. The first has the number of the socket.
     EachGeneration,
     /// One for each slot of each generation.
@@ -132,7 +137,10 @@ impl Policy {
     #[must_use]
     pub fn workers_max(&self) -> u32 {
         let slots = self.sockets.iter().filter_map(|socket| match socket.members {
-            Members::Shared | Members::EachGeneration | Members::EachWorker { .. } => None,
+            Members::Shared
+            | Members::Dispatched(_)
+            | Members::EachGeneration
+            | Members::EachWorker { .. } => None,
             Members::EachSlot { slots_max, .. } => Some(slots_max),
         });
         slots.min().unwrap_or(WORKERS_MAX).min(WORKERS_MAX)
@@ -270,6 +278,8 @@ pub enum Balance {
     Slots,
     /// All workers of all generations share one socket.
     Shared,
+    /// shepherd accepts, and gives each connection to a worker that it chooses so.
+    Dispatch(Algorithm),
 }
 
 /// Which worker gets the next connection, where shepherd accepts.

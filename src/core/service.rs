@@ -23,6 +23,8 @@ mod slots;
 
 mod steering;
 
+mod rotating;
+
 mod stalling;
 
 mod refusing;
@@ -37,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::action::{Action, NewMember, Spawn};
+use super::action::{Action, NewMember, Rotation, Spawn};
 use super::drain::Drains;
 use super::event::WorkerEvent;
 use super::fleet::Fleet;
@@ -84,6 +86,8 @@ pub struct Service {
     drains: Drains,
     /// Workers that take nothing from sockets that they alone have.
     stalls: Stalls,
+    /// Who is given connections where we accept, as it was told last.
+    rotation: Rotation,
     /// What a proxy in front was told.
     publication: Publication,
     /// Workers that are to stop once the proxy was told without their slots.
@@ -212,6 +216,7 @@ impl Service {
             own_slots: BTreeMap::new(),
             drains: Drains::default(),
             stalls: Stalls::default(),
+            rotation: Rotation::default(),
             publication: Publication::default(),
             withdrawing: BTreeSet::new(),
             serving: Fleet::new(first),
@@ -247,7 +252,10 @@ impl Service {
         let bound = policy.sockets.iter().flat_map(|socket| {
             let bound = match &socket.members {
                 Members::EachWorker { bound } => bound.as_slice(),
-                Members::Shared | Members::EachGeneration | Members::EachSlot { .. } => &[],
+                Members::Shared
+                | Members::Dispatched(_)
+                | Members::EachGeneration
+                | Members::EachSlot { .. } => &[],
             };
             (0..).map(SlotId).zip(bound).map(|(slot, _)| (socket.id, slot))
         });
@@ -769,8 +777,9 @@ impl Service {
         let spawned = Worker::spawned(now, worker, slot, generation, policy);
         self.workers.insert(spawned);
         let members = self.sockets.members_for(generation, slot);
+        let dispatched = self.sockets.dispatched(generation);
         let service = self.policy.service;
-        let spawn = Spawn { worker, service, slot, generation, members };
+        let spawn = Spawn { worker, service, slot, generation, members, dispatched };
         context.actions.push_back(Action::Spawn(spawn));
         worker
     }

@@ -28,6 +28,8 @@
 //! member of the same socket. Workers keep the old one, so all that were started before are *stale*
 //! and are replaced, the new beside the old, as a reload does it.
 
+mod dispatching;
+
 mod refusing;
 
 mod viewing;
@@ -37,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::action::{Action, NewMember};
 use super::event::{Backlog, Mode, SocketState};
 use super::ids::{GenerationId, MemberId, SlotId, SocketId, WorkerId};
-use super::policy::{Balance, BoundMember, Members, Socket};
+use super::policy::{Algorithm, Balance, BoundMember, Members, Socket};
 use super::repair::{Health, is_worth_telling};
 use super::steering::{GroupId, Steering};
 use super::suspicion::Suspicion;
@@ -72,6 +74,8 @@ pub struct Sockets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Shared,
+    /// Shared by all, and no worker gets it.
+    Dispatched(Algorithm),
     EachGeneration,
     EachWorker,
     EachSlot,
@@ -191,7 +195,7 @@ impl Scope {
     /// The one that members of this kind have which are for this worker's place.
     fn of(kind: Kind, generation: GenerationId, slot: SlotId) -> Scope {
         match kind {
-            Kind::Shared => Scope::Shared,
+            Kind::Shared | Kind::Dispatched(_) => Scope::Shared,
             Kind::EachSlot => Scope::Slot(slot),
             Kind::EachGeneration => Scope::Generation(generation),
             Kind::EachWorker => Scope::Worker(generation, slot),
@@ -211,6 +215,7 @@ impl Kind {
     fn of(members: &Members) -> Kind {
         match members {
             Members::Shared => Kind::Shared,
+            Members::Dispatched(algorithm) => Kind::Dispatched(*algorithm),
             Members::EachGeneration => Kind::EachGeneration,
             Members::EachWorker { .. } => Kind::EachWorker,
             Members::EachSlot { .. } => Kind::EachSlot,
@@ -259,7 +264,7 @@ impl Sockets {
                 continue;
             }
             match of {
-                Members::Shared => {
+                Members::Shared | Members::Dispatched(_) => {
                     self.add(MemberId(id.0), Member::fresh(*id, name.clone(), Scope::Shared));
                 }
                 Members::EachGeneration => {
@@ -416,7 +421,9 @@ impl Sockets {
             let kind = order.iter().find(|(socket, _)| *socket == member.socket);
             let slot = slot.unwrap_or(SlotId(0));
             member.scope = match kind {
-                Some((_, kind @ (Kind::Shared | Kind::EachGeneration))) if slot == SlotId(0) => {
+                Some((_, kind @ (Kind::Shared | Kind::Dispatched(_) | Kind::EachGeneration)))
+                    if slot == SlotId(0) =>
+                {
                     Scope::of(*kind, root, slot)
                 }
                 Some((_, Kind::EachWorker)) => Scope::Worker(root, slot),
@@ -449,7 +456,7 @@ impl Sockets {
         let mut lacking = Vec::new();
         for &(socket, kind) in order {
             let wanted: Vec<Option<SlotId>> = match kind {
-                Kind::Shared | Kind::EachGeneration => vec![None],
+                Kind::Shared | Kind::Dispatched(_) | Kind::EachGeneration => vec![None],
                 Kind::EachWorker => (0..slots).map(|slot| Some(SlotId(slot))).collect(),
                 Kind::EachSlot => Vec::new(),
             };
@@ -500,13 +507,22 @@ impl Sockets {
                 u32::try_from(slots).unwrap_or(u32::MAX)
             }
             Some(Kind::EachGeneration) => u32::from(!claim.ready.is_empty()),
-            Some(Kind::Shared | Kind::EachSlot) | None => 0,
+            Some(Kind::Shared | Kind::Dispatched(_) | Kind::EachSlot) | None => 0,
         };
         let weight = |id: MemberId| {
             let Some(member) = members.get(&id) else { return 0 };
             let (generation, slot) = match member.scope {
                 Scope::Shared => {
-                    return u32::from(kind(serving, member.socket) == Some(Kind::Shared));
+                    let kind = |generation| kind(generation, member.socket);
+                    return u32::from(match kind(serving) {
+                        Some(Kind::Shared | Kind::Dispatched(_)) => true,
+                        Some(Kind::EachGeneration | Kind::EachWorker | Kind::EachSlot) | None => {
+                            // In slots that are changed over already somebody is given what comes.
+                            let mut claims = claims.iter().filter(|claim| !claim.ready.is_empty());
+                            claims
+                                .any(|it| matches!(kind(it.generation), Some(Kind::Dispatched(_))))
+                        }
+                    });
                 }
                 Scope::Slot(_) => return 1,
                 Scope::Generation(generation) => (generation, None),
@@ -626,6 +642,9 @@ impl Sockets {
     pub fn balance(&self, generation: GenerationId) -> Option<Balance> {
         let finer = |so_far: Option<Balance>, kind: Kind| match (so_far, kind) {
             (so_far, Kind::EachSlot) => so_far,
+            (_, Kind::Dispatched(algorithm)) | (Some(Balance::Dispatch(algorithm)), _) => {
+                Some(Balance::Dispatch(algorithm))
+            }
             (_, Kind::EachWorker) | (Some(Balance::Slots), _) => Some(Balance::Slots),
             (_, Kind::EachGeneration) | (Some(Balance::Generation), _) => Some(Balance::Generation),
             (None | Some(Balance::Shared), Kind::Shared) => Some(Balance::Shared),
@@ -820,13 +839,18 @@ impl Sockets {
             generations.any(|&it| self.kind(it, socket) == Some(kind))
         };
         let named = |member: &Member| {
-            let of = |kinds: &[Kind]| {
+            let of = |is_it: &dyn Fn(Kind) -> bool| {
                 let mut orders = self.orders.values().flatten();
-                orders.any(|(socket, kind)| *socket == member.socket && kinds.contains(kind))
+                orders.any(|&(socket, kind)| socket == member.socket && is_it(kind))
             };
             match member.scope {
-                Scope::Shared => of(&[Kind::Shared]) || self.announced.contains(&member.socket),
-                Scope::Slot(_) => of(&[Kind::EachSlot]) || self.announced.contains(&member.socket),
+                Scope::Shared => {
+                    of(&|kind| matches!(kind, Kind::Shared | Kind::Dispatched(_)))
+                        || self.announced.contains(&member.socket)
+                }
+                Scope::Slot(_) => {
+                    of(&|kind| kind == Kind::EachSlot) || self.announced.contains(&member.socket)
+                }
                 Scope::Coming(_) => self.announced.contains(&member.socket),
                 Scope::Generation(own) => has(own, member.socket, Kind::EachGeneration),
                 Scope::Worker(own, _) => has(own, member.socket, Kind::EachWorker),
@@ -864,7 +888,8 @@ impl Sockets {
             let is_it = |member: &Member| member.socket == socket && member.scope == scope;
             members.find(|(_, member)| is_it(member)).map(|(&id, _)| id)
         };
-        order.filter_map(of).collect()
+        let is_given = |(_, kind): &&(SocketId, Kind)| !matches!(kind, Kind::Dispatched(_));
+        order.filter(is_given).filter_map(of).collect()
     }
 
     /// A member was looked at: what is to be done about it.
@@ -999,6 +1024,7 @@ impl Sockets {
     fn is_of(&self, member: MemberId, to: Recipient) -> bool {
         self.members.get(&member).is_some_and(|member| {
             let kind = self.kind(to.generation, member.socket);
+            let kind = kind.filter(|kind| !matches!(kind, Kind::Dispatched(_)));
             kind.is_some_and(|kind| member.scope == self.scope(kind, to.generation, to.slot))
         })
     }

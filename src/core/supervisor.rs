@@ -424,7 +424,7 @@ impl Supervisor {
 /// The greatest number of a kernel socket behind this socket when its service begins.
 fn last_member(socket: &Socket) -> u32 {
     let own = match &socket.members {
-        Members::Shared | Members::EachGeneration => None,
+        Members::Shared | Members::Dispatched(_) | Members::EachGeneration => None,
         Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {
             bound.iter().map(|bound| bound.member.0).max()
         }

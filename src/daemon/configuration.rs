@@ -242,7 +242,13 @@ impl Daemon {
                 // One that was bound anew has another number, and is what it was.
                 listener.is_some_and(services::takes_streams)
             }) || service.sockets.iter().any(services::asks_for_streams);
-            services::check_sockets(config, service, policy.sockets.len(), has_stream)
+            let datagrams = policy.members().find_map(|member| {
+                let listener = numbered.listeners.get(&member);
+                let listener = listener.or_else(|| self.parts.listeners.get(&member))?;
+                (!listener.transport.accepts()).then(|| listener.place())
+            });
+            let count = policy.sockets.len();
+            services::check_sockets(config, service, count, has_stream, datagrams)
                 .map_err(|error| error.to_string())?;
         }
         let needed = super::descriptors_needed(config);
@@ -334,6 +340,7 @@ impl Daemon {
     /// Nothing is left of a service.
     pub(super) fn remove_service(&mut self, service: ServiceId) {
         self.parts.services.remove(service);
+        self.dispatching.remove(service);
     }
 }
 
@@ -349,9 +356,10 @@ fn as_balanced(socket: &Socket, balance: Balance) -> Socket {
     let members = match &socket.members {
         Members::EachSlot { .. } => return socket.clone(),
         Members::EachWorker { .. } if balance == Balance::Slots => return socket.clone(),
-        Members::Shared | Members::EachGeneration | Members::EachWorker { .. } => {
-            slots::members(balance, socket.steered)
-        }
+        Members::Shared
+        | Members::Dispatched(_)
+        | Members::EachGeneration
+        | Members::EachWorker { .. } => slots::members(balance, socket.steered),
     };
     Socket { members, ..socket.clone() }
 }

@@ -31,6 +31,7 @@ use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
 use super::checks::Checks;
 use super::configuration::{Order, Reread};
 use super::control::Control;
+use super::dispatch::Dispatching;
 use super::messages::Messages;
 use super::output::Output;
 use super::services::Services;
@@ -70,6 +71,7 @@ pub(super) struct Daemon {
     pub(super) checks: Checks,
     pub(super) publishers: Publishers,
     pub(super) steering: Steering,
+    pub(super) dispatching: Dispatching,
     /// Begun with the first drain.
     pub(super) looks: Option<Looks>,
     pub(super) manager: ServiceManager,
@@ -91,6 +93,9 @@ pub(super) struct Handles {
     pub(super) generation: GenerationId,
     /// The inodes of its sockets, for looking at it. They outlast our own copies.
     pub(super) sockets: BTreeMap<MemberId, u64>,
+    /// The sockets whose connections it is given, and the inode of its end of the channel for that.
+    pub(super) dispatched: Vec<MemberId>,
+    pub(super) channel: Option<u64>,
     /// The first of them that takes a stream, which is the one that probes connect to.
     pub(super) first_stream: Option<MemberId>,
     /// The port that is its slot's alone.
@@ -134,6 +139,8 @@ pub(super) enum Token {
     /// What is left for draining workers was looked at.
     Looks,
     Signals,
+    /// There are connections to be accepted, or workers have answered for some.
+    Dispatch,
     /// The control thread has something for us.
     Calls,
     /// A socket that workers share was shut down.
@@ -171,6 +178,7 @@ impl Token {
             Token::Looks => (13, 0),
             Token::ShutDowns => (14, 0),
             Token::Channels => (15, 0),
+            Token::Dispatch => (16, 0),
         };
         kind << Token::KIND_SHIFT | worker
     }
@@ -198,6 +206,7 @@ impl Token {
             13 => Some(Token::Looks),
             14 => Some(Token::ShutDowns),
             15 => Some(Token::Channels),
+            16 => Some(Token::Dispatch),
             _ => None,
         }
     }
@@ -206,6 +215,7 @@ impl Token {
 impl Daemon {
     pub(super) fn new(
         mut parts: Parts,
+        dispatching: Reactor,
         output: Output,
         messages: Messages,
         control: Control,
@@ -219,6 +229,7 @@ impl Daemon {
             checks: Checks::default(),
             publishers: Publishers::default(),
             steering: Steering::default(),
+            dispatching: Dispatching::new(dispatching),
             looks: None,
             manager,
             output,
@@ -283,6 +294,7 @@ impl Daemon {
                     Token::Upstreams(service) => self.continue_publish(service),
                     Token::Looks => self.hear_looks(),
                     Token::Signals => children_changed |= self.read_signals(),
+                    Token::Dispatch => self.dispatch(),
                     Token::Calls => self.hear_calls(),
                     Token::Client => self.control.look_at_socket(&self.parts.reactor),
                     Token::Channels => self.read_channels(),
@@ -295,6 +307,7 @@ impl Daemon {
             more_children = children_changed && self.reap();
             let now = clock::now();
             self.continue_checks(now);
+            self.dispatch_timeout(now);
             self.manager.handle_timeout(now);
             self.tend_control(now);
             if self.parts.supervisor.next_deadline().is_some_and(|(at, _)| at <= now) {
@@ -330,6 +343,7 @@ impl Daemon {
             self.output.deadline(),
             self.checks.wake(),
             self.control.deadline(),
+            self.dispatching.deadline(),
         ];
         let next = others.into_iter().chain([deadline]).flatten().min()?;
         Some(clock::now().until(next))
@@ -545,6 +559,7 @@ impl Daemon {
         }
         self.drop_check(worker);
         self.end_messages(worker);
+        self.dispatch_main_gone(worker);
         let Some(handles) = self.workers.get_mut(&worker) else {
             return;
         };
@@ -645,6 +660,7 @@ impl Daemon {
 
     /// Nothing of the worker is left: everything that was open for it goes.
     fn close(&mut self, worker: WorkerId) {
+        self.dispatch_gone(worker);
         let Some(handles) = self.workers.remove(&worker) else {
             return;
         };

@@ -16,6 +16,8 @@ mod slots;
 
 mod steering;
 
+mod dispatch;
+
 mod upstreams;
 
 mod control;
@@ -39,6 +41,7 @@ use crate::config::socket::Slots;
 use crate::config::text::one_line;
 use crate::config::values::{Balance, Logs};
 use crate::core::Supervisor;
+use crate::core::dispatch as dispatched;
 use crate::os::admin_socket::AdminSocket;
 use crate::os::cgroup::Cgroups;
 use crate::os::definition::DefinitionError;
@@ -168,7 +171,7 @@ pub fn run(config: &RunConfig, reread: Reread) -> Result<Ended, StartError> {
     // Before the first worker: a signal that comes early must find us listening.
     let signals = Signals::listen().map_err(system("listen to signals"))?;
     let path_watch = PathWatch::new().ok();
-    let (reactor, shut_downs) =
+    let (reactor, shut_downs, dispatching) =
         reactors(&signals, path_watch.as_ref()).map_err(system("watch descriptors"))?;
     let logs = config.logs.unwrap_or_else(|| logs_for(stdio));
     let output =
@@ -251,7 +254,7 @@ pub fn run(config: &RunConfig, reread: Reread) -> Result<Ended, StartError> {
         config: config.clone(),
         reread,
     };
-    let cgroups = Daemon::new(parts, output, messages, control).run();
+    let cgroups = Daemon::new(parts, dispatching, output, messages, control).run();
     drop(pid_file);
     let left = processes::sweep(&before);
     // Only now is nobody in them for certain.
@@ -317,6 +320,8 @@ fn descriptors_needed(config: &RunConfig) -> u64 {
         // Two generations of them.
         let own = match service.balance {
             Balance::Slots => service.sockets.len() * 2,
+            // Its channel, and what it was given and has not answered for.
+            Balance::Dispatch(_) => (1 + dispatched::WINDOW) * 2,
             Balance::Generation | Balance::Shared => 0,
         };
         let own = u64::try_from(own).unwrap_or(u64::MAX);
@@ -333,13 +338,17 @@ fn seed() -> u64 {
     u64::try_from(since_boot).unwrap_or(u64::MAX) ^ u64::from(std::process::id())
 }
 
-/// What is waited for, and within that the sockets that workers share.
-fn reactors(signals: &Signals, path_watch: Option<&PathWatch>) -> io::Result<(Reactor, Reactor)> {
-    let (reactor, shut_downs) = (Reactor::new()?, Reactor::new()?);
+/// What is waited for, and within that the sockets that workers share, and what is dispatched.
+fn reactors(
+    signals: &Signals,
+    path_watch: Option<&PathWatch>,
+) -> io::Result<(Reactor, Reactor, Reactor)> {
+    let (reactor, shut_downs, dispatching) = (Reactor::new()?, Reactor::new()?, Reactor::new()?);
     reactor.add(&shut_downs, Token::ShutDowns.encode())?;
+    reactor.add(&dispatching, Token::Dispatch.encode())?;
     reactor.add(signals, Token::Signals.encode())?;
     if let Some(watch) = path_watch {
         reactor.add(watch, Token::Paths.encode())?;
     }
-    Ok((reactor, shut_downs))
+    Ok((reactor, shut_downs, dispatching))
 }

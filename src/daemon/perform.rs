@@ -14,6 +14,7 @@ use crate::os::cgroup::Leaf;
 use crate::os::channel::Channel;
 use crate::os::clock;
 use crate::os::definition::{self, Definition};
+use crate::os::dispatch::Ends;
 use crate::os::identity::Identity;
 use crate::os::limits;
 use crate::os::listeners::Listener;
@@ -23,8 +24,8 @@ use crate::os::processes::Child;
 use crate::os::runtime_dir::RuntimeDir;
 use crate::os::spawn::{self, Environment, Order, Plan};
 use crate::os::waiting;
-use crate::protocol::listen_fds;
 use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
+use crate::protocol::{dispatch_channel, listen_fds};
 
 use super::configuration;
 use super::event_loop::{Daemon, Handles, Spawning, Token};
@@ -62,6 +63,7 @@ impl Daemon {
             Action::Steer { group, shares } => {
                 self.steering.steer(group, shares, &self.parts.listeners);
             }
+            Action::Rotate { service, rotation } => self.rotate(service, rotation),
             Action::LookAtDrain { service, look } => self.look_at_drain(service, &look),
             Action::LookAtQueues { service, members } => self.look_at_queues(service, &members),
             Action::Publish { service, generation, number, slots } => {
@@ -71,7 +73,10 @@ impl Daemon {
             Action::FindHolders { member, given, workers } => {
                 self.find_holders(member, given, &workers);
             }
-            Action::Signal(worker, signal) => self.processes.signal(worker, signal),
+            Action::Signal(worker, signal) => {
+                self.dispatching.asked(worker);
+                self.processes.signal(worker, signal);
+            }
             Action::SignalTree(worker, signal) => self.processes.signal_tree(worker, signal),
             Action::KillTree(worker) => self.kill_tree(worker),
             Action::Close(member) => self.close_member(member),
@@ -164,7 +169,7 @@ impl Daemon {
         order: &Spawn,
         leaf: Option<&Leaf>,
     ) -> Result<(), (&'static str, io::Error)> {
-        let Spawn { worker, service, generation, ref members, .. } = *order;
+        let Spawn { worker, service, generation, ref members, ref dispatched, .. } = *order;
         let definition = self
             .parts
             .services
@@ -178,8 +183,11 @@ impl Daemon {
             .filter_map(|member| Some((*member, self.parts.listeners.get(member)?)))
             .collect();
         let listeners: Vec<&Listener> = given.iter().map(|(_, listener)| *listener).collect();
+        let ends = (!dispatched.is_empty()).then(Ends::new).transpose();
+        let ends = ends.map_err(|error| ("making its dispatch channel", error))?;
+        let names = listeners.iter().map(|listener| listener.name.clone());
         let names: Vec<Option<String>> =
-            listeners.iter().map(|listener| listener.name.clone()).collect();
+            names.chain(ends.as_ref().map(|_| Some(dispatch_channel::NAME.to_owned()))).collect();
         let service_name = self.parts.services.names.get(&service).cloned().unwrap_or_default();
         let owner = definition.identity.owner();
         let captures = self.output.captures();
@@ -204,7 +212,11 @@ impl Daemon {
         let plan = self.plan(definition, environment);
         let spawned = spawn::spawn(&Order {
             plan: &plan,
-            sockets: listeners.iter().map(|listener| listener.fd.as_fd()).collect(),
+            sockets: listeners
+                .iter()
+                .map(|listener| listener.fd.as_fd())
+                .chain(ends.as_ref().map(|ends| ends.theirs.as_fd()))
+                .collect(),
             beside: channel.iter().map(|(_, workers)| workers.as_fd()).collect(),
             directory: definition.directory.as_fd(),
             program: definition.program.as_fd(),
@@ -231,6 +243,10 @@ impl Daemon {
         for error in [outcome, words].into_iter().filter_map(Result::err) {
             tracing::warn!("worker {worker}: cannot watch it: {error}");
         }
+        let inode = ends.as_ref().map(|ends| ends.inode);
+        if let Some(ends) = ends {
+            self.dispatching.open(worker, service, ends.ours);
+        }
         let spawning = Spawning { pid, outcome: spawned.outcome, reader: OutcomeReader::default() };
         self.workers.insert(
             worker,
@@ -239,6 +255,8 @@ impl Daemon {
                 slot: order.slot,
                 generation,
                 sockets,
+                dispatched: dispatched.clone(),
+                channel: inode,
                 first_stream,
                 port,
                 spawning: Some(spawning),
@@ -257,7 +275,8 @@ impl Daemon {
         let Some(handles) = self.workers.get(&worker) else {
             return;
         };
-        let sockets: BTreeSet<u64> = handles.sockets.values().copied().collect();
+        let sockets = handles.sockets.values().copied().chain(handles.channel);
+        let sockets: BTreeSet<u64> = sockets.collect();
         let Some(seen) = self.processes.look(worker, &sockets) else {
             return;
         };

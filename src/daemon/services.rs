@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::config::diff::is_same_socket;
 use crate::config::run::{RunConfig, RunConfigError};
-use crate::config::service::{SOCKETS_MAX, ServiceConfig, ServiceMistake};
+use crate::config::service::{DispatchMistake, SOCKETS_MAX, ServiceConfig, ServiceMistake};
 use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::config::upstreams;
 use crate::config::values::{Balance, Workers};
@@ -298,19 +298,28 @@ pub(super) fn bind(
 /// What is known only once the sockets are there: handed-over ones can be all there are.
 fn check(config: &RunConfig, numbered: &Numbered) -> Result<(), RunConfigError> {
     for (id, service) in (0..).map(ServiceId).zip(&config.services) {
-        check_sockets(config, service, numbered.of(id).count(), numbered.has_stream(id))?;
+        let (count, has_stream) = (numbered.of(id).count(), numbered.has_stream(id));
+        check_sockets(config, service, count, has_stream, numbered.datagrams(id))?;
     }
     Ok(())
 }
 
-/// Whether a service that has so many sockets, and one that takes streams or not, can be as it is
-/// meant to.
+/// Whether a service that has so many sockets, one that takes streams or not, and this one that takes
+/// datagrams, can be as it is meant to.
 pub(super) fn check_sockets(
     config: &RunConfig,
     service: &ServiceConfig,
     count: usize,
     has_stream: bool,
+    datagrams: Option<String>,
 ) -> Result<(), RunConfigError> {
+    if let (Balance::Dispatch(_), Some(socket)) = (service.balance, datagrams) {
+        return Err(of_service(
+            config,
+            service,
+            ServiceMistake::Dispatch(DispatchMistake::NoConnections(socket)),
+        ));
+    }
     if count == 0
         && let Some(mistake) = service.check_balance().into_iter().next()
     {

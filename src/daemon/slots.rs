@@ -209,6 +209,13 @@ impl Numbered {
         self.sockets.iter().filter(move |(owner, _)| *owner == service).map(|(_, socket)| socket)
     }
 
+    /// A socket of a service that takes datagrams.
+    pub(super) fn datagrams(&self, service: ServiceId) -> Option<String> {
+        let members = self.of(service).flat_map(Socket::members);
+        let mut listeners = members.filter_map(|member| self.listeners.get(&member));
+        listeners.find(|listener| !listener.transport.accepts()).map(Listener::place)
+    }
+
     /// Whether a service has a socket that takes streams.
     pub(super) fn has_stream(&self, service: ServiceId) -> bool {
         let members = self.of(service).flat_map(Socket::members);
@@ -221,6 +228,7 @@ impl Numbered {
 pub(super) fn members(balance: Balance, steered: bool) -> Members {
     match balance {
         Balance::Shared => Members::Shared,
+        Balance::Dispatch(algorithm) => Members::Dispatched(algorithm),
         Balance::Generation | Balance::Slots if !steered => Members::Shared,
         Balance::Generation => Members::EachGeneration,
         // What is bound of it already is known otherwise.

@@ -7,6 +7,7 @@ use crate::core::ids::{MemberId, WorkerId};
 use crate::os::listeners::Listener;
 use crate::os::shared_socket::Broken;
 
+use super::dispatch::Listens;
 use super::event_loop::{Daemon, Token};
 
 impl Daemon {
@@ -109,6 +110,9 @@ impl Daemon {
                 SocketEvent::RepairFailed { repair, reason, again: Again::Later }
             }
         };
+        if event == SocketEvent::Listens {
+            self.dispatch_listens(member, Listens::Again);
+        }
         self.events.push_back(Event::Socket(member, event));
     }
 
@@ -120,6 +124,7 @@ impl Daemon {
             let label = listener.label();
             tracing::warn!("cannot refuse clients of `{label}`: {}; they wait", errno.desc());
         }
+        self.dispatch_listens(member, Listens::NotNow);
         self.hear_shut_downs_but(Some(member));
     }
 
@@ -139,6 +144,7 @@ impl Daemon {
             Ok(Some(renewed)) => {
                 self.parts.listeners.insert(to, renewed);
                 self.parts.services.renewed(from, to);
+                self.dispatch_renewed(from, to);
                 SocketEvent::Renewed { to }
             }
             Ok(None) => SocketEvent::Back,
@@ -165,6 +171,7 @@ impl Daemon {
 
     pub(super) fn close_member(&mut self, member: MemberId) {
         self.hear_shut_downs();
+        self.dispatch_closed(member);
         if let Some(listener) = self.parts.listeners.remove(&member) {
             // Workers have copies, so closing ours does not take it out of the set.
             self.parts.shut_downs.remove(&listener.fd);

@@ -215,6 +215,11 @@ impl Daemon {
             all.flat_map(|handles| handles.sockets.keys().copied()).collect();
         let beside = all.iter().filter(|member| !members.contains(member));
         let beside = beside.filter_map(|member| listeners.get(member)).map(Place::of).collect();
+        let dispatched = workers.iter().filter_map(|worker| self.workers.get(worker));
+        let dispatched: BTreeSet<MemberId> =
+            dispatched.flat_map(|handles| handles.dispatched.iter().copied()).collect();
+        let dispatched = dispatched.iter().filter_map(|member| listeners.get(member));
+        let dispatched = dispatched.map(Place::of).collect();
         let accounts = workers.iter();
         let accounts = accounts
             .filter_map(|&worker| Some((worker, self.processes.account(worker)?)))
@@ -224,6 +229,7 @@ impl Daemon {
             service,
             members: draining,
             beside,
+            dispatched,
             handshakes,
             workers: accounts,
             close_idle: close_idle.clone(),
@@ -275,6 +281,10 @@ impl Daemon {
 
     /// Looks that have come to their end.
     pub(super) fn hear_looks(&mut self) {
+        let counted = self.looks.as_mut().map(Looks::take_counted).unwrap_or_default();
+        for counted in counted {
+            self.dispatch_counted(counted);
+        }
         let weighed = self.looks.as_mut().map(Looks::take_weighed).unwrap_or_default();
         for Weighed { service, generation, room } in weighed {
             self.events.push_back(Event::Weighed { service, generation, room });
@@ -285,7 +295,7 @@ impl Daemon {
         }
     }
 
-    fn looks(&mut self) -> Option<&mut Looks> {
+    pub(super) fn looks(&mut self) -> Option<&mut Looks> {
         if self.looks.is_none() {
             let looks = Looks::new().ok()?;
             self.parts.reactor.add(&looks, Token::Looks.encode()).ok()?;
@@ -320,6 +330,13 @@ impl Daemon {
             (member, Left { handshakes: left.handshakes, queued: left.queued })
         };
         let members = members.into_iter().map(left).collect();
+        // What it was given and has not answered for is nowhere to be seen.
+        let with_given = |(worker, open): (WorkerId, Option<u32>)| {
+            let given = self.dispatching.unanswered(worker);
+            let open = open.or((given > 0).then_some(0));
+            (worker, open.map(|open| open.saturating_add(given)))
+        };
+        let workers = workers.into_iter().map(with_given).collect();
         let seen = DrainSeen { number, members, workers, asked };
         self.events.push_back(Event::DrainSeen { service, seen });
     }

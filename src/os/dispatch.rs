@@ -123,7 +123,7 @@ pub enum Sent {
 pub enum Received {
     /// A message of so many bytes, from the beginning of the buffer.
     Message(usize),
-    /// Nothing more for now.
+    /// Nothing more has come.
     Nothing,
     /// Nobody has the other end any more, or those who have it will say nothing more.
     End,

@@ -63,6 +63,8 @@ pub struct Request {
     pub members: Vec<Draining>,
     /// Other sockets that the workers accept from.
     pub beside: Vec<Place>,
+    /// Sockets whose connections the workers are given, and are given no more.
+    pub dispatched: Vec<Place>,
     /// Whether it matters what handshakes are under way. They cost a walk over the kernel's table.
     pub handshakes: bool,
     /// Workers, and where their processes are found.
@@ -195,7 +197,7 @@ impl Looker {
             }
         }
         if !full.is_empty() {
-            let beside = request.beside.iter();
+            let beside = request.beside.iter().chain(&request.dispatched);
             let places: Vec<&Place> =
                 request.members.iter().map(|member| &member.place).chain(beside).collect();
             let mut seen = look_at(&places, &full);
@@ -225,9 +227,10 @@ impl Looker {
     }
 }
 
-/// Closes what is idle of the connections that were accepted from a draining socket.
+/// Closes what is idle of the connections that came from a socket that brings nothing more.
 fn close_idle(request: &Request, held: &Held, ends: &BTreeMap<u64, Ends>) -> IdleClosed {
-    let drains = |ends: &Ends| request.members.iter().any(|it| it.place.has(ends.local));
+    let draining = || request.members.iter().map(|it| &it.place).chain(&request.dispatched);
+    let drains = |ends: &Ends| draining().any(|place| place.has(ends.local));
     let own = ends.iter().filter(|(_, ends)| drains(ends)).map(|(&inode, &ends)| (inode, ends));
     idle::close(&held.of, &own.collect(), request.number)
 }

@@ -1,4 +1,5 @@
-//! A thread that looks at what is left for workers that are to stop, and at the memory that is free:
+//! A thread that looks at what is left for workers that are to stop, at the memory that is free, and at
+//! how many connections workers have open:
 //! it takes longer than the loop may be held up. There is one look at a time, and one of each kind of
 //! a service on its way at most. The thread is started by the first look and ends when there was none
 //! for a while.
@@ -15,8 +16,10 @@ use super::clock;
 use super::left::{Answer, Looker, Request};
 use super::memory::Account;
 use super::room;
+use super::socket_table::Place;
+use super::traffic;
 use super::wake::Wake;
-use crate::core::ids::{GenerationId, ServiceId};
+use crate::core::ids::{GenerationId, ServiceId, WorkerId};
 use crate::core::time::Time;
 
 /// After how long without a look the thread ends.
@@ -40,13 +43,15 @@ struct Shared {
     changed: Condvar,
 }
 
-/// It has no more requests and answers than there are services.
+/// It has no more requests and answers of a kind than there are services.
 #[derive(Debug, Default)]
 struct State {
     requests: VecDeque<Request>,
     answers: Vec<(ServiceId, Answer)>,
     weighings: VecDeque<Weighing>,
     weighed: Vec<Weighed>,
+    countings: VecDeque<Counting>,
+    counted: Vec<Counted>,
     /// Whether a thread takes requests.
     is_served: bool,
     /// Whether nobody wants answers any more.
@@ -75,10 +80,46 @@ pub struct Weighed {
     pub room: Option<u32>,
 }
 
+/// How many connections workers of a service have open is to be counted.
+#[derive(Debug, Clone)]
+pub struct Counting {
+    /// Whose workers.
+    pub service: ServiceId,
+    /// The sockets that the connections came to.
+    pub places: Vec<Place>,
+    /// Workers, and where their processes are found.
+    pub workers: Vec<(WorkerId, Account)>,
+}
+
+/// How many they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Whose workers.
+    pub service: ServiceId,
+    /// Of each, as far as that is known.
+    pub workers: Vec<(WorkerId, Option<u32>)>,
+}
+
+impl Counting {
+    fn count(&self) -> Counted {
+        let places: Vec<&Place> = self.places.iter().collect();
+        let accounts: Vec<&Account> = self.workers.iter().map(|(_, account)| account).collect();
+        let open = traffic::connections(&places, &accounts);
+        let workers = self.workers.iter().zip(open).map(|((worker, _), open)| (*worker, open));
+        Counted { service: self.service, workers: workers.collect() }
+    }
+
+    fn unknown(&self) -> Counted {
+        let workers = self.workers.iter().map(|(worker, _)| (*worker, None));
+        Counted { service: self.service, workers: workers.collect() }
+    }
+}
+
 /// What the thread does next.
 enum Task {
     Look(Request),
     Weigh(Weighing),
+    Count(Counting),
 }
 
 impl Looks {
@@ -124,6 +165,23 @@ impl Looks {
             state.weighed.push(Weighed { service, generation, room: None });
             self.wake.ring();
         }
+    }
+
+    /// Begins to count. It is answered in any case, as a look is.
+    pub fn count(&self, counting: Counting) {
+        let mut state = self.shared.lock();
+        if self.is_served(&mut state, Looker::look) {
+            state.countings.push_back(counting);
+            self.shared.changed.notify_one();
+        } else {
+            state.counted.push(counting.unknown());
+            self.wake.ring();
+        }
+    }
+
+    /// What was counted. Call it when the descriptor is readable, before [`Looks::take`].
+    pub fn take_counted(&mut self) -> Vec<Counted> {
+        std::mem::take(&mut self.shared.lock().counted)
     }
 
     /// Whether a thread takes what is asked, one that is started if there is none.
@@ -175,7 +233,8 @@ impl Shared {
     /// The next request; `None` when the thread is to end, and then nobody counts on it any more.
     fn next(&self) -> Option<Task> {
         let is_idle = |state: &mut State| {
-            state.requests.is_empty() && state.weighings.is_empty() && !state.is_over
+            let is_idle = state.requests.is_empty() && state.weighings.is_empty();
+            is_idle && state.countings.is_empty() && !state.is_over
         };
         let waited = self.changed.wait_timeout_while(self.lock(), IDLE, is_idle);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -183,7 +242,8 @@ impl Shared {
             None
         } else {
             let look = state.requests.pop_front().map(Task::Look);
-            look.or_else(|| state.weighings.pop_front().map(Task::Weigh))
+            let look = look.or_else(|| state.weighings.pop_front().map(Task::Weigh));
+            look.or_else(|| state.countings.pop_front().map(Task::Count))
         };
         state.is_served = task.is_some();
         task
@@ -198,6 +258,12 @@ fn serve(shared: &Shared, bell: &Wake, look: Look) {
             Task::Weigh(Weighing { service, generation, workers }) => {
                 let room = catch_unwind(|| room::room(&workers)).unwrap_or_default();
                 shared.lock().weighed.push(Weighed { service, generation, room });
+                bell.ring();
+                continue;
+            }
+            Task::Count(counting) => {
+                let counted = catch_unwind(AssertUnwindSafe(|| counting.count()));
+                shared.lock().counted.push(counted.unwrap_or_else(|_| counting.unknown()));
                 bell.ring();
                 continue;
             }
@@ -216,7 +282,6 @@ fn serve(shared: &Shared, bell: &Wake, look: Look) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::ids::WorkerId;
 
     fn request(service: u32, number: u64) -> Request {
         Request {
@@ -224,6 +289,7 @@ mod tests {
             service: ServiceId(service),
             members: Vec::new(),
             beside: Vec::new(),
+            dispatched: Vec::new(),
             handshakes: true,
             workers: vec![(WorkerId(number), Account::of(None))],
             close_idle: Vec::new(),
@@ -294,6 +360,23 @@ mod tests {
             if let [weighed] = weighed[..] {
                 assert_eq!((weighed.service, weighed.generation), (service, generation));
                 return assert!(weighed.room.is_some(), "we can be weighed");
+            }
+        }
+        panic!("no answer comes");
+    }
+
+    #[test]
+    fn connections_are_counted_by_the_same_thread() {
+        let mut looks = Looks::new().expect("a descriptor");
+        let workers = vec![(WorkerId(3), Account::of(None))];
+        looks.count(Counting { service: ServiceId(1), places: Vec::new(), workers });
+        for _ in 0..60 {
+            looks.wake.wait(Duration::from_secs(1));
+            let counted = looks.take_counted();
+            looks.take();
+            if let [counted] = &counted[..] {
+                assert_eq!(counted.workers, [(WorkerId(3), Some(0))]);
+                return;
             }
         }
         panic!("no answer comes");

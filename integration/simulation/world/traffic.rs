@@ -332,7 +332,7 @@ impl World<'_> {
         let mut all: Vec<(SocketId, Option<SlotId>, MemberId)> = Vec::new();
         for socket in self.policies.values().flat_map(|policy| &policy.sockets) {
             match &socket.members {
-                Members::Shared | Members::EachGeneration => {
+                Members::Shared | Members::Dispatched(_) | Members::EachGeneration => {
                     all.push((socket.id, None, MemberId(socket.id.0)));
                 }
                 Members::EachWorker { bound } | Members::EachSlot { bound, .. } => {

@@ -40,6 +40,8 @@ pub(in crate::cli) fn worker(id: u64, slot: u32, generation: u64, state: WorkerS
         memory: None,
         connections: None,
         messages: None,
+        unanswered: None,
+        taken: None,
         said: None,
     }
 }
@@ -70,6 +72,7 @@ pub(in crate::cli) fn service(name: &str) -> Service {
         ready: 2,
         generation: 3,
         balance: Some("generation".to_owned()),
+        dispatched: None,
         reloading: None,
         canary: None,
         probation: None,

@@ -95,6 +95,11 @@ fn headline(service: &Service, look: Look) -> String {
     if let Some(balance) = service.balance.as_deref().filter(|&balance| balance != "generation") {
         say(&format!("balance {}", plain(balance)));
     }
+    match service.dispatched.map_or(0, |dispatched| dispatched.held) {
+        0 => {}
+        1 => say("1 connection held"),
+        held => say(&format!("{held} connections held")),
+    }
     if let Some(Canary { percent, left }) = service.canary {
         say(&format!("canary {percent}% for {} more", compact(left)));
     }

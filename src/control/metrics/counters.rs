@@ -179,6 +179,7 @@ impl Counters {
             | Notice::Emptying { .. }
             | Notice::StillBusy { .. }
             | Notice::Stall { .. }
+            | Notice::Dispatch(_)
             | Notice::Manners { .. }
             | Notice::LameDuck { .. }
             | Notice::Stopping { .. }

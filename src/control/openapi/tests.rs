@@ -102,11 +102,15 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         memory: Some(1),
         connections: Some(2),
         messages: Some(messages),
+        unanswered: Some(1),
+        taken: Some(7),
         said: Some("x".into()),
     };
     holds("Worker", &worker);
     let backing_off = wire::BackingOff { slot: 1, left: 0.5 };
     holds("BackingOff", &backing_off);
+    let dispatched = wire::Dispatched { held: 1, taken: 2, given_again: 1 };
+    holds("Dispatched", &dispatched);
     let service = wire::Service {
         name: "web".into(),
         state: wire::ServiceState::Up,
@@ -114,6 +118,7 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         ready: 1,
         generation: 1,
         balance: Some("slots".into()),
+        dispatched: Some(dispatched),
         reloading: Some(2),
         canary: Some(CANARY),
         probation: Some(0.5),

@@ -62,7 +62,8 @@ pub enum Event {
     Blocked(WorkerId),
     /// Everything was sent, and its channel takes more.
     Writable(WorkerId),
-    /// A connection that a worker had accepted is over; of those that tell.
+    /// A connection that a worker had accepted is over. One that says so for the first time tells, and
+    /// is not counted from outside any more.
     Ended(WorkerId),
     /// As [`Action::Count`](super::Action::Count) asked for.
     Counted {

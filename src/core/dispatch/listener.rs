@@ -81,6 +81,11 @@ impl Listener {
         }
     }
 
+    /// Workers stand otherwise from here on; each is to stand up once more.
+    pub(super) fn choose_by(&mut self, algorithm: Algorithm) {
+        self.ring = (algorithm == Algorithm::Sticky).then(Ring::default);
+    }
+
     /// Nobody serves it, and nothing comes there.
     pub(super) fn is_forsaken(&self) -> bool {
         self.source == Source::Closed && self.servers.is_empty()

@@ -388,3 +388,45 @@ fn a_client_that_went_is_given_to_nobody() {
     shell.feed(Event::HungUp(ConnectionId(2)));
     assert_eq!(shell.closed[1..], [(2, CloseReason::HungUp)]);
 }
+
+#[test]
+fn the_way_of_choosing_can_change_and_what_waits_looks_for_its_place_anew() {
+    let mut shell = Shell::with_workers(Algorithm::Sticky, 3);
+    let receivers = |shell: &mut Shell| -> BTreeSet<u64> {
+        shell.given().into_iter().map(|(_, worker)| worker).collect()
+    };
+    // Four, and then it has no room: the rest waits for it.
+    shell.connect(HTTP, [7; 9]);
+    let home = receivers(&mut shell);
+    assert_eq!((home.len(), shell.dispatch.held()), (1, 9));
+    shell.dispatch.set_algorithm(shell.now, Algorithm::RoundRobin);
+    shell.perform();
+    let others = receivers(&mut shell);
+    assert!(others.len() == 2 && others.is_disjoint(&home), "{others:?}");
+    for (connection, worker) in (1..=4).zip(home.iter().cycle()) {
+        shell.answer(*worker, connection, Answer::Accepted);
+    }
+    shell.dispatch.set_algorithm(shell.now, Algorithm::Sticky);
+    shell.perform();
+    shell.connect(HTTP, [7]);
+    assert_eq!(receivers(&mut shell), home);
+}
+
+#[test]
+fn a_worker_that_tells_of_an_end_is_believed_from_then_on() {
+    let mut shell = Shell::new(Algorithm::LeastConnections);
+    let (worker, listeners) = (WorkerId(1), BTreeSet::from([HTTP]));
+    let joined = Event::Joined { worker, slot: SlotId(1), listeners, closes: Closes::Counted };
+    shell.feed(joined);
+    let open = |shell: &Shell| shell.dispatch.workers().next().and_then(|(_, view)| view.open);
+    for connection in 1..=3 {
+        shell.connect(HTTP, [1]);
+        shell.answer(1, connection, Answer::Accepted);
+    }
+    shell.feed(Event::Counted { worker, open: Some(9) });
+    assert_ne!(open(&shell), Some(3));
+    shell.feed(Event::Ended(worker));
+    assert_eq!(open(&shell), Some(2));
+    shell.feed(Event::Counted { worker, open: Some(9) });
+    assert_eq!(open(&shell), Some(2), "nobody counts any more");
+}

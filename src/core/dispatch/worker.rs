@@ -122,9 +122,10 @@ impl Worker {
     }
 
     pub(super) fn ended(&mut self) {
-        if self.closes == Closes::Told {
-            self.open = self.open.map(|open| open.saturating_sub(1));
+        if std::mem::replace(&mut self.closes, Closes::Told) == Closes::Counted {
+            self.open = Some(u32::try_from(self.accepted).unwrap_or(u32::MAX));
         }
+        self.open = self.open.map(|open| open.saturating_sub(1));
     }
 
     pub(super) fn is_counted(&self) -> bool {

@@ -23,11 +23,12 @@ use super::{Context, Service};
 const AT_A_TIME: usize = 32;
 
 impl Service {
-    /// Has the kernel send new connections to those who can take them.
+    /// Has new connections go to those who can take them.
     pub(super) fn steer(&mut self, context: &mut Context<'_>) {
         let claims = self.claims();
         let serves = Serving { generation: self.serving.generation, wanted: self.wanted };
         context.actions.extend(self.sockets.steer(serves, &claims));
+        self.rotate(context);
     }
 
     /// What part of new connections each generation is to have.
@@ -82,8 +83,9 @@ impl Service {
         };
         let serving = self.serving.generation;
         let away = self.sockets.steered_away(serving, worker.generation, worker.slot);
+        let gets_nothing = !away.is_empty() || self.others_are_given(id);
         let may_take_time = self.serves() && !before_stop.longest().is_zero();
-        if has_run && may_take_time && !away.is_empty() {
+        if has_run && may_take_time && gets_nothing {
             let until = self.drains.begin(now, id, away, before_stop, keepalive);
             self.with_worker(id, context, |worker, scene| worker.empty(now, until, scene));
         } else {

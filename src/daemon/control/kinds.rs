@@ -2,11 +2,12 @@
 
 use crate::config::text::one_line;
 use crate::control::wire::{Event, Left, Level};
+use crate::core::dispatch;
 use crate::core::drain::Remains;
 use crate::core::ids::{GenerationId, Pid, SlotId};
 use crate::core::notice::{
-    BatchNotice, ConfigurationNotice, LifeNotice, Loudness, MessagesNotice, Notice, ProvingNotice,
-    SlotNotice, SocketNotice, StallNotice, UpstreamsNotice, WorkerName,
+    BatchNotice, ConfigurationNotice, DispatchNotice, LifeNotice, Loudness, MessagesNotice, Notice,
+    ProvingNotice, SlotNotice, SocketNotice, StallNotice, UpstreamsNotice, Whom, WorkerName,
 };
 
 /// An event of a notice; it gets its number when it is kept.
@@ -49,6 +50,15 @@ fn kind(notice: &Notice) -> &'static str {
             StallNotice::Stalled { .. } => "worker-stalled",
             StallNotice::Free { .. } => "worker-takes-again",
         },
+        Notice::Dispatch(DispatchNotice::Decided { what, .. }) => match what {
+            dispatch::Notice::Stalled { .. } => "worker-stalled",
+            dispatch::Notice::Answers(_) => "worker-takes-again",
+            dispatch::Notice::OutOfDescriptors(_) => "worker-out-of-descriptors",
+            dispatch::Notice::RefusedByAll(_) => "connections-refused",
+            dispatch::Notice::Scarce => "accepting-paused",
+        },
+        Notice::Dispatch(DispatchNotice::Nonsense(_)) => "channel-nonsense",
+        Notice::Dispatch(DispatchNotice::ChannelEnded(_)) => "channel-ended",
         Notice::Manners { .. } => "service-manners",
         Notice::NextSignal { .. } => "worker-next-signal",
         Notice::Drained { .. } => "worker-drained",
@@ -165,6 +175,13 @@ fn about(notice: &Notice) -> About<'_> {
         | Notice::Wrapper { worker, .. }
         | Notice::Messages { worker, .. }
         | Notice::Signalled { worker, .. } => of(worker),
+        Notice::Dispatch(DispatchNotice::Decided { whom, .. }) => match whom {
+            Whom::Worker(worker) => of(worker),
+            Whom::Socket { service, .. } | Whom::Service(service) => all(service),
+        },
+        Notice::Dispatch(
+            DispatchNotice::Nonsense(worker) | DispatchNotice::ChannelEnded(worker),
+        ) => of(worker),
         Notice::Configuration(what) => About { service: what.service(), ..About::default() },
         Notice::Serving { service, .. }
         | Notice::Failing { service, .. }

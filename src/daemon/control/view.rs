@@ -7,14 +7,16 @@ use crate::config::service::ServiceConfig;
 use crate::config::values;
 use crate::control::readings::Whereabouts;
 use crate::control::wire;
+use crate::core::dispatch::WorkerView;
 use crate::core::ids::WorkerId;
-use crate::core::policy::ReadyWhen;
+use crate::core::policy::{Balance, ReadyWhen};
 use crate::core::status::{
     MemberState, MemberStatus, ServiceState, ServiceStatus, Stage, WorkerStatus,
 };
 use crate::os::clock;
 use crate::os::socket_table::Place;
 
+use super::super::dispatch::DispatchView;
 use super::super::event_loop::Daemon;
 use super::super::services;
 
@@ -57,18 +59,15 @@ impl Daemon {
             ServiceState::Stopping => wire::ServiceState::Stopping,
             ServiceState::Stopped => wire::ServiceState::Stopped,
         };
-        let messages = |worker: &WorkerStatus| self.messages.counted(worker.worker);
-        let mut workers: Vec<wire::Worker> = service
-            .workers
-            .into_iter()
-            .map(|status| wire::Worker { messages: messages(&status), ..worker(status) })
-            .collect();
+        let workers = service.workers.into_iter().map(|status| self.worker(status));
+        let mut workers: Vec<wire::Worker> = workers.collect();
         workers.sort_by_key(|worker| (worker.slot, worker.id));
         let backing_off = service.backing_off.into_iter();
         let backing_off = backing_off
             .map(|(slot, left)| wire::BackingOff { slot: slot.0, left: seconds(left) })
             .collect();
         wire::Service {
+            dispatched: self.dispatched(&service.name, service.balance),
             name: service.name,
             state,
             wanted: service.wanted,
@@ -88,6 +87,33 @@ impl Daemon {
             sockets: self.sockets(&service.members),
             workers,
             backing_off,
+        }
+    }
+
+    fn dispatched(&self, service: &str, balance: Option<Balance>) -> Option<wire::Dispatched> {
+        match balance? {
+            Balance::Dispatch(_) => {}
+            Balance::Generation | Balance::Slots | Balance::Shared => return None,
+        }
+        let mut names = self.parts.services.names.iter();
+        let (&id, _) = names.find(|(_, name)| *name == service)?;
+        let DispatchView { held, taken, given_again } =
+            self.dispatching.service_view(id).unwrap_or_default();
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        Some(wire::Dispatched { held, taken, given_again })
+    }
+
+    fn worker(&self, status: WorkerStatus) -> wire::Worker {
+        let view = self.dispatching.view(status.worker);
+        let unanswered = |view: WorkerView| u32::try_from(view.unacknowledged).unwrap_or(u32::MAX);
+        let messages = self.messages.counted(status.worker);
+        let worker = worker(status);
+        wire::Worker {
+            stalled: worker.stalled || view.is_some_and(|view| view.stalled),
+            unanswered: view.map(unanswered),
+            taken: view.map(|view| view.accepted),
+            messages,
+            ..worker
         }
     }
 
@@ -148,6 +174,8 @@ fn worker(status: WorkerStatus) -> wire::Worker {
         memory: None,
         connections: None,
         messages: None,
+        unanswered: None,
+        taken: None,
         said: status.said,
     }
 }

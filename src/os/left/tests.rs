@@ -110,6 +110,7 @@ fn request(places: &[&Place], workers: Vec<(u64, Account)>) -> Request {
         service: ServiceId(1),
         members: places.iter().enumerate().map(draining).collect(),
         beside: Vec::new(),
+        dispatched: Vec::new(),
         handshakes: true,
         workers: workers.into_iter().map(|(id, account)| (WorkerId(id), account)).collect(),
         close_idle: Vec::new(),
