@@ -307,6 +307,12 @@ impl Dispatch {
         self.workers.iter().map(|(&id, worker)| (id, worker.view()))
     }
 
+    /// One of them.
+    #[must_use]
+    pub fn worker(&self, id: WorkerId) -> Option<WorkerView> {
+        self.workers.get(&id).map(Worker::view)
+    }
+
     /// How many connections are held: that wait, or that no worker has answered for.
     #[must_use]
     pub fn held(&self) -> usize {

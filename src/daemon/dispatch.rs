@@ -60,6 +60,8 @@ pub(super) struct Dispatching {
     /// The kernel's sockets that are accepted from.
     members: BTreeMap<MemberId, (ServiceId, ListenerId)>,
     posts: BTreeMap<WorkerId, Post>,
+    /// Those of them that say nothing more.
+    ended: BTreeSet<WorkerId>,
     /// Listeners and channels.
     sources: Reactor,
     /// What is to be told, and counted, when there is time.
@@ -162,6 +164,7 @@ impl Dispatching {
             services: BTreeMap::new(),
             members: BTreeMap::new(),
             posts: BTreeMap::new(),
+            ended: BTreeSet::new(),
             sources,
             notices: Vec::new(),
             counts: Vec::new(),
@@ -202,7 +205,7 @@ impl Dispatching {
     /// What there is to see of a worker that is or was in rotation.
     pub(super) fn view(&self, worker: WorkerId) -> Option<WorkerView> {
         let dispatcher = self.services.get(&self.posts.get(&worker)?.service)?;
-        dispatcher.machine.workers().find(|(id, _)| *id == worker).map(|(_, view)| view)
+        dispatcher.machine.worker(worker)
     }
 
     /// What there is to see of a service.
@@ -214,7 +217,8 @@ impl Dispatching {
     /// When something is to be looked at again.
     pub(super) fn deadline(&self) -> Option<Time> {
         let machines = self.services.values().filter_map(|it| it.machine.next_deadline());
-        let farewells = self.posts.values().filter_map(Post::farewell);
+        let ended = self.ended.iter().filter_map(|worker| self.posts.get(worker));
+        let farewells = ended.filter_map(Post::farewell);
         machines.map(|(at, _)| at).chain(farewells).min()
     }
 
@@ -308,6 +312,7 @@ impl Dispatching {
         if ends {
             self.sources.remove(&way.channel);
             post.end = End::Since(clock::now());
+            self.ended.insert(worker);
             events.push(Event::Leaving(worker));
         }
         for event in events {
@@ -332,6 +337,7 @@ impl Dispatching {
     /// Nobody is left who could take what a worker was given.
     fn forget(&mut self, worker: WorkerId, listeners: &Listeners) {
         let Some(post) = self.posts.remove(&worker) else { return };
+        self.ended.remove(&worker);
         let Way::Channel(way) = &post.way;
         self.sources.remove(&way.channel);
         if let Some(dispatcher) = self.services.get_mut(&post.service) {
@@ -582,13 +588,12 @@ impl Daemon {
                 self.dispatching.feed(service, event, &self.parts.listeners);
             }
         }
-        let posts = self.dispatching.posts.iter_mut();
-        let hung_up = posts.filter(|(_, post)| post.farewell().is_some_and(|at| at <= now));
-        let hung_up = hung_up.map(|(&worker, post)| {
+        for worker in self.dispatching.ended.clone() {
+            let Some(post) = self.dispatching.posts.get_mut(&worker) else { continue };
+            if post.farewell().is_none_or(|at| at > now) {
+                continue;
+            }
             post.end = End::Told;
-            worker
-        });
-        for worker in hung_up.collect::<Vec<_>>() {
             if let Some(name) = self.name_of(worker) {
                 self.tell_dispatch(DispatchNotice::ChannelEnded(name));
             }

@@ -2,7 +2,7 @@
 //! steered, for the same reasons. Which of them gets which is [`crate::core::dispatch`]'s to say.
 
 use crate::core::action::{Action, Rotation, Turn};
-use crate::core::ids::WorkerId;
+use crate::core::ids::{MemberId, WorkerId};
 use crate::core::worker::Worker;
 
 use super::{Context, Service};
@@ -30,29 +30,45 @@ impl Service {
             })
     }
 
+    /// The members that are a worker's to empty: those that it was given connections of, and nobody of
+    /// the generation that serves is.
+    pub(super) fn left_to(&self, worker: &Worker) -> Vec<MemberId> {
+        let serving = self.serving.generation;
+        if worker.generation < serving {
+            self.sockets.dispatched_alone(worker.generation, serving)
+        } else {
+            Vec::new()
+        }
+    }
+
     /// The workers that serve: those that are ready of the generation that does, and of the next in
-    /// slots that are changed over to it.
+    /// slots that are changed over to it. And those before, as long as something is left to them.
     fn rotation(&self) -> Rotation {
         let serving = self.serving.generation;
         let new = self.claim_of_new();
-        let has_turn = |worker: &&Worker| {
+        let turn = |worker: &Worker| {
             let changed_over = new.as_ref().is_some_and(|(generation, slots)| {
                 worker.generation == *generation && slots.contains(&worker.slot)
             });
-            worker.is_ready() && (changed_over || self.serving.holds(worker.slot, worker.id))
+            let serves = changed_over || self.serving.holds(worker.slot, worker.id);
+            let members = if worker.is_ready() && serves {
+                self.sockets.dispatched(worker.generation)
+            } else if worker.is_ready() || worker.is_emptying() {
+                self.left_to(worker)
+            } else {
+                Vec::new()
+            };
+            let has_turn = !members.is_empty();
+            has_turn.then_some(Turn { worker: worker.id, slot: worker.slot, members })
         };
-        let turns = self.workers.iter().filter(has_turn).map(|worker| {
-            let members = self.sockets.dispatched(worker.generation);
-            Turn { worker: worker.id, slot: worker.slot, members }
-        });
-        let mut workers: Vec<Turn> = turns.filter(|turn| !turn.members.is_empty()).collect();
+        let mut workers: Vec<Turn> = self.workers.iter().filter_map(turn).collect();
         workers.sort_unstable_by_key(|turn| turn.worker);
         let mut members = self.sockets.dispatched(serving);
         members.extend(workers.iter().flat_map(|turn| turn.members.iter().copied()));
         members.sort_unstable();
         members.dedup();
         let next = new.and_then(|(generation, _)| self.sockets.algorithm(generation));
-        let algorithm = self.sockets.algorithm(serving).or(next).unwrap_or_default();
+        let algorithm = self.sockets.algorithm(serving).or(next).unwrap_or(self.rotation.algorithm);
         Rotation { algorithm, members, workers }
     }
 }

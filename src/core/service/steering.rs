@@ -82,7 +82,8 @@ impl Service {
             | WorkerState::Killed { .. } => false,
         };
         let serving = self.serving.generation;
-        let away = self.sockets.steered_away(serving, worker.generation, worker.slot);
+        let mut away = self.sockets.steered_away(serving, worker.generation, worker.slot);
+        away.extend(self.left_to(worker));
         let gets_nothing = !away.is_empty() || self.others_are_given(id);
         let may_take_time = self.serves() && !before_stop.longest().is_zero();
         if has_run && may_take_time && gets_nothing {

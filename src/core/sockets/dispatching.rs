@@ -26,6 +26,25 @@ impl Sockets {
         order.filter(is_it).filter_map(member).collect()
     }
 
+    /// Those of them from which nobody of the generation that `serves` takes anything: it does not name
+    /// them, or has other members there.
+    #[must_use]
+    pub fn dispatched_alone(
+        &self,
+        generation: GenerationId,
+        serves: GenerationId,
+    ) -> Vec<MemberId> {
+        let mut alone = self.dispatched(generation);
+        alone.retain(|id| {
+            let member = self.members.get(id);
+            match member.and_then(|member| self.kind(serves, member.socket)) {
+                Some(Kind::Shared | Kind::Dispatched(_)) => false,
+                Some(Kind::EachGeneration | Kind::EachWorker | Kind::EachSlot) | None => true,
+            }
+        });
+        alone
+    }
+
     /// How shepherd chooses among the workers of a generation, where it does.
     #[must_use]
     pub fn algorithm(&self, generation: GenerationId) -> Option<Algorithm> {

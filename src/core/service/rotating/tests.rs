@@ -8,11 +8,11 @@ use std::time::Duration;
 use crate::core::Supervisor;
 use crate::core::action::{Action, Rotation};
 use crate::core::configuration::Configuration;
-use crate::core::event::{DrainSeen, Event, Exit, WorkerEvent};
+use crate::core::event::{DrainSeen, Event, Exit, Left, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SocketId, WorkerId};
 use crate::core::policy::{
-    Algorithm, BeforeStop, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal,
-    Socket, StopLadder, StopStep, Surge,
+    Algorithm, BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy,
+    ReadyWhen, Signal, Socket, StopLadder, StopStep, Surge,
 };
 use crate::core::request::{Behind, Request, Scale, Scope};
 use crate::core::time::Time;
@@ -111,9 +111,13 @@ impl World {
             Action::Prepare { bind, .. } => Some(bind.len()),
             _ => None,
         });
-        assert_eq!(binds, Some(0), "the socket is one for all generations");
+        let is_dispatched = matches!(self.policy.sockets[0].members, Members::Dispatched(_));
+        let expected = usize::from(!is_dispatched);
+        assert_eq!(binds, Some(expected), "the socket is one for all generations");
         let generation = GenerationId(generation);
-        let bound = Vec::new();
+        let bound = (0..expected)
+            .map(|_| BoundMember { member: MemberId(MEMBER.0 + 1), name: "port 1".to_owned() });
+        let bound = bound.collect();
         self.happens(Event::Prepared { service: SERVICE, generation, bound, by_path: None })
     }
 }
@@ -193,6 +197,36 @@ fn a_reload_changes_all_at_its_commit_and_old_ones_finish_before_they_are_asked_
         done = world.happens(Event::DrainSeen { service: SERVICE, seen });
     }
     assert!(signals(&done).is_some(), "{done:?}");
+}
+
+#[test]
+fn what_waits_where_the_next_generation_takes_nothing_is_given_to_those_before() {
+    let mut world = World::serving(Surge::Percent(100));
+    world.policy.sockets[0].members = Members::EachGeneration;
+    world.reload(2);
+    world.start([3]);
+    world.ready(3);
+    world.start([4]);
+    assert_eq!(told(&world.ready(4)), None, "they keep their turns");
+    let mut done = Vec::new();
+    for (number, queued) in (1..).zip([3, 0, 0]) {
+        assert_eq!(told(&done), None);
+        world.now = world.supervisor.next_deadline().expect("a look").0;
+        world.supervisor.handle_timeout(world.now);
+        let looks = std::iter::from_fn(|| world.supervisor.poll_action()).collect::<Vec<_>>();
+        let looks_at_it = |action: &Action| match action {
+            Action::LookAtDrain { look, .. } => look.members == [MEMBER],
+            _ => false,
+        };
+        assert!(place(&looks, looks_at_it).is_some(), "{looks:?}");
+        let workers = [1, 2].map(|worker| (WorkerId(worker), Some(0))).into();
+        let left = Left { handshakes: Some(0), queued: Some(queued) };
+        let seen = DrainSeen { number, members: vec![(MEMBER, left)], workers, asked: vec![] };
+        done = world.happens(Event::DrainSeen { service: SERVICE, seen });
+    }
+    assert_eq!(told(&done), Some(vec![]));
+    let asked = place(&done, |action| matches!(action, Action::Signal(..)));
+    assert!(asked.is_some(), "{done:?}");
 }
 
 #[test]
