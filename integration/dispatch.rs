@@ -13,11 +13,14 @@ use std::{
     path::Path,
     process::Command,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use nix::sys::{
     signal::Signal,
-    socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket},
+    socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+    },
 };
 use shepherd::control::wire;
 
@@ -34,6 +37,7 @@ use crate::{
 };
 
 const WORKERS: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Answers between two changes.
 const ANSWERS: u64 = 20;
 
@@ -51,7 +55,9 @@ fn worker(words: &[&str]) -> Vec<OsString> {
 /// A daemon `web` that dispatches so.
 fn dispatching(site: &Site, workers: usize, algorithm: &str) -> Builder {
     let balance = format!("dispatch:{algorithm}");
-    site.run(workers).args(["--name", "web", "--balance", &balance])
+    let run = site.run(workers).args(["--name", "web", "--balance", &balance]);
+    // Drains are looked at by processes that a busy machine may let wait.
+    run.deadline(PATIENCE)
 }
 
 fn serving(
@@ -417,6 +423,41 @@ fn connections_wait_where_nobody_is_ready_for_them() {
     signal(pids[0], Signal::SIGKILL);
     let answered: BTreeSet<i32> = asked.into_iter().map(Asked::answered_by).collect();
     assert!(answered.len() == 1 && !answered.contains(&pids[0]), "{answered:?}");
+    stop_well(&daemon);
+}
+
+#[test]
+fn nobody_is_given_what_a_client_left_and_what_a_child_may_read_waits_for_its_end() {
+    let site = Site::new();
+    let (daemon, pids) = serving(&site, 1, "round-robin", &rust());
+    signal(pids[0], Signal::SIGSTOP);
+    let asked: Vec<Asked> = (0..2).map(|_| Asked::new(&site.port, "/")).collect();
+    for _ in 0..2 {
+        let client = TcpStream::connect(site.port.v4()).expect("connected");
+        let reset = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&client, sockopt::Linger, &reset).expect("an option");
+    }
+    told(&daemon, " does not answer for 4 connections");
+    signal(pids[0], Signal::SIGKILL);
+    for asked in asked {
+        asked.answered_by();
+    }
+    let dispatched = service(&daemon).dispatched.expect("they are");
+    assert_eq!((dispatched.given_again, dispatched.held), (2, 0));
+    stop_well(&daemon);
+
+    let site = Site::new();
+    let (daemon, _) = serving(&site, 2, "round-robin", &worker(&["leaves-a-child", "w1"]));
+    let asked: Vec<Asked> = (0..20).map(|_| Asked::new(&site.port, "/")).collect();
+    told(&daemon, " does not answer for 4 connections");
+    let pid = service(&daemon).workers.remove(0).pid.expect("a pid");
+    signal(i32::try_from(pid).expect("a pid"), Signal::SIGKILL);
+    // The child has the other end of the channel, and does not leave before it is killed.
+    let killed = told(&daemon, "killing worker ");
+    assert!(killed.contains("(web.0)"), "{killed}");
+    for asked in asked {
+        asked.answered_by();
+    }
     stop_well(&daemon);
 }
 

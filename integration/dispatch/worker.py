@@ -1,11 +1,12 @@
 """A worker that is given connections and misbehaves in a way you choose.
 
-    worker.py [MODE [SLOT]]      in that slot only, and well in the others
+    worker.py [MODE [WHERE]]     in that slot (`0`) or worker (`w1`) only, and well in the others
 
 Modes: `well`; `silent` tells of no end; `refuses` each connection; `refuses-some`, the first twenty;
 `nonsense` says what nobody asked for; `deaf` reads nothing; `closes` its end of the channel and lives
 on; `few` has no descriptor left for what it is given; `stays` holds what it is given until its client
-has gone; `serial` answers one request after the other.
+has gone; `serial` answers one request after the other; `leaves-a-child` reads nothing, and its child, which reads
+nothing either, ends only when it is killed.
 
 It answers `NAME PID SLOT GENERATION`, NAME being the socket where the connection came.
 """
@@ -20,14 +21,18 @@ import time
 
 mode = sys.argv[1] if len(sys.argv) > 1 else "well"
 slot = os.environ.get("SHEPHERD_SLOT", "-")
-if len(sys.argv) > 2 and sys.argv[2] != slot:
+where = (slot, "w" + os.environ.get("SHEPHERD_WORKER", "-"))
+if len(sys.argv) > 2 and sys.argv[2] not in where:
     mode = "well"
 
 
 def main():
     names = os.environ["LISTEN_FDNAMES"].split(":")
     channel = socket.socket(fileno=3 + names.index("dispatch"))
-    if mode in ("deaf", "closes"):
+    if mode == "leaves-a-child" and os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(1000)
+    if mode in ("deaf", "closes", "leaves-a-child"):
         if mode == "closes":
             channel.close()
         notify()

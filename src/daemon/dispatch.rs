@@ -24,7 +24,7 @@ use crate::core::ids::{ConnectionId, ListenerId, MemberId, ServiceId, WorkerId};
 use crate::core::notice::{self, DispatchNotice, Whom, WorkerName};
 use crate::core::time::Time;
 use crate::os::clock;
-use crate::os::dispatch::{Accepted, Address, Channel, accept, never_block};
+use crate::os::dispatch::{Accepted, Address, Channel, accept, hung_up, never_block};
 use crate::os::listeners::Listener;
 use crate::os::looks::{Counted, Counting};
 use crate::os::reactor::{Interest, Reactor};
@@ -315,6 +315,25 @@ impl Dispatching {
             self.ended.insert(worker);
             events.push(Event::Leaving(worker));
         }
+        let comes_back = |event: &Event| match event {
+            Event::Answered { answer, .. } => *answer != Answer::Accepted,
+            Event::Opened(_)
+            | Event::Closed(_)
+            | Event::Readable(_)
+            | Event::Accepted { .. }
+            | Event::AcceptEnded { .. }
+            | Event::Joined { .. }
+            | Event::Leaving(_)
+            | Event::Gone(_)
+            | Event::Blocked(_)
+            | Event::Writable(_)
+            | Event::Ended(_)
+            | Event::Counted { .. }
+            | Event::HungUp(_) => false,
+        };
+        if events.iter().any(comes_back) {
+            self.look_for_clients(service, listeners);
+        }
         for event in events {
             self.feed(service, event, listeners);
         }
@@ -343,7 +362,20 @@ impl Dispatching {
         if let Some(dispatcher) = self.services.get_mut(&post.service) {
             dispatcher.rotation.remove(&worker);
         }
+        self.look_for_clients(post.service, listeners);
         self.feed(post.service, Event::Gone(worker), listeners);
+    }
+
+    /// Sees whose clients are gone, before connections are given to another: nobody is to be bothered
+    /// with what nobody waits for.
+    fn look_for_clients(&mut self, service: ServiceId, listeners: &Listeners) {
+        let Some(dispatcher) = self.services.get(&service) else { return };
+        let held: Vec<_> = dispatcher.held.values().map(|held| &held.connection).collect();
+        let ids = dispatcher.held.keys().copied();
+        let gone = ids.zip(hung_up(&held)).filter(|(_, is_gone)| *is_gone).map(|(id, _)| id);
+        for id in gone.collect::<Vec<_>>() {
+            self.feed(service, Event::HungUp(id), listeners);
+        }
     }
 
     /// These are given connections from here on, and nobody else.

@@ -135,6 +135,18 @@ pub type Buffer = [u8; MESSAGE_MAX];
 /// An empty buffer.
 pub const BUFFER: Buffer = [0; MESSAGE_MAX];
 
+/// Which of these connections nobody is at the other end of: it was reset. One whose client has only
+/// nothing more to say is none of them.
+#[must_use]
+pub fn hung_up(connections: &[&Connection]) -> Vec<bool> {
+    let mut fds: Vec<PollFd<'_>> =
+        connections.iter().map(|it| PollFd::new(it.0.as_fd(), PollFlags::empty())).collect();
+    let over = PollFlags::POLLHUP | PollFlags::POLLERR;
+    let polled = poll(&mut fds, PollTimeout::ZERO).is_ok();
+    let is_over = |fd: &PollFd<'_>| polled && fd.revents().is_some_and(|it| it.intersects(over));
+    fds.iter().map(is_over).collect()
+}
+
 /// Both ends of a channel.
 #[derive(Debug)]
 pub struct Ends {
@@ -262,6 +274,33 @@ mod tests {
         let file = tempfile::tempfile().expect("a file");
         let failed = accept(&file, Mode::Blocking);
         assert!(matches!(failed, Accepted::Failed(Errno::ENOTSOCK)), "{failed:?}");
+    }
+
+    #[test]
+    fn one_whose_client_is_gone_is_told_from_one_that_waits_for_its_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let clients = [(); 3].map(|()| TcpStream::connect(address).expect("connected"));
+        let taken = [(); 3].map(|()| {
+            let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, 30_000_u16).expect("it comes");
+            match accept(&listener, Mode::Blocking) {
+                Accepted::Taken(connection, _) => connection,
+                other => panic!("one waits: {other:?}"),
+            }
+        });
+        let [_stays, asks, goes] = clients;
+        asks.shutdown(std::net::Shutdown::Write).expect("shut down");
+        let reset = libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&goes, sockopt::Linger, &reset).expect("an option");
+        drop(goes);
+        let seen = || hung_up(&taken.each_ref());
+        let arrived = (0..3000).any(|_| {
+            let _ = poll(&mut [], 10_u8);
+            seen()[2]
+        });
+        assert!(arrived);
+        assert_eq!(seen(), [false, false, true]);
     }
 
     #[test]
