@@ -137,7 +137,7 @@ pub(super) struct Run {
     /// `dispatch`: shepherd accepts, and gives each connection to a worker, which reads them from a
     /// channel instead of a socket; see examples/README.md for how, ten lines in any language. Choose it
     /// for exact balance, for sticky sessions, or so that what a worker has not read yet goes to
-    /// another when it dies. It costs a hop, some 15 us of processor time a connection.
+    /// another when it dies. It costs a hop: each connection takes processor time of shepherd, too.
     /// `dispatch:round-robin`, which `dispatch` is, gives to each in turn; `dispatch:least-connections` to
     /// who has the fewest open; `dispatch:sticky` sends a client's address (of IPv6 its /64) to the same
     /// slot, as long as that has a worker that answers. One that owes four answers gets no more, one that

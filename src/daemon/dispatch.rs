@@ -561,9 +561,7 @@ impl Post {
     /// When it is held against it that its channel has ended and it has not.
     fn farewell(&self) -> Option<Time> {
         match self.end {
-            End::Since(at) if self.standing == Standing::Welcome && !self.asked => {
-                Some(at + FAREWELL)
-            }
+            End::Since(at) if self.standing == Standing::Welcome => Some(at + FAREWELL),
             End::Open | End::Since(_) | End::Told => None,
         }
     }
