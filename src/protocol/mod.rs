@@ -23,3 +23,7 @@ pub mod messages;
 pub mod dispatch_channel;
 
 pub mod steering_program;
+
+mod json_fields;
+
+pub mod node_ipc;
