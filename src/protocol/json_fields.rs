@@ -39,6 +39,11 @@ pub(super) fn count(value: Option<&str>) -> Option<u64> {
     number(value).and_then(|number| u64::try_from(number).ok())
 }
 
+/// Whether it is `true`.
+pub(super) fn is_true(value: Option<&str>) -> bool {
+    value == Some("true")
+}
+
 struct Fields<'n, const N: usize> {
     names: [&'n str; N],
 }

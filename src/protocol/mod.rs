@@ -27,3 +27,5 @@ pub mod steering_program;
 mod json_fields;
 
 pub mod node_ipc;
+
+pub mod node_cluster;
