@@ -107,6 +107,8 @@ pub mod notify_socket;
 
 pub mod room;
 
+pub mod node_channel;
+
 pub mod runtime_dir;
 
 pub mod control_socket;
