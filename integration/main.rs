@@ -41,6 +41,7 @@ mod members;
 mod messages;
 mod metrics_page;
 mod mistakes;
+mod node_recordings;
 mod nothing_lost;
 mod output;
 mod packaging;
