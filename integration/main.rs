@@ -42,6 +42,7 @@ mod messages;
 mod metrics_page;
 mod mistakes;
 mod node_recordings;
+mod node_worker;
 mod nothing_lost;
 mod output;
 mod packaging;
