@@ -457,11 +457,13 @@ impl Ledger {
                     let brought = told > *last
                         && book.committed.contains(&told)
                         && open.carried.get(service) == Some(&told);
-                    let is_true = book.serving == told && !book.proving.has_failed(told);
+                    let is_serving = book.serving == told || !alone;
+                    let is_well = !book.proving.has_failed(told) || !alone;
                     let over = !alone || !book.proving.is_in_canary();
                     let ended = open.ends_canary.contains(service) && over;
                     let served = open.aside.contains(service) && open.served.contains(service);
-                    (brought || ended) && (is_true || !alone) || reload && served
+                    // What served before a canary serves again as it did.
+                    is_serving && (brought && is_well || ended) || reload && served
                 });
                 self.saw(if reload { "a reload answered" } else { "a rollback answered" });
                 if open.ends_canary.iter().any(|service| !self.books[service].life.is_down()) {

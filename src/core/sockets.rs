@@ -730,8 +730,10 @@ impl Sockets {
         }
     }
 
-    /// These spares are there, and nobody wants them any more.
-    pub fn discard_spares(&mut self, members: Vec<MemberId>) -> Vec<Action> {
+    /// These spares are there, and nobody wants them any more: those of them that were not closed before
+    /// that was known.
+    pub fn discard_spares(&mut self, mut members: Vec<MemberId>) -> Vec<Action> {
+        members.retain(|&member| self.steering.is_known(member));
         self.take_out(members)
     }
 

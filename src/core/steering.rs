@@ -130,6 +130,12 @@ impl Steering {
         self.groups.values().flat_map(|group| group.spares.iter().copied())
     }
 
+    /// Whether a member is in a group, and not yet closed.
+    #[must_use]
+    pub fn is_known(&self, member: MemberId) -> bool {
+        self.of.contains_key(&member)
+    }
+
     /// A member that was asked for is there.
     pub fn arrived(&mut self, member: MemberId) {
         if let Some(group) = self.group(member) {
