@@ -41,6 +41,8 @@ mod members;
 mod messages;
 mod metrics_page;
 mod mistakes;
+mod node;
+mod node_faults;
 mod node_recordings;
 mod node_worker;
 mod nothing_lost;

@@ -91,6 +91,6 @@ fn built(name: &str) -> PathBuf {
     path
 }
 
-fn source(name: &str) -> PathBuf {
+pub fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
 }

@@ -42,7 +42,8 @@ pub use connection::{Connection, Idle};
 pub use daemon::{Daemon, WorkerProcess};
 pub use eventually::{DEADLINE, eventually, eventually_within};
 pub use examples::{
-    example, http_c, http_go, http_node, http_python, http_rust, manners, odd, strict_readers,
+    example, http_c, http_go, http_node, http_python, http_rust, manners, odd, source,
+    strict_readers,
 };
 pub use home::{Home, Leftover, MARKER};
 pub use http::{Response, get};

@@ -15,9 +15,16 @@ use shepherd::core::worker::{Cause, KILL_ROUNDS_MAX, KILL_WAIT};
 use crate::batch_book::{BatchBook, Beside};
 use crate::fate::ms;
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Begins, Checks, Ledger, Record, Standing, Start, Stop, Turn};
+use crate::ledger::{Begins, Channel, Checks, Ledger, Record, Standing, Start, Stop, Turn};
 use crate::life_book::Life;
 use crate::world::Input;
+
+/// How a worker is asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    OverItsChannel,
+    By(Signal),
+}
 
 impl Ledger {
     pub(crate) fn check_action(
@@ -40,6 +47,7 @@ impl Ledger {
                     Standing::Withdrawing { .. }
                     | Standing::Emptying { .. }
                     | Standing::Leaving { .. }
+                    | Standing::Told { .. }
                     | Standing::Asked { .. }
                     | Standing::Orphans { .. }
                     | Standing::Killed { .. }
@@ -70,6 +78,7 @@ impl Ledger {
             }
             Action::Check(id) => self.check_check(turn, *id),
             Action::EndCheck(id) => self.check_end_of_check(turn, *id),
+            Action::Disconnect(id) => self.check_ask(turn, *id, Ask::OverItsChannel, rest),
             Action::Signal(id, signal) => self.check_signal(turn, *id, *signal, rest),
             Action::SignalTree(id, signal) => {
                 let record = self.named(*id, action)?;
@@ -243,6 +252,7 @@ impl Ledger {
             members: members.clone(),
             has_run: false,
             main_gone: false,
+            channel: Channel::Silent,
             shown: (stage.shown(), turn.now),
             withdraws: false,
             checks: Checks::Rest(turn.now),
@@ -300,6 +310,7 @@ impl Ledger {
             Standing::Withdrawing { .. }
             | Standing::Emptying { .. }
             | Standing::Leaving { .. }
+            | Standing::Told { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
             | Standing::Killed { .. }
@@ -319,7 +330,6 @@ impl Ledger {
         signal: Signal,
         rest: &[Action],
     ) -> Result<(), Violation> {
-        let now = turn.now;
         let record = self.named(id, &Action::Signal(id, signal))?;
         ensure!(!record.main_gone, "S7: {signal} to worker {id}, whose main process is gone");
         if turn.asks(&Request::Signal { worker: id, signal }) {
@@ -328,11 +338,24 @@ impl Ledger {
         if signal == Signal::Cont {
             return Ok(());
         }
+        self.check_ask(turn, id, Ask::By(signal), rest)
+    }
+
+    /// A worker is asked to stop: whoever asked for its sockets over its channel is told over that first.
+    fn check_ask(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: WorkerId,
+        ask: Ask,
+        rest: &[Action],
+    ) -> Result<(), Violation> {
+        let now = turn.now;
+        let record = self.named(id, &Action::Disconnect(id))?;
         let continued =
             rest.iter().find(|action| matches!(action, Action::Signal(to, _) if *to == id));
         ensure!(
             continued == Some(&Action::Signal(id, Signal::Cont)),
-            "S8: {signal} to worker {id}, and no SIGCONT after it"
+            "S8: {ask:?} to worker {id}, and no SIGCONT after it"
         );
         let book = &self.books[&record.service];
         let stops = turn.stops.contains(&record.service);
@@ -354,24 +377,58 @@ impl Ledger {
             // Its own word gives it its time, unless everything stops.
             Standing::Leaving { since, due } => {
                 let all = stops || turn.downs.contains(&record.service);
-                (since, 0, all || (timeout && due <= now))
+                let broken = match turn.input {
+                    Input::Event(Event::Worker(of, WorkerEvent::ChannelBroken(_))) => *of == id,
+                    Input::Start | Input::Event(_) | Input::Timeout => false,
+                };
+                (since, 0, all || broken || (timeout && due <= now))
+            }
+            // What it was told counts until its time is over.
+            Standing::Told { since, due, heard } => {
+                (since, 0, (timeout && due <= now) || heard && (stops || downs))
             }
             Standing::Asked { since, sent, due } => (since, sent, timeout && due <= now),
             Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => (now, 0, false),
         };
-        ensure!(may, "S2, S8, S9, S25: {signal} to worker {id} without a reason: {record:?}");
+        ensure!(may, "S2, S8, S9, S25: {ask:?} to worker {id} without a reason: {record:?}");
         let finished = matches!(record.stage, Standing::Emptying { .. }) && !timeout;
         let step = book.policy.stop.step(rung).ok_or("S8: a rung beyond the ladder")?;
-        ensure!(step.signal == signal, "S8: {signal} to worker {id} instead of {}", step.signal);
+        let is_late = matches!(record.stage, Standing::Starting { due, .. } if due <= now);
+        let speaks = record.channel == Channel::Speaks && !(timeout && is_late);
+        let was_told = matches!(record.stage, Standing::Told { .. });
+        let stage = match ask {
+            Ask::OverItsChannel => {
+                ensure!(
+                    speaks && !was_told,
+                    "S36: worker {id} is told over no channel: {record:?}"
+                );
+                Standing::Told { since, due: now + step.wait, heard: false }
+            }
+            Ask::By(signal) => {
+                ensure!(!speaks, "S36: {signal} to worker {id}, which was not told: {record:?}");
+                let right = step.signal == signal;
+                ensure!(right, "S8: {signal} to worker {id} instead of {}", step.signal);
+                let wait = if was_told { step.wait.min(ms(5000)) } else { step.wait };
+                Standing::Asked { since, sent: rung + 1, due: now + wait }
+            }
+        };
         let waited = matches!(record.stage, Standing::Withdrawing { .. });
         let served = record.stage.serves() || waited;
         let early = rung == 0 && served && self.may_be_found(record);
         let (service, generation, slot) = (record.service, record.generation, record.slot);
         let late = timeout && matches!(record.stage, Standing::Starting { due, .. } if due <= now);
         let taken = record.stage.serves() && !late;
-        let stage = Standing::Asked { since, sent: rung + 1, due: now + step.wait };
         if finished {
             self.saw("a worker emptied in time");
+        }
+        if was_told {
+            self.saw("a signal after that");
+        }
+        if ask == Ask::OverItsChannel {
+            self.saw("told over a channel");
+        }
+        if let Some(record) = self.workers.get_mut(&id) {
+            record.channel = Channel::Silent;
         }
         self.set(id, stage);
         if taken {
@@ -412,7 +469,8 @@ impl Ledger {
             | Standing::Ready
             | Standing::Withdrawing { .. }
             | Standing::Emptying { .. }
-            | Standing::Leaving { .. } => (0, false),
+            | Standing::Leaving { .. }
+            | Standing::Told { .. } => (0, false),
             Standing::Asked { sent, due, .. } => {
                 (0, timeout && due <= now && ladder.step(sent).is_none())
             }
@@ -458,6 +516,9 @@ impl Ledger {
             }
             Notice::Ended { worker, next, was_ready, cause, used } => {
                 self.check_used(turn, worker.worker, *used)?;
+                if let Cause::ChannelBroken(_) = cause {
+                    self.saw("a channel that broke");
+                }
                 if let Cause::Late { saw, .. } = cause {
                     let saw = saw.as_ref().map(|saw| saw.finding.clone());
                     let record = self.workers.get(&worker.worker).ok_or("S7: no such worker")?;
@@ -649,6 +710,8 @@ impl Ledger {
         self.saw(match evidence {
             Evidence::Said => "ready by word",
             Evidence::SeenWaiting => "ready by sight",
+            Evidence::Listens => "ready by its channel",
+            Evidence::SentReady => "ready by a message",
             Evidence::Alive(_) => "ready by time",
             Evidence::Assumed => "assumed ready",
             Evidence::TookConnection(_) => "ready by a connection",
@@ -665,6 +728,8 @@ impl Ledger {
             (
                 Evidence::Said
                 | Evidence::SeenWaiting
+                | Evidence::Listens
+                | Evidence::SentReady
                 | Evidence::TookConnection(_)
                 | Evidence::Answered { .. }
                 | Evidence::CommandSucceeded(_),
@@ -763,6 +828,7 @@ fn sight(notice: &Notice) -> &'static str {
         Notice::Started { .. } => "a start",
         Notice::MainChanged { .. } => "another main process",
         Notice::WorkerStopping { .. } => "a stop signal",
+        Notice::Farewell { .. } => "a farewell",
         Notice::NextSignal { .. } => "a second signal",
         Notice::LeftBehind { .. } => "processes left behind",
         Notice::Killing { .. } => "a kill",

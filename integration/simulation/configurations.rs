@@ -542,6 +542,7 @@ impl World<'_> {
             | Action::SetMode(..)
             | Action::Check(_)
             | Action::EndCheck(_)
+            | Action::Disconnect(_)
             | Action::Steer { .. }
             | Action::Rotate { .. }
             | Action::LookAtDrain { .. }

@@ -27,6 +27,8 @@ pub(crate) struct Fate {
     pub check: Checked,
     /// When, after its program runs, it exits by itself, and with which code.
     pub exit: Option<(Duration, i32)>,
+    /// What it does once it is told over its channel to leave.
+    pub told: Told,
     /// What else it says, and when.
     pub says: Vec<(Duration, WorkerEvent)>,
     /// When somebody sends it SIGSTOP.
@@ -51,6 +53,17 @@ pub(crate) struct Fate {
 pub(crate) enum Exec {
     Runs(Duration),
     Fails(Duration),
+}
+
+/// What a worker does that is told over its channel to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It closes the channel once it has finished what it has, and exits so long after.
+    Leaves(Duration),
+    /// The same, but for the exit.
+    Stays,
+    /// Nothing.
+    Deaf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +135,7 @@ impl Fate {
             look: Look::Clear,
             check: Checked::After(ms(1), Taker::Itself),
             exit: None,
+            told: Told::Leaves(ms(2)),
             says: Vec::new(),
             frozen: None,
             obeys: Some(1),
@@ -138,6 +152,9 @@ impl Fate {
     pub(crate) fn decide(script: &mut Script, character: Character, policy: &Policy) -> Fate {
         let mut fate = Fate::benign();
         fate.able = Some(ms(script.pick(&[10, 1, 3, 30, 200])));
+        if policy.ready == ReadyWhen::Message {
+            fate.says.push((fate.able.unwrap_or_default(), WorkerEvent::SentReady));
+        }
         if policy.ready == ReadyWhen::Auto && !policy.sockets.is_empty() && script.one_in(2) {
             fate.word = Word::Silent;
         }
@@ -145,6 +162,7 @@ impl Fate {
         if character == Character::NonBlocking {
             fate.deeds.push((ms(0), Deed::SetMode(Mode::NonBlocking)));
             fate.deeds.push((ms(0), Deed::Listen(511)));
+            fate.speak();
             return fate;
         }
         fate.faulty = match character {
@@ -169,6 +187,32 @@ impl Fate {
             fate.worsen(script);
         }
         fate
+    }
+
+    /// Those of most paces have a channel, over which they ask for their sockets; how they take what they
+    /// are told there goes with the pace.
+    fn speak(&mut self) {
+        let able = self.able.unwrap_or(ms(1));
+        self.told = match able.as_millis() {
+            1 => Told::Leaves(ms(2)),
+            3 => Told::Leaves(ms(1500)),
+            30 => Told::Stays,
+            200 => Told::Deaf,
+            _ => return,
+        };
+        self.says.push((ms(0), WorkerEvent::Asked));
+        self.says.push((able, WorkerEvent::Listens));
+    }
+
+    /// What somebody says of itself, by its pace.
+    fn word(&self) -> WorkerEvent {
+        match self.able.map(|able| able.as_millis()) {
+            Some(1) => WorkerEvent::Asked,
+            Some(3) => WorkerEvent::ChannelEnded,
+            Some(30) => WorkerEvent::ChannelBroken("it reads nothing".to_owned()),
+            Some(200) => WorkerEvent::SentReady,
+            Some(_) | None => WorkerEvent::SaidStatus("busy".to_owned()),
+        }
     }
 
     fn worsen(&mut self, script: &mut Script) {
@@ -196,7 +240,10 @@ impl Fate {
             12 => self.escapes = script.pick(&[1, 1, 2, u32::MAX]),
             13 => self.say(script, WorkerEvent::SaidStopping),
             14 => self.say(script, WorkerEvent::SaidReady),
-            15 => self.say(script, WorkerEvent::SaidStatus("busy".to_owned())),
+            15 => {
+                let word = self.word();
+                self.say(script, word);
+            }
             16 => self.say(script, WorkerEvent::MainChanged { pid: Pid(99) }),
             17..=20 => {
                 let deed = match script.below(6) {
@@ -296,6 +343,7 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
         .collect::<Vec<_>>();
     let mut ready = match script.below(6) {
         0 => ReadyWhen::Auto,
+        1 if workers == 1 => ReadyWhen::Message,
         1 => ReadyWhen::Notify,
         2 => ReadyWhen::Listen,
         3 => ReadyWhen::Alive(ms(script.pick(&[20, 0, 200]))),
@@ -307,6 +355,7 @@ fn policy(script: &mut Script, service: ServiceId, last: &mut Last) -> Policy {
         ReadyWhen::Listen | ReadyWhen::Check(Check::Tcp | Check::Http(_)) => true,
         ReadyWhen::Auto
         | ReadyWhen::Notify
+        | ReadyWhen::Message
         | ReadyWhen::Alive(_)
         | ReadyWhen::Check(Check::Exec(_)) => false,
     };

@@ -243,6 +243,11 @@ pub(crate) const SIGHTS: &[&str] = &[
     "ready by a connection",
     "ready by an answer",
     "ready by sight",
+    "ready by its channel",
+    "ready by a message",
+    "told over a channel",
+    "a signal after that",
+    "a channel that broke",
     "ready by time",
     "ready by word",
     "stale workers replaced",
@@ -341,6 +346,7 @@ impl Ledger {
                 Standing::Starting { .. }
                 | Standing::Ready
                 | Standing::Leaving { .. }
+                | Standing::Told { .. }
                 | Standing::Asked { .. }
                 | Standing::Orphans { .. }
                 | Standing::Killed { .. }
@@ -350,7 +356,10 @@ impl Ledger {
             // What it takes until a proxy knows is not part of what is done to it.
             let done = matches!(
                 record.stage,
-                Standing::Asked { .. } | Standing::Orphans { .. } | Standing::Killed { .. }
+                Standing::Told { .. }
+                    | Standing::Asked { .. }
+                    | Standing::Orphans { .. }
+                    | Standing::Killed { .. }
             );
             let again = waits == Some(now) && record.shown.1 != now;
             if record.shown.0 != stage || record.withdraws && done || again {
@@ -415,6 +424,7 @@ impl Ledger {
                 Standing::Withdrawing { .. }
                 | Standing::Emptying { .. }
                 | Standing::Leaving { .. }
+                | Standing::Told { .. }
                 | Standing::Asked { .. }
                 | Standing::Orphans { .. }
                 | Standing::Killed { .. }
@@ -469,6 +479,7 @@ impl Ledger {
                 let obeyed = match record.stage {
                     Standing::Killed { .. } => true,
                     Standing::Withdrawing { .. }
+                    | Standing::Told { .. }
                     | Standing::Asked { .. }
                     | Standing::Orphans { .. } => !turn.kills,
                     // It has had its time to finish what it has.
@@ -636,6 +647,7 @@ impl Ledger {
                 Standing::Withdrawing { due, .. }
                 | Standing::Emptying { due, .. }
                 | Standing::Leaving { due, .. }
+                | Standing::Told { due, .. }
                 | Standing::Asked { due, .. }
                 | Standing::Orphans { due }
                 | Standing::Killed { due, .. } => due <= now,

@@ -15,7 +15,7 @@ use shepherd::core::request::Request;
 use shepherd::core::status::Stage;
 use shepherd::core::steering::GroupId;
 use shepherd::core::time::Time;
-use shepherd::core::worker::{KILL_WAIT, ORPHANS_WAIT};
+use shepherd::core::worker::{AFTER_CHANNEL, KILL_WAIT, ORPHANS_WAIT};
 use shepherd::core::{Action, Event};
 
 use crate::batch_book::BatchBook;
@@ -156,6 +156,8 @@ pub(crate) struct Record {
     pub slot: SlotId,
     pub generation: GenerationId,
     pub stage: Standing,
+    /// Whether it asked for its sockets over its channel, and is told to leave over that.
+    pub channel: Channel,
     /// The sockets it was given.
     pub members: Vec<MemberId>,
     /// Whether its program ran, and whether that has exited.
@@ -172,6 +174,15 @@ pub(crate) struct Record {
     pub last_finding: Option<Finding>,
 }
 
+/// How a worker is told to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// By signals.
+    Silent,
+    /// Over its channel first.
+    Speaks,
+}
+
 /// Where the checks of a worker stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checks {
@@ -185,14 +196,42 @@ pub(crate) enum Checks {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    Starting { due: Time, runs: Option<Time>, alive: Option<Time> },
+    Starting {
+        due: Time,
+        runs: Option<Time>,
+        alive: Option<Time>,
+    },
     Ready,
-    Withdrawing { since: Time, due: Time },
-    Emptying { since: Time, due: Time },
-    Leaving { since: Time, due: Time },
-    Asked { since: Time, sent: usize, due: Time },
-    Orphans { due: Time },
-    Killed { rounds: u32, due: Time },
+    Withdrawing {
+        since: Time,
+        due: Time,
+    },
+    Emptying {
+        since: Time,
+        due: Time,
+    },
+    Leaving {
+        since: Time,
+        due: Time,
+    },
+    /// Told over its channel to leave; and whether it has closed that since.
+    Told {
+        since: Time,
+        due: Time,
+        heard: bool,
+    },
+    Asked {
+        since: Time,
+        sent: usize,
+        due: Time,
+    },
+    Orphans {
+        due: Time,
+    },
+    Killed {
+        rounds: u32,
+        due: Time,
+    },
     Gone,
 }
 
@@ -488,6 +527,7 @@ impl Ledger {
             Standing::Withdrawing { .. }
             | Standing::Emptying { .. }
             | Standing::Leaving { .. }
+            | Standing::Told { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
             | Standing::Killed { .. }
@@ -498,7 +538,9 @@ impl Ledger {
                 record.has_run = true;
                 if let Standing::Starting { runs, alive, .. } = &mut record.stage {
                     *runs = Some(now);
-                    *alive = alive_is_enough(now, policy);
+                    *alive = alive_is_enough(now, policy).filter(|_| {
+                        record.channel == Channel::Silent || policy.ready != ReadyWhen::Auto
+                    });
                     record.checks = Checks::Rest(now);
                 }
             }
@@ -523,7 +565,18 @@ impl Ledger {
                     record.stage = Standing::Ready;
                 }
             }
+            WorkerEvent::Asked
+            | WorkerEvent::Listens
+            | WorkerEvent::SentReady
+            | WorkerEvent::ChannelEnded
+            | WorkerEvent::ChannelBroken(_) => {
+                let ended = record.learn_channel(now, served, policy, event);
+                turn.ended.extend(ended.map(|ready| (id, ready)));
+            }
             WorkerEvent::SaidStopping => {
+                if served.is_some() || record.stage.waits() {
+                    record.channel = Channel::Silent;
+                }
                 if let Some(ready) = served {
                     turn.ended.insert(id, ready);
                     let due = now + policy.stop.first().wait;
@@ -538,6 +591,7 @@ impl Ledger {
             WorkerEvent::SaidExtend(time) => match &mut record.stage {
                 Standing::Starting { due, .. }
                 | Standing::Leaving { due, .. }
+                | Standing::Told { due, .. }
                 | Standing::Asked { due, .. }
                 | Standing::Orphans { due } => *due = (*due).max(now + (*time).min(EXTEND_MAX)),
                 Standing::Ready
@@ -546,21 +600,7 @@ impl Ledger {
                 | Standing::Killed { .. }
                 | Standing::Gone => {}
             },
-            WorkerEvent::Probed(sight) => {
-                if let Standing::Starting { alive, .. } = &mut record.stage {
-                    match sight.waiting {
-                        Waiting::Seen
-                            if matches!(policy.ready, ReadyWhen::Auto | ReadyWhen::Listen) =>
-                        {
-                            record.stage = Standing::Ready;
-                        }
-                        Waiting::Unreadable if policy.ready == ReadyWhen::Auto => {
-                            *alive = alive.or(Some(now + ASSUMED_AFTER));
-                        }
-                        Waiting::Seen | Waiting::NotSeen | Waiting::Unreadable => {}
-                    }
-                }
-            }
+            WorkerEvent::Probed(sight) => record.learn_sight(now, policy, sight.waiting),
             WorkerEvent::Checked(finding) => {
                 record.learn_finding(now, policy, finding);
             }
@@ -603,11 +643,78 @@ fn alive_is_enough(now: Time, policy: &Policy) -> Option<Time> {
     match policy.ready {
         ReadyWhen::Alive(time) => Some(now + time),
         ReadyWhen::Auto if policy.sockets.is_empty() => Some(now + ASSUMED_AFTER),
-        ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen | ReadyWhen::Check(_) => None,
+        ReadyWhen::Auto
+        | ReadyWhen::Notify
+        | ReadyWhen::Listen
+        | ReadyWhen::Message
+        | ReadyWhen::Check(_) => None,
     }
 }
 
 impl Record {
+    /// It was looked at.
+    fn learn_sight(&mut self, now: Time, policy: &Policy, waiting: Waiting) {
+        let Standing::Starting { alive, .. } = &mut self.stage else { return };
+        match waiting {
+            // It says itself when all of them listen.
+            Waiting::Seen | Waiting::Unreadable if self.channel == Channel::Speaks => {}
+            Waiting::Seen if matches!(policy.ready, ReadyWhen::Auto | ReadyWhen::Listen) => {
+                self.stage = Standing::Ready;
+            }
+            Waiting::Unreadable if policy.ready == ReadyWhen::Auto => {
+                *alive = alive.or(Some(now + ASSUMED_AFTER));
+            }
+            Waiting::Seen | Waiting::NotSeen | Waiting::Unreadable => {}
+        }
+    }
+
+    /// Something was said over its channel, or that has ended. Tells whether it had been ready, if it
+    /// ended by that.
+    fn learn_channel(
+        &mut self,
+        now: Time,
+        served: Option<bool>,
+        policy: &Policy,
+        event: &WorkerEvent,
+    ) -> Option<bool> {
+        match event {
+            WorkerEvent::Asked => {
+                if let Standing::Starting { alive, .. } = &mut self.stage {
+                    alive.take_if(|_| policy.ready == ReadyWhen::Auto);
+                }
+                if served.is_some() || self.stage.waits() {
+                    self.channel = Channel::Speaks;
+                }
+                return None;
+            }
+            WorkerEvent::Listens => {
+                let counts = matches!(policy.ready, ReadyWhen::Auto | ReadyWhen::Listen);
+                if served == Some(false) && counts {
+                    self.stage = Standing::Ready;
+                }
+                return None;
+            }
+            WorkerEvent::SentReady => {
+                let counts = matches!(policy.ready, ReadyWhen::Auto | ReadyWhen::Message);
+                if served == Some(false) && counts {
+                    self.stage = Standing::Ready;
+                }
+                return None;
+            }
+            _ => {}
+        }
+        self.channel = Channel::Silent;
+        if let Standing::Told { due, heard, .. } = &mut self.stage {
+            *due = (*due).min(now + AFTER_CHANNEL);
+            *heard = true;
+        }
+        let ended = served.filter(|_| matches!(event, WorkerEvent::ChannelBroken(_)));
+        if ended.is_some() {
+            self.stage = Standing::Leaving { since: now, due: now };
+        }
+        ended
+    }
+
     /// A check has answered, if one was under way.
     fn learn_finding(&mut self, now: Time, policy: &Policy, finding: &Finding) {
         if matches!(self.checks, Checks::Rest(_)) {
@@ -636,11 +743,17 @@ impl Standing {
             Standing::Withdrawing { .. }
             | Standing::Emptying { .. }
             | Standing::Leaving { .. }
+            | Standing::Told { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
             | Standing::Killed { .. }
             | Standing::Gone => false,
         }
+    }
+
+    /// Whether it is to stop and was not asked to yet.
+    fn waits(self) -> bool {
+        matches!(self, Standing::Withdrawing { .. } | Standing::Emptying { .. })
     }
 
     /// Until when what a main process left behind has time, where it goes now.
@@ -651,7 +764,9 @@ impl Standing {
             | Standing::Withdrawing { .. }
             | Standing::Emptying { .. } => Some(now + ORPHANS_WAIT),
             // The time that is left of the whole ladder, and what it was granted beyond.
-            Standing::Leaving { since, due } | Standing::Asked { since, due, .. } => {
+            Standing::Leaving { since, due }
+            | Standing::Told { since, due, .. }
+            | Standing::Asked { since, due, .. } => {
                 Some(due.max(since + policy.stop.total()).max(now + KILL_WAIT))
             }
             Standing::Orphans { .. } | Standing::Killed { .. } | Standing::Gone => None,
@@ -665,6 +780,7 @@ impl Standing {
             Standing::Withdrawing { .. }
             | Standing::Emptying { .. }
             | Standing::Leaving { .. }
+            | Standing::Told { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
             | Standing::Killed { .. }

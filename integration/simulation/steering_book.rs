@@ -15,7 +15,7 @@ use shepherd::core::steering::GroupId;
 use shepherd::core::time::Time;
 
 use crate::invariants::{Violation, ensure};
-use crate::ledger::{Ledger, Record, Standing, Start, Turn};
+use crate::ledger::{Channel, Ledger, Record, Standing, Start, Turn};
 use crate::member_book::{MemberBook, Whose};
 use crate::slot_book::SlotBook;
 use crate::world::Input;
@@ -450,6 +450,7 @@ impl Ledger {
             Standing::Starting { .. }
             | Standing::Emptying { .. }
             | Standing::Leaving { .. }
+            | Standing::Told { .. }
             | Standing::Asked { .. }
             | Standing::Orphans { .. }
             | Standing::Killed { .. }
@@ -488,7 +489,8 @@ impl Ledger {
         let seen = matches!(turn.input, Input::Event(Event::DrainSeen { .. }));
         let [members, all] = record.empty;
         let finishes =
-            book.drains.manners == Manners::Finishes && book.policy.before_stop == BeforeStop::Auto;
+            record.channel == Channel::Speaks || book.drains.manners == Manners::Finishes;
+        let finishes = finishes && book.policy.before_stop == BeforeStop::Auto;
         seen && (all >= TWICE || finishes && members >= TWICE)
     }
 

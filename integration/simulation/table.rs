@@ -107,15 +107,23 @@ fn states() -> Vec<(&'static str, ReadyWhen, Worker)> {
     let runs = after(&auto, &ordered, [started()]);
     let ready = after(&auto, &runs, [Deed::Event(WorkerEvent::SaidReady)]);
     let exited = || Deed::Event(WorkerEvent::Exited { how: Exit::Code(0), left: 1, used: None });
+    let asked = || Deed::Event(WorkerEvent::Asked);
     let checked = after(&tcp, &ordered, [started(), Deed::Timeout]);
     let after = |worker, deeds: Vec<Deed>| after(&auto, worker, deeds);
     let states = vec![
         ("Starting, before its program runs", ordered),
-        ("Starting, its program runs", runs),
+        ("Starting, its program runs", runs.clone()),
+        ("Starting, it asked over its channel", after(&runs, vec![asked()])),
         ("Ready", ready.clone()),
+        ("Ready, and it asked over its channel", after(&ready, vec![asked()])),
         ("Withdrawing", after(&ready, vec![Deed::Withdraw])),
         ("Emptying", after(&ready, vec![Deed::Empty])),
         ("Draining, by its own word", after(&ready, vec![Deed::Event(WorkerEvent::SaidStopping)])),
+        ("Draining, told over its channel", after(&ready, vec![asked(), Deed::Stop])),
+        (
+            "Draining, told, and its channel closed",
+            after(&ready, vec![asked(), Deed::Stop, Deed::Event(WorkerEvent::ChannelEnded)]),
+        ),
         ("Draining, the first signal sent", after(&ready, vec![Deed::Stop])),
         ("Draining, the last signal sent", after(&ready, vec![Deed::Stop, Deed::Timeout])),
         ("Orphaned, it left unasked", after(&ready, vec![exited()])),
@@ -151,6 +159,11 @@ fn deeds() -> Vec<(&'static str, Deed)> {
         ("SaidStatus", Deed::Event(WorkerEvent::SaidStatus("busy".to_owned()))),
         ("SaidExtend 90 s", Deed::Event(WorkerEvent::SaidExtend(ms(90_000)))),
         ("MainChanged", Deed::Event(WorkerEvent::MainChanged { pid: Pid(8) })),
+        ("Asked", Deed::Event(WorkerEvent::Asked)),
+        ("Listens", Deed::Event(WorkerEvent::Listens)),
+        ("SentReady", Deed::Event(WorkerEvent::SentReady)),
+        ("ChannelEnded", Deed::Event(WorkerEvent::ChannelEnded)),
+        ("ChannelBroken", Deed::Event(WorkerEvent::ChannelBroken("full".to_owned()))),
         ("Probed, seen", sight(Waiting::Seen)),
         ("Probed, not seen", sight(Waiting::NotSeen)),
         ("Probed, unreadable", sight(Waiting::Unreadable)),
@@ -262,6 +275,7 @@ fn action(action: &Action) -> String {
         Action::Probe(_) => "look".to_owned(),
         Action::Check(_) => "probe".to_owned(),
         Action::EndCheck(_) => "end the probe".to_owned(),
+        Action::Disconnect(_) => "tell it to leave".to_owned(),
         Action::Signal(_, signal) => signal.to_string(),
         Action::SignalTree(_, signal) => format!("{signal} to the tree"),
         Action::KillTree(_) => "SIGKILL to the tree".to_owned(),

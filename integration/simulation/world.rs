@@ -24,7 +24,7 @@ use shepherd::core::{Action, Event, Supervisor};
 use crate::fake_network::{AtStop, FakeNetwork, Traffic, spread};
 use crate::fake_sockets::FakeSockets;
 use crate::fate::{
-    Character, Checked, Deed, Exec, Fate, LeftUntil, Look as Sees, Word, ms, policies,
+    Character, Checked, Deed, Exec, Fate, LeftUntil, Look as Sees, Told, Word, ms, policies,
 };
 use crate::invariants::{Violation, ensure};
 use crate::journal::Journal;
@@ -130,11 +130,20 @@ struct Process {
     heard: u32,
     kills: u32,
     end: End,
+    /// When it was told over its channel to leave.
+    told: Option<Time>,
     /// The number of the check that is under way.
     check: Option<u64>,
     /// A signal ended it before its program ran; that is not known yet.
     doomed: bool,
     gone: bool,
+}
+
+impl Process {
+    /// Whether it was told to leave, and got a signal when it had had its time.
+    fn is_overdue(&self) -> bool {
+        self.told.is_some() && self.heard > 0
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +160,8 @@ enum End {
     No,
     /// It was asked to stop, and obeys.
     AsAsked,
+    /// It was told over its channel to leave, and does.
+    AsTold,
     /// Its main process exited unasked.
     Unasked,
 }
@@ -708,6 +719,7 @@ impl World<'_> {
                 self.close(member);
                 self.answer_close(member);
             }
+            Action::Disconnect(worker) => self.disconnect(worker),
             Action::Signal(worker, signal) => self.signal(worker, signal),
             Action::SignalTree(worker, signal) => self.signal_tree(worker, signal),
             Action::KillTree(worker) => self.kill_tree(worker),
@@ -886,6 +898,7 @@ impl World<'_> {
             heard: 0,
             kills: 0,
             end: End::No,
+            told: None,
             check: None,
             doomed: false,
             gone: false,
@@ -977,7 +990,7 @@ impl World<'_> {
         self.release();
         if !self.script.is_over() && self.script.one_in(10) {
             let event = match self.script.below(6) {
-                0 => WorkerEvent::SaidReady,
+                0 => WorkerEvent::Listens,
                 1 => WorkerEvent::SaidStopping,
                 2 => WorkerEvent::SaidExtend(ms(1000)),
                 3 => WorkerEvent::SaidStatus("bye".to_owned()),
@@ -1051,6 +1064,21 @@ impl World<'_> {
                 Finding::Exited { how, said: Some("well".to_owned()) }
             }
             (_, able) => Finding::Answered { status: if able { 204 } else { 503 }, by },
+        }
+    }
+
+    /// It is told over its channel to leave.
+    fn disconnect(&mut self, worker: WorkerId) {
+        if !self.was_ready.contains(&worker) {
+            self.taint(worker);
+        }
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&worker) else { return };
+        process.told = Some(now);
+        if let Main::Runs { .. } = process.main
+            && process.fate.told != Told::Deaf
+        {
+            self.leave_as_told(worker);
         }
     }
 

@@ -611,7 +611,7 @@ _shepherd() {
             return 0
             ;;
         shepherd__subcmd__run)
-            opts="-c -n -p -h --config --workers --port --listen --balance --upstreams --upstreams-reload --ready --ready-timeout --on-failing --ready-interval --ready-probe-timeout --before-stop --keepalive --surge --canary --canary-for --probation --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --messages --logs --name --control --admin --pid-file --help"
+            opts="-c -n -p -h --config --workers --port --listen --handoff --node-fork --balance --upstreams --upstreams-reload --ready --ready-timeout --on-failing --ready-interval --ready-probe-timeout --before-stop --keepalive --surge --canary --canary-for --probation --stop-signal --drain-timeout --lame-duck --directory --user --group --groups --umask --limit --nice --no-new-privs --env --env-file --messages --logs --name --control --admin --pid-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -642,6 +642,10 @@ _shepherd() {
                     return 0
                     ;;
                 -p)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --handoff)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -47,10 +47,11 @@ complete -c shepherd -n "__fish_shepherd_needs_command" -f -a "help" -d 'Print t
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -s c -l config -d 'The file that says what is run, such as shepherd.yaml; `shepherd check` finds the mistakes in it. Of the other options only --name, --logs, --lame-duck, --control, --admin and --pid-file go with it, and win over what it says' -r -F
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -s n -l workers -d 'How many workers: a number, `auto` (the processors that the affinity mask and the cgroup\'s quota allow) or `max` (the processors of the machine)' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -s p -l listen -l port -d 'A socket to bind and hand over, `NAME=` before it if it is to have a name, options after it. Repeatable' -r
+complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l handoff -d 'How workers get their sockets: `auto`, `fds` or `node`' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l balance -d 'How connections find a worker: `generation`, `slots` or `shared`' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l upstreams -d 'Keep a file for a proxy in front: which slots have a ready worker, and where' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l upstreams-reload -d 'The command of the shell that has the proxy read its file again, such as `nginx -s reload`' -r
-complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready -d 'What shows that a worker can serve: `auto`, `notify`, `listen`, `alive:D`, or a probe that it passes: `tcp`, `http:/PATH`, `exec:COMMAND`' -r
+complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready -d 'What shows that a worker can serve: `auto`, `notify`, `listen`, `message`, `alive:D`, or a probe that it passes: `tcp`, `http:/PATH`, `exec:COMMAND`' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready-timeout -d 'How long a worker may take to become ready; then it counts as failed' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l on-failing -d 'What becomes of clients once ten workers in a row never got ready, until one does: `wait` or `refuse`' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l ready-interval -d 'The longest pause between two probes; the first comes 20ms after the program runs, and each pause is twice the one before' -r
@@ -78,6 +79,7 @@ complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l name -d 'The n
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l control -d 'The unix path on which clients reach this daemon: HTTP with JSON, for the user that shepherd runs as and for root [default: `control.sock` in a directory of the daemon\'s name below $XDG_RUNTIME_DIR/shepherd, for root /run/shepherd]' -r -F
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l admin -d 'Where monitoring reaches this daemon by HTTP, read-only: /metrics for Prometheus, /healthz, /readyz; a bare port is 127.0.0.1:PORT [default: nowhere]' -r
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l pid-file -d 'A file for shepherd\'s own pid; it is removed at the end' -r -F
+complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l node-fork -d 'Send workers their sockets as a program of Node sends them to those that it forks'
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l no-new-privs -d 'Nothing that the workers run may gain privileges: set-uid programs run without theirs'
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -l messages -d 'Each worker gets a channel for messages, as the descriptor that SHEPHERD_CHANNEL_FD names'
 complete -c shepherd -n "__fish_shepherd_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'

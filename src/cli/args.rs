@@ -21,7 +21,7 @@ use crate::config::identity::{self, Account, Groups, Limit, Umask};
 use crate::config::socket::SocketSpec;
 use crate::config::upstreams::UpstreamsFile;
 use crate::config::values::{
-    self, Balance, KeepAlive, Logs, OnFailing, Percent, StopSignals, Workers,
+    self, Balance, Handoff, KeepAlive, Logs, OnFailing, Percent, StopSignals, Workers,
 };
 use crate::core::policy::{BeforeStop, ReadyWhen, Surge};
 
@@ -117,6 +117,29 @@ pub(super) struct Run {
     #[arg(short = 'p', long = "listen", visible_alias = "port", value_name = "SOCKET")]
     pub(super) listen: Vec<SocketSpec>,
 
+    /// How workers get their sockets: `auto`, `fds` or `node`.
+    ///
+    /// `fds`: as descriptors from 3 on, see above. `node`: shepherd is the primary of Node's `cluster`,
+    /// and an unmodified program that calls `listen(8000)` gets the socket of that port. It gets only
+    /// what is asked for with -p, where a bare port stands for any address; all else it is refused,
+    /// with a line in the log that says what to add. `listen({fd: 3})` is the first socket. A worker is
+    /// ready when all listen that it asked for; to stop it is told to leave over its channel, so that
+    /// it finishes what it has, and gets the stop signal when that took longer than the drain timeout.
+    ///
+    /// `auto`: descriptors, and both where there are up to 12 sockets and the command runs node or deno:
+    /// by its name, behind `env`, or as the interpreter of a script. What starts node itself, as npm
+    /// and npx do and `node --watch`, keeps the channel from the program; write the program instead.
+    #[arg(long, value_name = "auto|fds|node", default_value = "auto")]
+    pub(super) handoff: Handoff,
+
+    /// Send workers their sockets as a program of Node sends them to those that it forks.
+    ///
+    /// Each gets the message `'server'` with each of its TCP and unix sockets, and `'udp'` with each of
+    /// its UDP sockets, over the channel of `child_process.fork`, and is ready when it has
+    /// acknowledged all of them. `cluster` knows nothing of it.
+    #[arg(long)]
+    pub(super) node_fork: bool,
+
     /// How connections find a worker: `generation`, `slots` or `shared`.
     ///
     /// `generation`: the workers of a generation share a socket, and whoever is free takes the next
@@ -168,12 +191,14 @@ pub(super) struct Run {
     #[arg(long, value_name = "COMMAND", requires = "upstreams")]
     pub(super) upstreams_reload: Option<String>,
 
-    /// What shows that a worker can serve: `auto`, `notify`, `listen`, `alive:D`, or a probe that it
-    /// passes: `tcp`, `http:/PATH`, `exec:COMMAND`.
+    /// What shows that a worker can serve: `auto`, `notify`, `listen`, `message`, `alive:D`, or a probe
+    /// that it passes: `tcp`, `http:/PATH`, `exec:COMMAND`.
     ///
     /// `notify`: it sent READY=1. `listen`: it was seen waiting on one of its sockets. `alive:D`: it
-    /// has been alive for so long. `auto`: the first of notify and listen; without a socket, or
-    /// where nothing can be read, alive for 1s.
+    /// has been alive for so long. `message`: a program of Node has called `process.send("ready")`.
+    /// `auto`: the first of notify, listen and message; without a socket, or where nothing can be read,
+    /// alive for 1s. A program of Node that got its sockets over its channel listens when it says so of
+    /// all of them.
     ///
     /// `tcp`: it took a connection. `http:/PATH`: it answered GET /PATH, in plain HTTP, with a
     /// status from 200 to 399. Both connect to the first TCP or unix stream socket. Workers share

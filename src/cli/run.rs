@@ -141,6 +141,8 @@ fn one_service(run: Run) -> Result<RunConfig, Vec<RunConfigError>> {
                 limits: run.limits,
             },
             messages: run.messages,
+            handoff: run.handoff,
+            node_fork: run.node_fork,
         },
         depends_on: Vec::new(),
         bind_to: Vec::new(),

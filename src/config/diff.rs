@@ -153,6 +153,8 @@ fn keys(old: &ServiceConfig, new: &ServiceConfig) -> Vec<&'static str> {
         ("no_new_privs", a.identity.no_new_privileges != b.identity.no_new_privileges),
         ("limits", a.identity.limits != b.identity.limits),
         ("messages", a.messages != b.messages),
+        ("handoff", a.handoff != b.handoff),
+        ("node.fork", a.node_fork != b.node_fork),
         ("ready", old.ready != new.ready),
         ("ready_timeout", old.ready_timeout != new.ready_timeout),
         ("ready_interval", old.check_pace.interval != new.check_pace.interval),

@@ -14,7 +14,7 @@ use super::reader::{At, Leaf, OneOrMany, Read, other_type};
 use super::schema::{File, Service};
 use super::upstreams::Format;
 use super::values::{
-    self, Balance, KeepAlive, Logs, OnFailing, Percent, StopSignals, ValueError, Workers,
+    self, Balance, Handoff, KeepAlive, Logs, OnFailing, Percent, StopSignals, ValueError, Workers,
 };
 use super::yaml::{Is, Node};
 use crate::core::policy::{BeforeStop, ReadyWhen, Surge};
@@ -174,9 +174,16 @@ leaf!(
 leaf!(
     Ready,
     "what counts as ready",
-    "`auto`, `notify`, `listen`, `alive:D`, `tcp`, `http:/PATH` or `exec:COMMAND`",
+    "`auto`, `notify`, `listen`, `message`, `alive:D`, `tcp`, `http:/PATH` or `exec:COMMAND`",
     |text| values::ready_when(text).map(Ready),
-    { "type": "string", "pattern": r"^(auto|notify|listen|tcp|alive:.+|http:/.*|exec:.+)$|\$\{" }
+    { "type": "string", "pattern": r"^(auto|notify|listen|message|tcp|alive:.+|http:/.*|exec:.+)$|\$\{" }
+);
+leaf!(
+    Handoff,
+    "a way for a worker to get its sockets",
+    "`auto`, `fds` or `node`",
+    str::parse,
+    { "anyOf": [{ "enum": ["auto", "fds", "node"] }, { "type": "string", "pattern": VARIABLE }] }
 );
 leaf!(
     Balance,

@@ -165,6 +165,23 @@ fn below(base: Option<&Path>, path: PathBuf) -> PathBuf {
     }
 }
 
+/// Where values stand that may be wrong together with others.
+fn value_places(service: &schema::Service) -> Vec<(&'static str, Span)> {
+    let places: [(&'static str, Option<Span>); 10] = [
+        ("command", service.command.as_ref().map(|command| command.at)),
+        ("directory", service.directory.as_ref().map(|directory| directory.at)),
+        ("user", service.user.as_ref().map(|user| user.at)),
+        ("group", service.group.as_ref().map(|group| group.at)),
+        ("groups", service.groups.as_ref().map(|groups| groups.at)),
+        ("upstreams", service.upstreams.as_ref().map(|upstreams| upstreams.at)),
+        ("ready", service.ready.as_ref().map(|ready| ready.at)),
+        ("handoff", service.handoff.as_ref().map(|handoff| handoff.at)),
+        ("balance", service.balance.as_ref().map(|balance| balance.at)),
+        ("on_failing", service.on_failing.as_ref().map(|it| it.at)),
+    ];
+    places.into_iter().filter_map(|(key, at)| Some((key, at?))).collect()
+}
+
 fn resolve(
     name: At<String>,
     service: schema::Service,
@@ -179,18 +196,10 @@ fn resolve(
             format!("service `{}` has no command; write `command: ./server` below it", name.is);
         mistakes.add(name.at, &what);
     }
+    let values = value_places(&service);
     let mut places =
-        ServicePlaces { name: name.at, keys: service.places, ..ServicePlaces::default() };
+        ServicePlaces { name: name.at, keys: service.places, values, ..ServicePlaces::default() };
     let mut at = |key, place: Option<Span>| places.values.extend(place.map(|at| (key, at)));
-    at("command", service.command.as_ref().map(|command| command.at));
-    at("directory", service.directory.as_ref().map(|directory| directory.at));
-    at("user", service.user.as_ref().map(|user| user.at));
-    at("group", service.group.as_ref().map(|group| group.at));
-    at("groups", service.groups.as_ref().map(|groups| groups.at));
-    at("upstreams", service.upstreams.as_ref().map(|upstreams| upstreams.at));
-    at("ready", service.ready.as_ref().map(|ready| ready.at));
-    at("balance", service.balance.as_ref().map(|balance| balance.at));
-    at("on_failing", service.on_failing.as_ref().map(|it| it.at));
     let (before_stop, keepalive) = resolve_drain(service.drain, &mut at);
     let (surge, canary, probation) = resolve_reload(service.reload, &mut at, mistakes);
     let variables = service.env.map(|env| env.is.0).unwrap_or_default();
@@ -237,6 +246,8 @@ fn resolve(
             limits,
         },
         messages: service.messages.is_some_and(|flag| flag.is.0),
+        handoff: service.handoff.map(|handoff| handoff.is).unwrap_or_default(),
+        node_fork: service.node.and_then(|node| node.is.fork).is_some_and(|fork| fork.is.0),
     };
     let mut needs = |names: Option<At<OneOrMany<Named>>>| -> Vec<String> {
         let names = names.map(|names| names.is.0).unwrap_or_default();
@@ -424,7 +435,9 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
         | ServiceMistake::Dispatch(DispatchMistake::Probe(_))
         | ServiceMistake::AlwaysLate { .. } => places.of("ready"),
         ServiceMistake::TooManySockets(_) => places.of("listen"),
-        ServiceMistake::NoSocketForSlots | ServiceMistake::Dispatch(DispatchMistake::NoSocket) => {
+        ServiceMistake::NoChannel(_) => places.of("handoff"),
+        ServiceMistake::NoSocketForSlots
+        | ServiceMistake::Dispatch(DispatchMistake::NoSocket | DispatchMistake::Node) => {
             places.of("balance")
         }
         ServiceMistake::NobodyToRefuse => places.of("on_failing"),
@@ -493,6 +506,7 @@ fn without_socket(service: &ServiceConfig) -> Option<ServiceMistake> {
         ReadyWhen::Auto
         | ReadyWhen::Notify
         | ReadyWhen::Listen
+        | ReadyWhen::Message
         | ReadyWhen::Alive(_)
         | ReadyWhen::Check(_) => None,
     }

@@ -14,7 +14,7 @@ use super::kinds::{
 use super::listen::Listen;
 use super::reader::{Hint, OneOrMany, Table, keys};
 use super::upstreams::Format;
-use super::values::{Balance, Logs, OnFailing, Percent, Workers};
+use super::values::{Balance, Handoff, Logs, OnFailing, Percent, Workers};
 use crate::core::policy::{BeforeStop, KeepAlive, Surge};
 
 /// Where the schema is said to be from.
@@ -111,8 +111,18 @@ keys! {
     /// JSON to other workers, to all of them and to shepherd. shepherd-run(1) describes them.
     messages: Flag,
 
-    /// What shows that a worker can serve: `auto`, `notify`, `listen`, `alive:D`, or a probe that it
-    /// passes: `tcp`, `http:/PATH`, `exec:COMMAND`. Default: `auto`.
+    /// How workers get their sockets. `fds`: as descriptors from 3 on, with LISTEN_FDS. `node`: over the
+    /// channel that Node's programs have to their primary, which is shepherd then: what a program of
+    /// `cluster` listens on it gets, and nothing has to be changed in it. `auto`: as descriptors, and
+    /// where the command runs node or deno over a channel beside them. Default: `auto`.
+    handoff: Handoff,
+
+    /// What is special about programs of Node.
+    node: NodeKeys,
+
+    /// What shows that a worker can serve: `auto`, `notify`, `listen`, `message` (a program of Node
+    /// calls `process.send("ready")`), `alive:D`, or a probe that it passes: `tcp`, `http:/PATH`,
+    /// `exec:COMMAND`. Default: `auto`.
     ready: Ready,
 
     /// How long a worker may take to become ready; then it counts as failed. Default: 30s.
@@ -191,6 +201,17 @@ keys! {
     /// The command of the shell that has the proxy read the file again, such as `nginx -s reload`. It
     /// runs as shepherd itself, for 10 s at most; what it leaves behind ends with it.
     reload: Text,
+}
+
+keys! {
+    /// What is special about programs of Node.
+    NodeKeys is "`node`", such as "`fork: true`",
+    in a table "", hint no_hint, needs []
+
+    /// Workers are as if a program of Node had started them by `child_process.fork`: each is sent the
+    /// message `'server'` with each of its TCP and unix sockets, and `'udp'` with each of its UDP
+    /// sockets, and `cluster` knows nothing of it. Default: false.
+    fork: Flag,
 }
 
 keys! {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::identity::Identity;
 use super::socket::{Slots, SocketSpec, Transport};
 use super::upstreams::{self, Format, Upstreams};
-use super::values::{Balance, OnFailing, StopSignals, Workers};
+use super::values::{Balance, Handoff, OnFailing, StopSignals, Workers};
 use crate::core::policy::{BeforeStop, Canary, Check, CheckPace, KeepAlive, ReadyWhen, Surge};
 
 /// The most sockets of one service: as many as fit into one message of descriptors.
@@ -75,6 +75,10 @@ pub struct Source {
     pub identity: Identity,
     /// Whether its workers have a channel for messages.
     pub messages: bool,
+    /// How it gets its sockets.
+    pub handoff: Handoff,
+    /// Whether it is sent them as a program that another one of Node forked.
+    pub node_fork: bool,
 }
 
 /// What is of use only while new connections go to others.
@@ -94,6 +98,21 @@ impl Waits {
             (Waits::KeepAlive, Spelling::Options) => "`--keepalive`",
             (Waits::KeepAlive, Spelling::Keys) => "`keepalive`",
         }
+    }
+}
+
+impl NeedsChannel {
+    fn told(self, spelling: Spelling) -> String {
+        let (what, without) = match (self, spelling) {
+            (NeedsChannel::Ready, Spelling::Options) => ("--ready message", "--handoff fds"),
+            (NeedsChannel::Ready, Spelling::Keys) => ("ready: message", "handoff: fds"),
+            (NeedsChannel::Fork, Spelling::Options) => ("--node-fork", "--handoff fds"),
+            (NeedsChannel::Fork, Spelling::Keys) => ("node.fork", "handoff: fds"),
+        };
+        format!(
+            "`{what}` needs Node's channel, and with `{without}` there is none; take one of these \
+             away"
+        )
     }
 }
 
@@ -146,6 +165,17 @@ pub enum ServiceMistake {
     PathForUpstreams(String),
     /// Two sockets of one name would be told apart by nobody.
     SameName(String),
+    /// What this asks for goes over a channel that there is not.
+    NoChannel(NeedsChannel),
+}
+
+/// What goes over a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeedsChannel {
+    /// A message that says that a worker is ready.
+    Ready,
+    /// Sockets that are sent as to a fork.
+    Fork,
 }
 
 /// Why connections cannot be accepted and given to workers.
@@ -159,6 +189,8 @@ pub enum DispatchMistake {
     OfSlot(String),
     /// A probe of this name would be given to a worker that is ready already.
     Probe(&'static str),
+    /// Nothing is given over Node's channel, by which this asks for the sockets.
+    Node,
 }
 
 impl DispatchMistake {
@@ -177,6 +209,10 @@ impl DispatchMistake {
             DispatchMistake::OfSlot(place) => format!(
                 "{balance} chooses a worker for each connection, and who comes to `{place}` has \
                  chosen a slot; take one of these away"
+            ),
+            DispatchMistake::Node => format!(
+                "{balance} gives connections over the descriptor named `dispatch`, which programs of \
+                 Node's `cluster` and of `fork` do not know; take {balance} away"
             ),
             DispatchMistake::Probe(probe) => format!(
                 "`{key}ready{mark}{probe}` connects to the first socket, and with {balance} whoever \
@@ -305,6 +341,7 @@ impl ServiceMistake {
                 "`{key}upstreams` cannot tell a proxy of `{socket}`; use letters, digits and \
                  `/._-` in its path"
             ),
+            ServiceMistake::NoChannel(what) => what.told(spelling),
             ServiceMistake::SameName(name) => {
                 format!("the name `{name}` is given to two sockets; names tell sockets apart")
             }
@@ -371,6 +408,11 @@ impl ServiceConfig {
                 Some(_) => {}
             }
         }
+        if self.source.handoff == Handoff::Fds {
+            let ready = (self.ready == ReadyWhen::Message).then_some(NeedsChannel::Ready);
+            let fork = self.source.node_fork.then_some(NeedsChannel::Fork);
+            mistakes.extend(ready.into_iter().chain(fork).map(ServiceMistake::NoChannel));
+        }
         let mut names: Vec<&str> =
             self.sockets.iter().filter_map(|socket| Some(socket.name.as_ref()?.as_str())).collect();
         names.sort_unstable();
@@ -385,6 +427,7 @@ impl ServiceConfig {
             | ReadyWhen::Auto
             | ReadyWhen::Notify
             | ReadyWhen::Listen
+            | ReadyWhen::Message
             | ReadyWhen::Check(_) => {}
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
@@ -456,6 +499,10 @@ impl ServiceConfig {
                 mistakes.push(DispatchMistake::OfSlot(socket.place()));
             }
         }
+        let asks = self.source.handoff == Handoff::Node || self.source.node_fork;
+        if asks || self.ready == ReadyWhen::Message {
+            mistakes.push(DispatchMistake::Node);
+        }
         mistakes.extend(match &self.ready {
             ReadyWhen::Check(Check::Tcp) => Some(DispatchMistake::Probe("tcp")),
             ReadyWhen::Check(Check::Http(_)) => Some(DispatchMistake::Probe("http")),
@@ -463,6 +510,7 @@ impl ServiceConfig {
             | ReadyWhen::Auto
             | ReadyWhen::Notify
             | ReadyWhen::Listen
+            | ReadyWhen::Message
             | ReadyWhen::Alive(_) => None,
         });
         let canary = self.canary.map(|_| ServiceMistake::NoPartForCanary { balance });

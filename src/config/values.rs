@@ -106,6 +106,44 @@ impl Balance {
     }
 }
 
+/// How a worker gets its sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Handoff {
+    /// As descriptors, and over a channel beside them where the command runs Node or Deno.
+    #[default]
+    Auto,
+    /// As descriptors, `LISTEN_FDS`.
+    Fds,
+    /// Over Node's channel alone.
+    Node,
+}
+
+impl Handoff {
+    const ALL: [Handoff; 3] = [Handoff::Auto, Handoff::Fds, Handoff::Node];
+
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Handoff::Auto => "auto",
+            Handoff::Fds => "fds",
+            Handoff::Node => "node",
+        }
+    }
+}
+
+impl FromStr for Handoff {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Handoff, ValueError> {
+        Handoff::ALL.into_iter().find(|handoff| handoff.name() == text).ok_or_else(|| {
+            ValueError(format!(
+                "`{text}` is no way for a worker to get its sockets; there are `auto`, `fds` and `node`"
+            ))
+        })
+    }
+}
+
 impl KeepAlive {
     const ALL: [KeepAlive; 2] = [KeepAlive::CloseIdle, KeepAlive::Leave];
 
@@ -343,8 +381,8 @@ fn signal(name: &str) -> Result<Signal, ValueError> {
 /// fits into the buffer of a fresh connection at once.
 const CHECK_BYTES_MAX: usize = 2048;
 
-/// Reads what counts as ready: `auto`, `notify`, `listen`, `alive:D`, `tcp`, `http:/PATH` or
-/// `exec:COMMAND`.
+/// Reads what counts as ready: `auto`, `notify`, `listen`, `message`, `alive:D`, `tcp`, `http:/PATH`
+/// or `exec:COMMAND`.
 ///
 /// # Errors
 ///
@@ -354,6 +392,7 @@ pub fn ready_when(text: &str) -> Result<ReadyWhen, ValueError> {
         None if text == "auto" => Ok(ReadyWhen::Auto),
         None if text == "notify" => Ok(ReadyWhen::Notify),
         None if text == "listen" => Ok(ReadyWhen::Listen),
+        None if text == "message" => Ok(ReadyWhen::Message),
         None if text == "alive" => {
             Err(ValueError("`alive` needs a duration, such as `alive:2s`".to_owned()))
         }
@@ -368,7 +407,7 @@ pub fn ready_when(text: &str) -> Result<ReadyWhen, ValueError> {
         }
         Some(("exec", command)) => Ok(ReadyWhen::Check(Check::Exec(shell_command(command)?))),
         None | Some(_) => Err(ValueError(format!(
-            "`{text}` is no evidence that can be waited for; there are `auto`, `notify`, `listen`, `alive:D`, `tcp`, `http:/PATH` and `exec:COMMAND`"
+            "`{text}` is no evidence that can be waited for; there are `auto`, `notify`, `listen`, `message`, `alive:D`, `tcp`, `http:/PATH` and `exec:COMMAND`"
         ))),
     }
 }
@@ -589,6 +628,11 @@ mod tests {
     #[test]
     fn readiness_and_workers_are_told_from_nonsense() {
         assert_eq!(ready_when("auto"), Ok(ReadyWhen::Auto));
+        assert_eq!(ready_when("message"), Ok(ReadyWhen::Message));
+        for handoff in Handoff::ALL {
+            assert_eq!(handoff.name().parse(), Ok(handoff));
+        }
+        assert!("adopt".parse::<Handoff>().is_err());
         assert_eq!(ready_when("alive:2s"), Ok(ReadyWhen::Alive(Duration::from_secs(2))));
         assert_eq!("json".parse(), Ok(Logs::Json));
         assert!("JSON".parse::<Logs>().is_err() && "".parse::<Logs>().is_err());

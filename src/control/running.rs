@@ -12,7 +12,7 @@ use crate::config::identity::Identity;
 use crate::config::run::RunConfig;
 use crate::config::service::{CANARY_FOR, ServiceConfig, Source};
 use crate::config::socket::SocketSpec;
-use crate::config::values::{self, Percent, Workers};
+use crate::config::values::{self, Handoff, Percent, Workers};
 use crate::core::policy::Canary;
 
 /// Times travel in seconds with fractions; nobody writes shorter ones than this.
@@ -35,6 +35,8 @@ fn service(told: &wire::ServiceConfig, other: Option<&ServiceConfig>) -> Service
             env_files: Vec::new(),
             identity: Identity::default(),
             messages: false,
+            handoff: Handoff::Auto,
+            node_fork: false,
         };
         ServiceConfig::new(told.name.clone(), source)
     });
@@ -59,6 +61,10 @@ fn service(told: &wire::ServiceConfig, other: Option<&ServiceConfig>) -> Service
     if names != told.env.iter().map(String::as_str).collect() {
         source.variables = told.env.iter().map(|name| (name.clone(), String::new())).collect();
     }
+    if let Ok(handoff) = told.handoff.parse() {
+        source.handoff = handoff;
+    }
+    source.node_fork = told.node_fork;
     source.identity.user = told.user.as_ref().and_then(|user| user.parse().ok());
     source.identity.group = told.group.as_ref().and_then(|group| group.parse().ok());
     source.messages = told.messages;

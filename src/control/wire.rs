@@ -358,6 +358,12 @@ pub struct ServiceConfig {
     pub workers: u32,
     /// The sockets to be bound, as `--listen` takes them.
     pub listen: Vec<String>,
+    /// How workers get their sockets, as `--handoff` takes it.
+    #[serde(default)]
+    pub handoff: String,
+    /// Whether they are sent them as forks of a program of Node.
+    #[serde(default)]
+    pub node_fork: bool,
     /// What counts as ready, as `--ready` takes it.
     pub ready: String,
     /// How long a worker may take to be ready, in seconds.

@@ -155,6 +155,9 @@ pub enum Action {
     /// The check under way has had its time, or nobody waits for it any more: end it. What it saw
     /// until then is its answer. A check of a worker that is gone ends without being told.
     EndCheck(WorkerId),
+    /// Tell a worker over its channel to finish what it has and to leave. `ChannelEnded` follows when it
+    /// has closed that, or cannot be told.
+    Disconnect(WorkerId),
     /// Send a signal to a worker's main process.
     Signal(WorkerId, Signal),
     /// Send a signal to every process of a worker's tree.

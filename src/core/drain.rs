@@ -178,7 +178,8 @@ impl Drains {
         self.manners
     }
 
-    /// A worker gets nothing new, by these members. Returns until when it may finish what it has.
+    /// A worker with these manners gets nothing new, by these members. Returns until when it may finish
+    /// what it has.
     pub fn begin(
         &mut self,
         now: Time,
@@ -186,10 +187,11 @@ impl Drains {
         members: Vec<MemberId>,
         before_stop: BeforeStop,
         keepalive: KeepAlive,
+        manners: Manners,
     ) -> Time {
         let connections = match before_stop {
             BeforeStop::For(_) => true,
-            BeforeStop::Auto => match self.manners {
+            BeforeStop::Auto => match manners {
                 Manners::Finishes => false,
                 Manners::Unknown | Manners::Cuts => true,
             },
@@ -222,6 +224,11 @@ impl Drains {
                 self.pause = LOOK_FIRST;
             }
         }
+    }
+
+    /// It was told over its channel to leave, which teaches nothing of what a signal does.
+    pub fn told(&mut self, worker: WorkerId) {
+        self.emptying.remove(&worker);
     }
 
     /// Its main process has exited: what that where it is news.
@@ -444,7 +451,8 @@ mod tests {
 
     /// The worker is asked to stop with 8 connections open, exits so, and this is seen.
     fn taught(drains: &mut Drains, from: u64, closing: Closing, how: Exit) -> Option<Manners> {
-        drains.begin(at(from), WORKER, vec![MEMBER], BeforeStop::Auto, KeepAlive::Leave);
+        let manners = drains.manners();
+        drains.begin(at(from), WORKER, vec![MEMBER], BeforeStop::Auto, KeepAlive::Leave, manners);
         look(drains, from, left(0, 0), Some(8));
         let held = look_once(drains, from + 14_900);
         assert_eq!(held.hold, [WORKER]);
@@ -481,7 +489,8 @@ mod tests {
 
     fn begun(before_stop: BeforeStop) -> Drains {
         let mut drains = Drains::default();
-        drains.begin(at(0), WORKER, vec![MEMBER], before_stop, KeepAlive::Leave);
+        let manners = drains.manners();
+        drains.begin(at(0), WORKER, vec![MEMBER], before_stop, KeepAlive::Leave, manners);
         drains
     }
 
@@ -506,14 +515,16 @@ mod tests {
     fn a_program_that_finishes_is_not_waited_for_and_one_that_cuts_is() {
         let mut drains = Drains::default();
         assert_eq!(taught(&mut drains, 0, closing(8, 0, 0), WELL), Some(Manners::Finishes));
-        drains.begin(at(50_000), WORKER, vec![MEMBER], BeforeStop::Auto, KeepAlive::Leave);
+        let manners = drains.manners();
+        drains.begin(at(50_000), WORKER, vec![MEMBER], BeforeStop::Auto, KeepAlive::Leave, manners);
         assert!(look(&mut drains, 50_000, left(0, 0), Some(8)).is_some());
         drains.asked(at(60_000), WORKER);
         drains.forget(|_| false, |_| true);
         assert_eq!(drains.take_due(at(60_000)), None, "that is known");
         let cuts = Some(Manners::Cuts);
         assert_eq!(drains.exited(at(60_000), WORKER, KILLED, Signal::Term), cuts);
-        drains.begin(at(70_000), WORKER, vec![MEMBER], BeforeStop::Auto, KeepAlive::Leave);
+        let manners = drains.manners();
+        drains.begin(at(70_000), WORKER, vec![MEMBER], BeforeStop::Auto, KeepAlive::Leave, manners);
         assert_eq!(look(&mut drains, 70_000, left(0, 0), Some(8)), None);
     }
 
@@ -553,7 +564,8 @@ mod tests {
     fn idle_connections_are_closed_where_that_is_wanted_and_they_are_waited_for() {
         let close_idle = |manners: Manners, before_stop: BeforeStop, keepalive: KeepAlive| {
             let mut drains = Drains { manners, ..Drains::default() };
-            drains.begin(at(0), WORKER, vec![MEMBER], before_stop, keepalive);
+            let manners = drains.manners();
+            drains.begin(at(0), WORKER, vec![MEMBER], before_stop, keepalive, manners);
             look_once(&mut drains, 2).close_idle
         };
         let second = BeforeStop::For(Duration::from_secs(1));

@@ -243,6 +243,17 @@ pub enum WorkerEvent {
         /// The process, for people.
         pid: Pid,
     },
+    /// It asked over its channel for a socket to listen on, as a program of Node's does with its
+    /// primary, and has it. It is told over the channel to leave.
+    Asked,
+    /// All that it asked for listen.
+    Listens,
+    /// Its program sent the message `"ready"` over its channel.
+    SentReady,
+    /// Its channel has ended: there is nothing that it could be told by it.
+    ChannelEnded,
+    /// Its channel is of no use any more, for this reason: it has to be replaced.
+    ChannelBroken(String),
     /// The answer to `Action::Probe`.
     Probed(Sight),
     /// The answer to `Action::Check`.

@@ -98,6 +98,17 @@ pub enum Notice {
         /// When KILL follows.
         kill_after: Duration,
     },
+    /// A worker is told over its channel to finish what it has and to leave.
+    Farewell {
+        /// Which worker.
+        worker: WorkerName,
+        /// What follows if it has not left.
+        signal: Signal,
+        /// When that does.
+        signal_after: Duration,
+        /// When KILL follows.
+        kill_after: Duration,
+    },
     /// A worker is to stop, and is asked to once the proxy in front was told.
     Withdrawing {
         /// Which worker.
@@ -392,6 +403,7 @@ impl Notice {
             Notice::Ended { worker, cause, was_ready, .. } => match cause {
                 Cause::Exited(Exit::Code(0)) => (!was_ready).then_some(worker),
                 Cause::Exited(Exit::Code(_) | Exit::Signal { .. } | Exit::Unknown)
+                | Cause::ChannelBroken(_)
                 | Cause::Late { .. } => Some(worker),
                 // It never ran, or leaves as it said.
                 Cause::SpawnFailed(_) | Cause::Leaving => None,
@@ -406,6 +418,7 @@ impl Notice {
             | Notice::Dispatch(_)
             | Notice::Manners { .. }
             | Notice::WorkerStopping { .. }
+            | Notice::Farewell { .. }
             | Notice::NextSignal { .. }
             | Notice::Drained { .. }
             | Notice::LeftBehind { .. }
@@ -457,6 +470,7 @@ impl Notice {
             | Notice::Emptying { .. }
             | Notice::Manners { .. }
             | Notice::WorkerStopping { .. }
+            | Notice::Farewell { .. }
             | Notice::Drained { .. }
             | Notice::Serving { .. }
             | Notice::Recovered { .. }
@@ -500,6 +514,9 @@ impl fmt::Display for Notice {
             }
             Notice::WorkerStopping { worker, signal, kill_after } => {
                 write!(f, "stopping {worker} with {signal}; SIGKILL in {}", Human(*kill_after))
+            }
+            Notice::Farewell { worker, signal, signal_after, kill_after } => {
+                tell_farewell(worker, *signal, [*signal_after, *kill_after], f)
             }
             Notice::NextSignal { worker, signal, after } => {
                 write!(f, "{worker} has not stopped after {}; sending {signal}", Human(*after))
@@ -609,6 +626,17 @@ fn tell_cause(
     }
 }
 
+fn tell_farewell(
+    worker: &WorkerName,
+    signal: Signal,
+    [signal_after, kill_after]: [Duration; 2],
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let (signal_after, kill_after) = (Human(signal_after), Human(kill_after));
+    write!(f, "telling {worker} over its channel to leave; {signal} in {signal_after}, ")?;
+    write!(f, "SIGKILL in {kill_after}")
+}
+
 fn tell_emptying(
     worker: &WorkerName,
     longest: Duration,
@@ -702,6 +730,9 @@ impl fmt::Display for Told<'_> {
             }
             Cause::Late { after, saw: Some(saw) } => {
                 write!(f, "was not ready within {} and is stopped: {saw}", Human(*after))
+            }
+            Cause::ChannelBroken(reason) => {
+                write!(f, "cannot be spoken to any more and is stopped: {reason}")
             }
             Cause::Leaving if self.was_ready => write!(f, "says that it is stopping"),
             Cause::Leaving => write!(f, "says that it is stopping, before it was ready"),

@@ -150,13 +150,16 @@ impl Policy {
 /// What counts as evidence that a worker can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadyWhen {
-    /// The first of `Notify` and `Listen`. Without a socket, or where nothing can be read, a worker
-    /// that has been alive for a second is assumed to be ready.
+    /// The first of `Notify`, `Listen` and `Message`. Without a socket, or where nothing can be read, a
+    /// worker that has been alive for a second is assumed to be ready.
     Auto,
     /// It sent `READY=1` to its notification socket.
     Notify,
-    /// It was seen waiting on one of its sockets.
+    /// It was seen waiting on one of its sockets. One that asked for its sockets over its channel says
+    /// itself when all of them listen.
     Listen,
+    /// Its program sent the message `"ready"` over its channel.
+    Message,
     /// It has been alive for so long.
     Alive(Duration),
     /// It passes this check.
@@ -200,7 +203,19 @@ impl ReadyWhen {
     pub(crate) fn takes_word(&self) -> bool {
         match self {
             ReadyWhen::Auto | ReadyWhen::Notify => true,
-            ReadyWhen::Listen | ReadyWhen::Alive(_) | ReadyWhen::Check(_) => false,
+            ReadyWhen::Listen | ReadyWhen::Message | ReadyWhen::Alive(_) | ReadyWhen::Check(_) => {
+                false
+            }
+        }
+    }
+
+    /// Whether the message `"ready"` counts.
+    pub(crate) fn takes_message(&self) -> bool {
+        match self {
+            ReadyWhen::Auto | ReadyWhen::Message => true,
+            ReadyWhen::Listen | ReadyWhen::Notify | ReadyWhen::Alive(_) | ReadyWhen::Check(_) => {
+                false
+            }
         }
     }
 
@@ -208,7 +223,9 @@ impl ReadyWhen {
     pub(crate) fn takes_sight(&self) -> bool {
         match self {
             ReadyWhen::Auto | ReadyWhen::Listen => true,
-            ReadyWhen::Notify | ReadyWhen::Alive(_) | ReadyWhen::Check(_) => false,
+            ReadyWhen::Notify | ReadyWhen::Message | ReadyWhen::Alive(_) | ReadyWhen::Check(_) => {
+                false
+            }
         }
     }
 
@@ -217,7 +234,11 @@ impl ReadyWhen {
     pub fn check(&self) -> Option<&Check> {
         match self {
             ReadyWhen::Check(check) => Some(check),
-            ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen | ReadyWhen::Alive(_) => None,
+            ReadyWhen::Auto
+            | ReadyWhen::Notify
+            | ReadyWhen::Listen
+            | ReadyWhen::Message
+            | ReadyWhen::Alive(_) => None,
         }
     }
 }
@@ -323,6 +344,10 @@ pub struct StopLadder {
     then: Vec<StopStep>,
 }
 
+/// How long a program has between the first signal and what comes next if it had the drain's time
+/// before, since it was told to leave over its channel: for what it does at its end.
+const AFTER_FAREWELL: Duration = Duration::from_secs(5);
+
 /// One rung: a signal to the worker's main process, and how long to wait after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopStep {
@@ -352,6 +377,19 @@ impl StopLadder {
     #[must_use]
     pub fn first(&self) -> StopStep {
         self.first
+    }
+
+    /// How long the first signal is waited for of a worker that was told before to leave, and had its
+    /// time for that.
+    #[must_use]
+    pub fn first_after_farewell(&self) -> Duration {
+        self.first.wait.min(AFTER_FAREWELL)
+    }
+
+    /// How long it takes before KILL where a worker is told over its channel first.
+    #[must_use]
+    pub fn total_with_farewell(&self) -> Duration {
+        self.total().saturating_add(self.first_after_farewell())
     }
 
     /// How long the whole ladder takes before KILL.

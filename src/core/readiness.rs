@@ -51,6 +51,10 @@ pub enum Evidence {
     Said,
     /// It was seen waiting on its socket.
     SeenWaiting,
+    /// It says that all the sockets listen that it asked for.
+    Listens,
+    /// Its program sent the message `"ready"`.
+    SentReady,
     /// It has been alive for as long as was asked.
     Alive(Duration),
     /// It has been alive for a second, and nothing better can be had.
@@ -107,6 +111,8 @@ impl fmt::Display for Evidence {
         match self {
             Evidence::Said => write!(f, "it said so"),
             Evidence::SeenWaiting => write!(f, "seen waiting on its socket"),
+            Evidence::Listens => write!(f, "it listens"),
+            Evidence::SentReady => write!(f, "it sent the message `\"ready\"`"),
             Evidence::Alive(time) => write!(f, "alive for {time:?}"),
             Evidence::Assumed => {
                 write!(f, "assumed: alive for {ASSUMED_AFTER:?}, no evidence to be had")
@@ -168,7 +174,11 @@ impl Watch {
         let alive = match policy.ready {
             ReadyWhen::Alive(time) => Some((now + time, Evidence::Alive(time))),
             ReadyWhen::Auto if !has_socket => Some((now + ASSUMED_AFTER, Evidence::Assumed)),
-            ReadyWhen::Auto | ReadyWhen::Notify | ReadyWhen::Listen | ReadyWhen::Check(_) => None,
+            ReadyWhen::Auto
+            | ReadyWhen::Notify
+            | ReadyWhen::Listen
+            | ReadyWhen::Message
+            | ReadyWhen::Check(_) => None,
         };
         let check = policy.ready.check().map(|_| {
             let pause = CHECK_FIRST.min(policy.check_pace.interval);
@@ -256,8 +266,19 @@ impl Watch {
                     self.alive = Some((now + ASSUMED_AFTER, Evidence::Assumed));
                 }
             }
-            ReadyWhen::Listen | ReadyWhen::Notify | ReadyWhen::Alive(_) | ReadyWhen::Check(_) => {}
+            ReadyWhen::Listen
+            | ReadyWhen::Notify
+            | ReadyWhen::Message
+            | ReadyWhen::Alive(_)
+            | ReadyWhen::Check(_) => {}
         }
+    }
+
+    /// It has asked for its sockets: what it says of them is better than what a look at one of them
+    /// could show.
+    pub fn will_tell(&mut self) {
+        self.probe = None;
+        self.alive.take_if(|(_, evidence)| *evidence == Evidence::Assumed);
     }
 }
 

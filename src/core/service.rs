@@ -380,6 +380,10 @@ impl Service {
             let withdraw = if policy.proxy.is_some() { WITHDRAW_MAX } else { Duration::ZERO };
             policy.stop.total().saturating_add(withdraw)
         };
+        // Those that are told over their channel first take that much longer.
+        let is_told = self.workers.iter().any(Worker::has_farewell);
+        let more = |policy: &Rc<Policy>| policy.stop.first_after_farewell();
+        let takes = |policy| takes(policy) + if is_told { more(policy) } else { Duration::ZERO };
         self.policies.values().map(takes).max().unwrap_or_default()
     }
 

@@ -34,6 +34,10 @@ use super::time::{Time, Why, earlier};
 /// process left unasked.
 pub const ORPHANS_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a worker that was told over its channel to leave may take to exit once it has closed that: it
+/// has finished what it had, and what it still runs will not end by itself.
+pub const AFTER_CHANNEL: Duration = Duration::from_secs(2);
+
 /// How long a killed tree may take before it is killed again: a process that forked away meanwhile
 /// is caught by the next round.
 pub const KILL_WAIT: Duration = Duration::from_secs(1);
@@ -60,6 +64,20 @@ pub struct Worker {
     wrapped: Option<(Wrapped, u32)>,
     /// What the last check of it saw.
     last_check: Option<LastCheck>,
+    farewell: Farewell,
+}
+
+/// How a worker is told to leave, before any signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    /// By signals alone.
+    None,
+    /// Over its channel, by which it got its sockets.
+    Owed,
+    /// It was told.
+    Said,
+    /// It was told, and has closed its channel.
+    Heard,
 }
 
 /// Where a worker stands, with what belongs to that.
@@ -155,6 +173,8 @@ pub enum Cause {
     SpawnFailed(SpawnFailure),
     /// Its main process exited.
     Exited(Exit),
+    /// Nothing can be said to it any more, for this reason.
+    ChannelBroken(String),
     /// It was not ready in time.
     Late {
         /// How long it had.
@@ -201,6 +221,17 @@ impl Worker {
             said: None,
             wrapped: None,
             last_check: None,
+            farewell: Farewell::None,
+        }
+    }
+
+    /// Whether it is told to leave over its channel, and then finishes what it has: a program that asked
+    /// for its sockets there.
+    #[must_use]
+    pub fn has_farewell(&self) -> bool {
+        match self.farewell {
+            Farewell::Owed | Farewell::Said => true,
+            Farewell::None | Farewell::Heard => false,
         }
     }
 
@@ -393,6 +424,17 @@ impl Worker {
                 scene.notice(Notice::MainChanged { worker: self.name(scene), pid });
                 Change::default()
             }
+            WorkerEvent::Asked => {
+                self.handle_asked();
+                Change::default()
+            }
+            WorkerEvent::Listens => self.handle_listens(now, scene),
+            WorkerEvent::SentReady => self.handle_sent_ready(now, scene),
+            WorkerEvent::ChannelEnded => {
+                self.handle_channel_ended(now);
+                Change::default()
+            }
+            WorkerEvent::ChannelBroken(reason) => self.handle_channel_broken(now, reason, scene),
             WorkerEvent::Probed(sight) => self.handle_probed(now, sight, scene),
             WorkerEvent::Checked(finding) => self.handle_checked(now, finding, scene),
         }
@@ -413,6 +455,8 @@ impl Worker {
                     let checking = watch.has_check_to_end();
                     let late = Cause::Late { after, saw: self.last_check.take() };
                     let change = Change::ended(late, WasReady::No);
+                    // It has nothing to finish.
+                    self.farewell = Farewell::None;
                     self.climb(now, now, 0, scene);
                     if checking {
                         self.end_check_of_the_past(scene);
@@ -488,13 +532,23 @@ impl Worker {
             | WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
             | WorkerState::Emptying { .. } => {
-                scene.notice(Notice::WorkerStopping {
-                    worker: self.name(scene),
-                    signal: scene.policy.stop.first().signal,
-                    kill_after: scene.policy.stop.total(),
+                let worker = self.name(scene);
+                let (first, ladder) = (scene.policy.stop.first(), &scene.policy.stop);
+                let signal = first.signal;
+                scene.notice(match self.farewell {
+                    Farewell::Owed => {
+                        let kill_after = ladder.total_with_farewell();
+                        let signal_after = first.wait;
+                        Notice::Farewell { worker, signal, signal_after, kill_after }
+                    }
+                    Farewell::None | Farewell::Said | Farewell::Heard => {
+                        Notice::WorkerStopping { worker, signal, kill_after: ladder.total() }
+                    }
                 });
                 self.climb(now, now, 0, scene);
             }
+            // What it was told counts until its time is over.
+            WorkerState::Draining { sent: 0, .. } if self.farewell == Farewell::Said => {}
             WorkerState::Draining { since, sent: 0, .. } => self.climb(now, since, 0, scene),
             WorkerState::Draining { .. }
             | WorkerState::Orphaned { .. }
@@ -558,6 +612,9 @@ impl Worker {
             WorkerState::Starting { runs, watch, .. } => {
                 *runs = Some(now);
                 *watch = Watch::begin(now, scene.policy);
+                if self.farewell == Farewell::Owed {
+                    watch.will_tell();
+                }
                 scene.notice(Notice::Started {
                     worker: self.name(scene),
                     generation: self.generation,
@@ -678,6 +735,94 @@ impl Worker {
         }
     }
 
+    fn handle_asked(&mut self) {
+        match &mut self.state {
+            WorkerState::Starting { watch, .. } => {
+                self.farewell = Farewell::Owed;
+                watch.will_tell();
+            }
+            WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. } => self.farewell = Farewell::Owed,
+            WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => {}
+        }
+    }
+
+    fn handle_listens(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
+        match self.state {
+            WorkerState::Starting { .. } if scene.policy.ready.takes_sight() => {
+                self.become_ready(now, Evidence::Listens, scene)
+            }
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => Change::default(),
+        }
+    }
+
+    fn handle_sent_ready(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
+        match self.state {
+            WorkerState::Starting { .. } if scene.policy.ready.takes_message() => {
+                self.become_ready(now, Evidence::SentReady, scene)
+            }
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => Change::default(),
+        }
+    }
+
+    /// Nothing can be said to it over its channel any more.
+    fn handle_channel_ended(&mut self, now: Time) {
+        let was_told = self.farewell == Farewell::Said;
+        self.farewell = if was_told { Farewell::Heard } else { Farewell::None };
+        match &mut self.state {
+            // It has finished, and exits, unless something keeps it.
+            WorkerState::Draining { sent: 0, deadline, .. } if was_told => {
+                *deadline = (*deadline).min(now + AFTER_CHANNEL);
+            }
+            WorkerState::Starting { .. }
+            | WorkerState::Ready { .. }
+            | WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => {}
+        }
+    }
+
+    fn handle_channel_broken(
+        &mut self,
+        now: Time,
+        reason: String,
+        scene: &mut Scene<'_>,
+    ) -> Change {
+        let was_ready = match self.state {
+            WorkerState::Starting { .. } => WasReady::No,
+            WorkerState::Ready { .. } => WasReady::Yes,
+            // It is on its way out already.
+            WorkerState::Withdrawing { .. }
+            | WorkerState::Emptying { .. }
+            | WorkerState::Draining { .. }
+            | WorkerState::Orphaned { .. }
+            | WorkerState::Killed { .. } => {
+                self.handle_channel_ended(now);
+                return Change::default();
+            }
+        };
+        self.farewell = Farewell::None;
+        self.climb(now, now, 0, scene);
+        Change::ended(Cause::ChannelBroken(reason), was_ready)
+    }
+
     fn handle_said_stopping(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
         let was_ready = match self.state {
             WorkerState::Starting { .. } => WasReady::No,
@@ -685,6 +830,7 @@ impl Worker {
             // It was to stop, and does so by itself: its slot is free already.
             WorkerState::Withdrawing { since, .. } | WorkerState::Emptying { since, .. } => {
                 let deadline = now + scene.policy.stop.first().wait;
+                self.farewell = Farewell::None;
                 self.state = WorkerState::Draining { since, sent: 0, deadline };
                 return Change::default();
             }
@@ -693,6 +839,7 @@ impl Worker {
             | WorkerState::Killed { .. } => return Change::default(),
         };
         let deadline = now + scene.policy.stop.first().wait;
+        self.farewell = Farewell::None;
         self.state = WorkerState::Draining { since: now, sent: 0, deadline };
         Change::ended(Cause::Leaving, was_ready)
     }
@@ -717,9 +864,12 @@ impl Worker {
         self.wrapped = sight.wrapped.map(|wrapped| (wrapped, looks));
         match &mut self.state {
             WorkerState::Starting { watch, .. } => match sight.waiting {
+                // One that asked for its sockets says when all of them listen.
+                Waiting::Seen if self.farewell == Farewell::Owed => {}
                 Waiting::Seen if scene.policy.ready.takes_sight() => {
                     return self.become_ready(now, Evidence::SeenWaiting, scene);
                 }
+                Waiting::Unreadable if self.farewell == Farewell::Owed => {}
                 Waiting::Unreadable => watch.blind(now, scene.policy),
                 Waiting::Seen | Waiting::NotSeen => {}
             },
@@ -789,20 +939,35 @@ impl Worker {
         Change { ready: Some(evidence), ..Change::default() }
     }
 
-    /// Sends the rung of the ladder after the first `sent`, or KILL when there is none.
+    /// Sends the rung of the ladder after the first `sent`, or KILL when there is none. Before the first
+    /// a worker with a channel is told to leave, and has the time of the first for that.
     fn climb(&mut self, now: Time, since: Time, sent: usize, scene: &mut Scene<'_>) {
+        let was_told = match self.farewell {
+            Farewell::Said | Farewell::Heard => true,
+            Farewell::None | Farewell::Owed => false,
+        };
+        if self.farewell == Farewell::Owed && sent == 0 {
+            self.farewell = Farewell::Said;
+            scene.actions.push_back(Action::Disconnect(self.id));
+            scene.actions.push_back(Action::Signal(self.id, Signal::Cont));
+            let deadline = now + scene.policy.stop.first().wait;
+            self.state = WorkerState::Draining { since, sent: 0, deadline };
+            return;
+        }
+        self.farewell = Farewell::None;
         match scene.policy.stop.step(sent) {
             Some(step) => {
                 scene.actions.push_back(Action::Signal(self.id, step.signal));
                 // A stopped process does not see the signal before it is continued.
                 scene.actions.push_back(Action::Signal(self.id, Signal::Cont));
-                if sent > 0 {
+                if sent > 0 || was_told {
                     let worker = self.name(scene);
                     let after = now.since(since);
                     scene.notice(Notice::NextSignal { worker, signal: step.signal, after });
                 }
-                self.state =
-                    WorkerState::Draining { since, sent: sent + 1, deadline: now + step.wait };
+                let wait =
+                    if was_told { scene.policy.stop.first_after_farewell() } else { step.wait };
+                self.state = WorkerState::Draining { since, sent: sent + 1, deadline: now + wait };
             }
             None => self.kill_tree(now, since, scene),
         }

@@ -319,6 +319,7 @@ impl Daemon {
         for Next { id, config, first, .. } in next {
             let check = config.ready.check().cloned();
             if let Some(first) = first {
+                services::warn_of_wrapper(&config, &first);
                 let first_generation = (id, GenerationId(1));
                 services.definitions.insert(first_generation, Rc::new(first));
                 services.checks.extend(check.map(|check| (first_generation, check)));

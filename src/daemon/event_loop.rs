@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::run::RunConfig;
+use crate::config::text::one_line;
 use crate::core::Supervisor;
 use crate::core::event::{Event, Exit, SpawnFailure, WorkerEvent};
 use crate::core::ids::{GenerationId, MemberId, Pid, RequestId, ServiceId, SlotId, WorkerId};
@@ -33,6 +34,7 @@ use super::configuration::{Order, Reread};
 use super::control::Control;
 use super::dispatch::Dispatching;
 use super::messages::Messages;
+use super::node::Nodes;
 use super::output::Output;
 use super::services::Services;
 use super::steering::Steering;
@@ -69,6 +71,7 @@ pub(super) struct Daemon {
     pub(super) processes: Processes,
     pub(super) workers: BTreeMap<WorkerId, Handles>,
     pub(super) checks: Checks,
+    pub(super) nodes: Nodes,
     pub(super) publishers: Publishers,
     pub(super) steering: Steering,
     pub(super) dispatching: Dispatching,
@@ -131,6 +134,8 @@ pub(super) enum Token {
     Paths,
     Outcome(WorkerId),
     Notify(WorkerId),
+    /// What a worker says over its channel, or it reads there again.
+    Channel(WorkerId),
     Main(WorkerId),
     Left(WorkerId),
     Check(WorkerId),
@@ -179,6 +184,7 @@ impl Token {
             Token::ShutDowns => (14, 0),
             Token::Channels => (15, 0),
             Token::Dispatch => (16, 0),
+            Token::Channel(worker) => (20, worker.0),
         };
         kind << Token::KIND_SHIFT | worker
     }
@@ -207,6 +213,7 @@ impl Token {
             14 => Some(Token::ShutDowns),
             15 => Some(Token::Channels),
             16 => Some(Token::Dispatch),
+            20 => Some(Token::Channel(worker)),
             _ => None,
         }
     }
@@ -227,6 +234,7 @@ impl Daemon {
             processes,
             workers: BTreeMap::new(),
             checks: Checks::default(),
+            nodes: Nodes::default(),
             publishers: Publishers::default(),
             steering: Steering::default(),
             dispatching: Dispatching::new(dispatching),
@@ -288,6 +296,7 @@ impl Daemon {
                     Token::Paths => self.look_at_paths(),
                     Token::Outcome(worker) => self.read_outcome(worker),
                     Token::Notify(worker) => self.read_messages(worker),
+                    Token::Channel(worker) => self.channel_stirs(worker),
                     Token::Main(worker) => self.main_changed(worker),
                     Token::Left(worker) => self.look_at_left(worker),
                     Token::Check(worker) => self.continue_check(worker),
@@ -308,6 +317,7 @@ impl Daemon {
             let now = clock::now();
             self.continue_checks(now);
             self.dispatch_timeout(now);
+            self.tend_channels(now);
             self.manager.handle_timeout(now);
             self.tend_control(now);
             if self.parts.supervisor.next_deadline().is_some_and(|(at, _)| at <= now) {
@@ -342,6 +352,7 @@ impl Daemon {
             self.manager.deadline(),
             self.output.deadline(),
             self.checks.wake(),
+            self.nodes.deadline(),
             self.control.deadline(),
             self.dispatching.deadline(),
         ];
@@ -492,14 +503,20 @@ impl Daemon {
         self.happened(worker, WorkerEvent::MainChanged { pid: Pid(pid) });
     }
 
+    /// What a service is called.
+    pub(super) fn service_name(&self, service: ServiceId) -> &str {
+        self.parts.services.names.get(&service).map(String::as_str).unwrap_or_default()
+    }
+
+    /// Tells of something strange that a worker does, some times.
     pub(super) fn complain(&mut self, worker: WorkerId, what: &str) {
         let Some(handles) = self.workers.get_mut(&worker) else {
             return;
         };
         handles.complaints = handles.complaints.saturating_add(1);
-        let name =
-            self.parts.services.names.get(&handles.service).map(String::as_str).unwrap_or_default();
-        match handles.complaints {
+        let (service, complaints) = (handles.service, handles.complaints);
+        let (name, what) = (self.service_name(service), one_line(what));
+        match complaints {
             1..COMPLAINTS_MAX => tracing::warn!("worker {worker} ({name}) {what}"),
             COMPLAINTS_MAX => {
                 tracing::warn!("worker {worker} ({name}) {what}; saying so no more");
@@ -550,6 +567,7 @@ impl Daemon {
         // What it did and said before comes first.
         self.read_outcome(worker);
         self.read_messages(worker);
+        self.last_words_of_channel(worker);
         self.output.last_words(worker);
         self.settle();
         // Its last word may have named the one that takes over, as programs do that fork into the
@@ -560,6 +578,7 @@ impl Daemon {
         self.drop_check(worker);
         self.end_messages(worker);
         self.dispatch_main_gone(worker);
+        self.close_channel(worker);
         let Some(handles) = self.workers.get_mut(&worker) else {
             return;
         };

@@ -10,6 +10,10 @@ mod perform;
 
 mod checks;
 
+mod channels;
+
+mod node;
+
 mod sockets;
 
 mod slots;
@@ -65,8 +69,9 @@ use messages::Messages;
 use output::Output;
 use services::{Services, Sockets};
 
-/// The process, its notification socket, how its start fares, its two streams of output, its cgroup.
-const DESCRIPTORS_PER_WORKER: u64 = 6;
+/// The process, its notification socket, how its start fares, its two streams of output, its cgroup, its
+/// channel.
+const DESCRIPTORS_PER_WORKER: u64 = 7;
 
 /// Sockets, definitions, clients, monitoring and what else there is a fixed number of.
 const DESCRIPTORS_OURS: u64 = 550;

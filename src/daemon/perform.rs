@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use crate::config::socket::Transport;
@@ -11,10 +11,8 @@ use crate::core::event::{Event, Exit, Fault, Sight, SpawnFailure, Waiting, Worke
 use crate::core::ids::{GenerationId, MemberId, Pid, ServiceId, SlotId, WorkerId};
 use crate::core::notice::Notice;
 use crate::os::cgroup::Leaf;
-use crate::os::channel::Channel;
 use crate::os::clock;
 use crate::os::definition::{self, Definition};
-use crate::os::dispatch::Ends;
 use crate::os::identity::Identity;
 use crate::os::limits;
 use crate::os::listeners::Listener;
@@ -27,6 +25,7 @@ use crate::os::waiting;
 use crate::protocol::outcome::{Outcome, OutcomeReader, Stage};
 use crate::protocol::{dispatch_channel, listen_fds};
 
+use super::channels::Channels;
 use super::configuration;
 use super::event_loop::{Daemon, Handles, Spawning, Token};
 use super::messages;
@@ -43,7 +42,10 @@ impl Daemon {
             Action::ReadConfiguration { request, services: only, free } => {
                 self.orders.push_back(configuration::Order { request, only, free });
             }
-            Action::Remove(service) => self.remove_service(service),
+            Action::Remove(service) => {
+                self.nodes.remove_service(service);
+                self.remove_service(service);
+            }
             Action::Spawn(spawn) => self.spawn(&spawn),
             Action::Probe(worker) => self.probe(worker),
             Action::Inspect { member, by } => self.inspect(member, by),
@@ -73,6 +75,7 @@ impl Daemon {
             Action::FindHolders { member, given, workers } => {
                 self.find_holders(member, given, &workers);
             }
+            Action::Disconnect(worker) => self.disconnect(worker),
             Action::Signal(worker, signal) => {
                 self.dispatching.asked(worker);
                 self.processes.signal(worker, signal);
@@ -116,6 +119,9 @@ impl Daemon {
         let event = match prepared {
             Ok((definition, bound)) => {
                 let services = &mut self.parts.services;
+                if let Some(config) = services.configs.get(&service).filter(|_| like.is_none()) {
+                    services::warn_of_wrapper(config, &definition);
+                }
                 let by_path = (!definition.pinned)
                     .then(|| String::from_utf8_lossy(&definition.path).into_owned());
                 services.definitions.insert((service, generation), definition);
@@ -175,19 +181,27 @@ impl Daemon {
             .services
             .definitions
             .get(&(service, generation))
+            .cloned()
             .ok_or_else(|| ("finding its definition", io::ErrorKind::NotFound.into()))?;
+        let definition = definition.as_ref();
         let notify = bind_notify(&mut self.parts.runtime_dir, worker, &definition.identity)
             .map_err(|error| ("making its notification socket", error))?;
         let given: Vec<(MemberId, &Listener)> = members
             .iter()
             .filter_map(|member| Some((*member, self.parts.listeners.get(member)?)))
             .collect();
-        let listeners: Vec<&Listener> = given.iter().map(|(_, listener)| *listener).collect();
-        let ends = (!dispatched.is_empty()).then(Ends::new).transpose();
-        let ends = ends.map_err(|error| ("making its dispatch channel", error))?;
+        let channels = Channels::open(definition, given.len(), !dispatched.is_empty());
+        let channels = channels.map_err(|error| ("making its channels", error))?;
+        let all = given.iter().map(|(_, listener)| *listener);
+        let port = slots::port(all.clone());
+        let listeners: Vec<&Listener> =
+            if channels.has_descriptors() { all.collect() } else { Vec::new() };
         let names = listeners.iter().map(|listener| listener.name.clone());
-        let names: Vec<Option<String>> =
-            names.chain(ends.as_ref().map(|_| Some(dispatch_channel::NAME.to_owned()))).collect();
+        let sockets = listeners.iter().map(|listener| listener.fd.as_fd());
+        let sockets: Vec<BorrowedFd<'_>> = sockets.chain(channels.dispatch_end()).collect();
+        let names: Vec<Option<String>> = names
+            .chain(channels.dispatch_end().map(|_| Some(dispatch_channel::NAME.to_owned())))
+            .collect();
         let service_name = self.parts.services.names.get(&service).cloned().unwrap_or_default();
         let owner = definition.identity.owner();
         let captures = self.output.captures();
@@ -200,24 +214,14 @@ impl Daemon {
         {
             environment.remove(b"JOURNAL_STREAM".as_slice());
         }
-        let port = slots::port(listeners.iter().copied());
         let environment = with_port(environment, port);
-        let mut environment = with_sockets(environment, &names, &notify);
-        let channel = definition.messages.then(Channel::pair).transpose();
-        let channel = channel.map_err(|error| ("making its channel", error))?;
-        if channel.is_some() {
-            let number = spawn::number_beside(listeners.len(), 0).to_string();
-            environment.insert(messages::VARIABLE.as_bytes(), number.into_bytes().into());
-        }
+        let environment = with_sockets(environment, &names, &notify);
+        let environment = channels.tell(environment, sockets.len(), order);
         let plan = self.plan(definition, environment);
         let spawned = spawn::spawn(&Order {
             plan: &plan,
-            sockets: listeners
-                .iter()
-                .map(|listener| listener.fd.as_fd())
-                .chain(ends.as_ref().map(|ends| ends.theirs.as_fd()))
-                .collect(),
-            beside: channel.iter().map(|(_, workers)| workers.as_fd()).collect(),
+            sockets,
+            beside: channels.ends(),
             directory: definition.directory.as_fd(),
             program: definition.program.as_fd(),
             output: pipes.as_ref().map(|pipes| pipes.each_ref().map(|pipe| pipe.writer.as_fd())),
@@ -225,7 +229,8 @@ impl Daemon {
         })?;
         let is_stream = |(_, listener): &&(_, &Listener)| listener.transport == Transport::Stream;
         let first_stream = given.iter().find(is_stream).map(|&(member, _)| member);
-        let sockets = given.iter().map(|&(member, listener)| (member, listener.inode)).collect();
+        let inodes = given.iter().map(|&(member, listener)| (member, listener.inode)).collect();
+        let members: Vec<MemberId> = given.iter().map(|&(member, _)| member).collect();
         let pid = Pid(u32::try_from(spawned.pid.as_raw()).unwrap_or(0));
         let child = Child { pid: spawned.pid, pidfd: spawned.pidfd, leaf: leaf.cloned() };
         self.processes.insert(worker, child, &service_name);
@@ -233,8 +238,9 @@ impl Daemon {
         if let Some(pipes) = pipes {
             self.output.listen(order, &service_name, pid, pipes.map(|pipe| pipe.reader));
         }
-        // Its end of its channel closes here, too.
-        self.messages.begin(order, &service_name, channel.map(|(ours, _)| ours));
+        // Its ends of its channels close here, too.
+        let Channels { node, dispatch, messages } = channels;
+        self.messages.begin(order, &service_name, messages.map(|(ours, _)| ours));
         // What it tells is read at the end: each stage that woke us would cost more than it takes.
         let reactor = &self.parts.reactor;
         let outcome = reactor.add_for_end(&spawned.outcome, Token::Outcome(worker).encode());
@@ -243,8 +249,8 @@ impl Daemon {
         for error in [outcome, words].into_iter().filter_map(Result::err) {
             tracing::warn!("worker {worker}: cannot watch it: {error}");
         }
-        let inode = ends.as_ref().map(|ends| ends.inode);
-        if let Some(ends) = ends {
+        let inode = dispatch.as_ref().map(|ends| ends.inode);
+        if let Some(ends) = dispatch {
             self.dispatching.open(worker, service, ends.ours);
         }
         let spawning = Spawning { pid, outcome: spawned.outcome, reader: OutcomeReader::default() };
@@ -254,7 +260,7 @@ impl Daemon {
                 service,
                 slot: order.slot,
                 generation,
-                sockets,
+                sockets: inodes,
                 dispatched: dispatched.clone(),
                 channel: inode,
                 first_stream,
@@ -268,6 +274,10 @@ impl Daemon {
                 complaints: 0,
             },
         );
+        if let Some((handoff, ours, _)) = node {
+            self.nodes.insert(worker, service, ours, members, handoff.beside_descriptors);
+            self.watch_channel(worker, handoff.forked);
+        }
         Ok(())
     }
 

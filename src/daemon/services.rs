@@ -9,7 +9,7 @@ use crate::config::run::{RunConfig, RunConfigError};
 use crate::config::service::{DispatchMistake, SOCKETS_MAX, ServiceConfig, ServiceMistake};
 use crate::config::socket::{Address, Slots, SocketSpec, Transport};
 use crate::config::upstreams;
-use crate::config::values::{Balance, Workers};
+use crate::config::values::{Balance, Handoff, Workers};
 use crate::core::action::NewMember;
 use crate::core::ids::{GenerationId, MemberId, ServiceId, SocketId};
 use crate::core::policy::{Check, Policy, ReadyWhen, Socket};
@@ -189,6 +189,9 @@ impl Services {
             })?;
             services.definitions.insert((id, GenerationId(1)), Rc::new(definition));
             services.define(id, service);
+            if let Some(definition) = services.definitions.get(&(id, GenerationId(1))) {
+                warn_of_wrapper(service, definition);
+            }
             services.last = id;
             let check = service.ready.check();
             services.checks.extend(check.map(|check| ((id, GenerationId(1)), check.clone())));
@@ -219,6 +222,24 @@ impl Services {
     /// Whether the users of all services may enter a directory.
     pub(super) fn may_enter(&self, path: &std::path::Path) -> bool {
         self.definitions.values().all(|definition| definition.identity.may_enter(path))
+    }
+}
+
+/// Says so where the command of a service keeps its sockets from the program that it starts.
+pub(super) fn warn_of_wrapper(config: &ServiceConfig, definition: &Definition) {
+    let Some(wrapper) = &definition.wrapper else { return };
+    let wants_sockets = match config.source.handoff {
+        Handoff::Fds => false,
+        Handoff::Auto => !config.sockets.is_empty() || config.source.node_fork,
+        Handoff::Node => true,
+    };
+    if wants_sockets {
+        tracing::warn!(
+            "service `{}`: `{wrapper}` starts the program in a process of its own, which gets \
+             neither the sockets nor Node's channel; write the command that it starts, such as \
+             `node server.js`",
+            config.name
+        );
     }
 }
 
@@ -339,6 +360,7 @@ pub(super) fn check_sockets(
             ReadyWhen::Listen
             | ReadyWhen::Auto
             | ReadyWhen::Notify
+            | ReadyWhen::Message
             | ReadyWhen::Alive(_)
             | ReadyWhen::Check(_),
         ) => return Ok(()),

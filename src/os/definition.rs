@@ -24,7 +24,9 @@ use super::limits::{self, LimitError};
 use crate::config::env_file::{self, EnvFileError};
 use crate::config::identity::{self as wanted, Limit};
 use crate::config::service::Source;
+use crate::config::values::Handoff;
 use crate::protocol::listen_fds;
+use crate::protocol::runtime::{Runs, runs};
 use program::{Search, in_the_way};
 
 /// What was read.
@@ -54,6 +56,34 @@ pub struct Definition {
     pub no_new_privileges: bool,
     /// Whether its workers have a channel for messages.
     pub messages: bool,
+    /// A program of Node that keeps the channel from what it starts.
+    pub wrapper: Option<String>,
+    /// The channel that it gets, if it gets one.
+    pub node: Option<NodeHandoff>,
+}
+
+/// A channel as Node's programs have it to their primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeHandoff {
+    /// Whether the program is as one that another has forked, and not a worker of a cluster.
+    pub forked: bool,
+    /// Whether it gets its sockets as descriptors too.
+    pub beside_descriptors: bool,
+}
+
+impl NodeHandoff {
+    fn of(source: &Source, runs: Option<&Runs>) -> Option<NodeHandoff> {
+        let forked = source.node_fork;
+        match (source.handoff, runs) {
+            (Handoff::Fds, _) => None,
+            (Handoff::Auto, _) if forked => Some(NodeHandoff { forked, beside_descriptors: false }),
+            (Handoff::Auto, Some(Runs::Node)) => {
+                Some(NodeHandoff { forked, beside_descriptors: true })
+            }
+            (Handoff::Auto, Some(Runs::Bun | Runs::Wrapper(_)) | None) => None,
+            (Handoff::Node, _) => Some(NodeHandoff { forked, beside_descriptors: false }),
+        }
+    }
 }
 
 /// Why a definition cannot be used. It names the thing, the cause and, where it helps, a next step.
@@ -208,12 +238,20 @@ pub fn read(source: &Source) -> Result<Definition, DefinitionError> {
     if let Some(path) = resolved {
         environment.insert(b"PWD".to_vec(), path.into_os_string().into_vec());
     }
+    let arguments: Vec<Vec<u8>> =
+        source.command.iter().map(|argument| argument.as_bytes().to_vec()).collect();
+    let runs = runs(&found.path, &arguments, &found.head);
     Ok(Definition {
+        node: NodeHandoff::of(source, runs.as_ref()),
+        wrapper: match runs {
+            Some(Runs::Wrapper(name)) => Some(name),
+            Some(Runs::Node | Runs::Bun) | None => None,
+        },
         directory,
         program: found.program,
         path: found.path,
         pinned: found.pinned,
-        arguments: source.command.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
+        arguments,
         environment,
         identity,
         limits: wanted.limits.clone(),
@@ -379,6 +417,8 @@ mod tests {
             env_files: Vec::new(),
             identity: Wanted::default(),
             messages: false,
+            handoff: Handoff::Auto,
+            node_fork: false,
         }
     }
 

@@ -4,6 +4,8 @@ pub mod outcome;
 
 pub mod script;
 
+pub mod runtime;
+
 pub mod lines;
 
 pub mod line_styles;

@@ -11,6 +11,17 @@ pub fn interpreter(head: &[u8]) -> Option<&[u8]> {
     (!path.is_empty()).then_some(path)
 }
 
+/// The same with what follows it, which the kernel gives it as one argument.
+#[must_use]
+pub fn command(head: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let interpreter = interpreter(head)?;
+    let line = head.split(|&byte| byte == b'\n').next()?;
+    // It is a part of the line, so it ends within it.
+    let end = line.windows(interpreter.len()).position(|part| part == interpreter)?;
+    let rest = line.get(end + interpreter.len()..)?.trim_ascii();
+    Some((interpreter, (!rest.is_empty()).then_some(rest)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -26,5 +37,9 @@ mod tests {
         assert_eq!(interpreter(b"\x7fELF"), None);
         assert_eq!(interpreter(b"#! \t\n"), None);
         assert_eq!(interpreter(b"#!\n"), None);
+        assert_eq!(command(b"#! /bin/sh\nx"), Some((&b"/bin/sh"[..], None)));
+        let env = (&b"/usr/bin/env"[..], Some(&b"-S node -x"[..]));
+        assert_eq!(command(b"#!/usr/bin/env  -S node -x \nx"), Some(env));
+        assert_eq!(command(b"\x7fELF"), None);
     }
 }

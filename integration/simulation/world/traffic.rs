@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use shepherd::core::action::NewMember;
 use shepherd::core::drain::{self, Manners};
-use shepherd::core::event::{Closing, DrainSeen, Event, Exit, Left, Queued};
+use shepherd::core::event::{Closing, DrainSeen, Event, Exit, Left, Queued, WorkerEvent};
 use shepherd::core::ids::{GenerationId, MemberId, ServiceId, SlotId, SocketId, WorkerId};
 use shepherd::core::policy::{Members, Signal};
 use shepherd::core::steering::GroupId;
 use shepherd::core::time::Time;
 
 use crate::fake_network::{At, AtStop, Blind, Connection, Whose};
-use crate::fate::{Deed, ms};
+use crate::fate::{Deed, Told, ms};
 use crate::invariants::{Violation, ensure};
 
 use super::{End, Happening, Main, World};
@@ -432,13 +432,33 @@ impl World<'_> {
         self.plan(after, Happening::Exits(worker, how, left));
     }
 
+    /// A worker that was told over its channel to leave takes no more, and closes that once it has
+    /// finished what it has.
+    pub(super) fn leave_as_told(&mut self, worker: WorkerId) {
+        self.at_stop.insert(worker, AtStop::Finishes);
+        if let Some(process) = self.processes.get_mut(&worker) {
+            process.end = End::AsTold;
+        }
+        self.exit_when_done(worker);
+    }
+
     /// A worker that takes no more exits once it has finished what it has.
     fn exit_when_done(&mut self, worker: WorkerId) {
         let Some(process) = self.processes.get(&worker) else { return };
+        if self.network.count(|it| it.at == At::Worker(worker)) > 0 {
+            return;
+        }
         let (left, after) = (process.fate.left, process.fate.stop_takes);
-        if process.end == End::AsAsked && self.network.count(|it| it.at == At::Worker(worker)) == 0
-        {
-            self.plan(after, Happening::Exits(worker, Exit::Code(0), left));
+        match process.end {
+            End::AsAsked => self.plan(after, Happening::Exits(worker, Exit::Code(0), left)),
+            End::AsTold => {
+                let told = process.fate.told;
+                self.plan(ms(1), Happening::Says(worker, WorkerEvent::ChannelEnded));
+                if let Told::Leaves(after) = told {
+                    self.plan(ms(1) + after, Happening::Exits(worker, Exit::Code(0), left));
+                }
+            }
+            End::No | End::Unasked => {}
         }
     }
 
@@ -483,11 +503,11 @@ impl World<'_> {
             }
             At::Worker(worker) => {
                 // Where everybody shares a socket, how a program stops is its own affair; and one
-                // that was killed had its time.
+                // that was killed, or told before it was signalled, had its time.
                 let killed = self
                     .processes
                     .get(&worker)
-                    .is_none_or(|it| it.kills > 0 || it.end == End::Unasked);
+                    .is_none_or(|it| it.kills > 0 || it.end == End::Unasked || it.is_overdue());
                 let shared = self.ledger.shared.contains(&worker);
                 let blind = traffic.blind == Blind::Connections;
                 !own || !traffic.has_time || blind || killed || shared

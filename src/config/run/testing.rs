@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Name, RunConfig};
 use crate::config::identity::Identity;
 use crate::config::service::{ServiceConfig, Source};
-use crate::config::values::{Balance, OnFailing, Workers};
+use crate::config::values::{Balance, Handoff, OnFailing, Workers};
 use crate::core::policy::{BeforeStop, CheckPace, KeepAlive, ReadyWhen, Surge};
 
 /// A service of one worker.
@@ -35,6 +35,8 @@ pub(in crate::config) fn service(name: &str, sockets: &[&str], needs: &[&str]) -
             env_files: Vec::new(),
             identity: Identity::default(),
             messages: false,
+            handoff: Handoff::Auto,
+            node_fork: false,
         },
         depends_on: needs.iter().map(|&name| name.to_owned()).collect(),
         bind_to: Vec::new(),

@@ -61,14 +61,17 @@ pub(super) enum StartFailure {
     Late,
     /// It said that it was stopping before.
     Leaving,
+    /// Its channel could not be used any more.
+    Channel,
 }
 
 impl StartFailure {
-    pub(super) const ALL: [(StartFailure, &'static str); 4] = [
+    pub(super) const ALL: [(StartFailure, &'static str); 5] = [
         (StartFailure::Spawn, "spawn"),
         (StartFailure::Exit, "exit"),
         (StartFailure::Late, "late"),
         (StartFailure::Leaving, "leaving"),
+        (StartFailure::Channel, "channel"),
     ];
 }
 
@@ -155,6 +158,7 @@ impl Counters {
             Notice::ReloadAborted { service, .. } => self.service(service).aborted += 1,
             Notice::MainChanged { .. }
             | Notice::WorkerStopping { .. }
+            | Notice::Farewell { .. }
             | Notice::NextSignal { .. }
             | Notice::LeftBehind { .. }
             | Notice::Unkillable { .. }
@@ -272,6 +276,7 @@ impl Tally {
                 StartFailure::Exit
             }
             Cause::Late { .. } => StartFailure::Late,
+            Cause::ChannelBroken(_) => StartFailure::Channel,
             Cause::Leaving => StartFailure::Leaving,
         };
         if !was_ready {

@@ -152,6 +152,8 @@ fn types_have_the_fields_that_are_described_and_no_others() {
         directory: Some("/srv".into()),
         workers: 1,
         listen: vec!["8000".into()],
+        handoff: "auto".into(),
+        node_fork: false,
         ready: "auto".into(),
         ready_timeout: 30.0,
         balance: "generation".into(),

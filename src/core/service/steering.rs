@@ -87,7 +87,10 @@ impl Service {
         let gets_nothing = !away.is_empty() || self.others_are_given(id);
         let may_take_time = self.serves() && !before_stop.longest().is_zero();
         if has_run && may_take_time && gets_nothing {
-            let until = self.drains.begin(now, id, away, before_stop, keepalive);
+            // One that is told over its channel finishes what it has, whatever a signal does to it.
+            let manners =
+                if worker.has_farewell() { Manners::Finishes } else { self.drains.manners() };
+            let until = self.drains.begin(now, id, away, before_stop, keepalive, manners);
             self.with_worker(id, context, |worker, scene| worker.empty(now, until, scene));
         } else {
             self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
@@ -106,9 +109,18 @@ impl Service {
         self.secure(&done, context);
         for id in done {
             if self.workers.get(id).is_some_and(Worker::is_emptying) {
-                self.drains.asked(now, id);
+                self.asked_to_stop(now, id);
                 self.with_worker(id, context, |worker, scene| worker.stop(now, scene));
             }
+        }
+    }
+
+    /// One that gets nothing new has finished, or had its time.
+    fn asked_to_stop(&mut self, now: Time, id: WorkerId) {
+        if self.workers.get(id).is_some_and(Worker::has_farewell) {
+            self.drains.told(id);
+        } else {
+            self.drains.asked(now, id);
         }
     }
 
@@ -146,7 +158,7 @@ impl Service {
             let name = WorkerName { worker: id, service, slot: worker.slot };
             let after = now.since(worker.since());
             context.notice(Notice::StillBusy { worker: name, left, after });
-            self.drains.asked(now, id);
+            self.asked_to_stop(now, id);
             self.secure(&[id], context);
         }
     }

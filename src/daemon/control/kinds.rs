@@ -42,7 +42,7 @@ fn kind(notice: &Notice) -> &'static str {
         Notice::Ready { .. } => "worker-ready",
         Notice::Ended { .. } => "worker-ended",
         Notice::MainChanged { .. } => "worker-main-changed",
-        Notice::WorkerStopping { .. } => "worker-stopping",
+        Notice::WorkerStopping { .. } | Notice::Farewell { .. } => "worker-stopping",
         Notice::Withdrawing { .. } => "worker-withdrawing",
         Notice::Emptying { .. } => "worker-emptying",
         Notice::StillBusy { .. } => "worker-still-busy",
@@ -167,6 +167,7 @@ fn about(notice: &Notice) -> About<'_> {
         | Notice::Emptying { worker, .. }
         | Notice::Stall { worker, .. }
         | Notice::WorkerStopping { worker, .. }
+        | Notice::Farewell { worker, .. }
         | Notice::NextSignal { worker, .. }
         | Notice::Drained { worker, .. }
         | Notice::LeftBehind { worker, .. }

@@ -28,6 +28,8 @@ pub(super) struct Found {
     pub(super) path: Vec<u8>,
     /// Whether the file runs even when the path leads elsewhere by then; a script's cannot.
     pub(super) pinned: bool,
+    /// The beginning of its file, where that may be read.
+    pub(super) head: Vec<u8>,
 }
 
 /// Where a program is looked for, and with whose rights; those of the thread that looks are meant.
@@ -97,12 +99,15 @@ impl Search<'_> {
         let head = read_head(path, self.directory);
         let Some(interpreter) = script::interpreter(&head) else {
             let path = path.as_os_str().as_bytes().to_vec();
-            return Ok(Found { program: file, path, pinned: true });
+            return Ok(Found { program: file, path, pinned: true, head });
         };
         let interpreter_path = Path::new(OsStr::from_bytes(interpreter));
         let interpreter = || String::from_utf8_lossy(interpreter).into_owned();
         match faccessat(self.directory, interpreter_path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
-            Ok(()) => Ok(Found { program: file, path: pin_path(path), pinned: false }),
+            Ok(()) => {
+                let path = pin_path(path);
+                Ok(Found { program: file, path, pinned: false, head: head.clone() })
+            }
             Err(Errno::EACCES) if self.whom.is_some() => {
                 Err(self.closed(shown, &format!("run its interpreter `{}`", interpreter())))
             }
