@@ -109,7 +109,10 @@ fn is_put_back(balance: &str, surge: &str, bad_slot: &str) {
     let text = format!("#!/bin/sh\n[ \"$SHEPHERD_SLOT\" = {bad_slot} ] && exit 5\nexec {last}\n");
     write_program(&script, text.as_bytes(), 0o755);
     site.release_running("v2", &[&script]);
+    let mark = daemon.mark();
     let aborted = shepherd(&daemon, "reload", 4);
+    let over = |line: &str| line.contains(" of 4 changed over to generation 2");
+    daemon.wait_line_since(mark, over, "some slots changed over");
     let reason = format!("(web.{bad_slot}) exited with code 5 before it was ready");
     let back = "put back: generation 1 serves in all slots";
     let told = &aborted.stderr;
@@ -117,9 +120,7 @@ fn is_put_back(balance: &str, surge: &str, bad_slot: &str) {
     wait_only_generation(&daemon, 1, WORKERS);
     assert_eq!(site.version(), "v1");
     load.wait_ok(ANSWERS);
-    let report = load.stop();
-    report.assert_clean();
-    assert_eq!(report.generations.len(), 2, "{report}");
+    load.stop().assert_clean();
     stop_well(&daemon);
 }
 
@@ -140,7 +141,8 @@ fn where_the_old_version_is_gone_the_command_ends_with_5_and_what_serves_does_so
     let aborted = shepherd(&daemon, "reload", 5);
     let head = "reload aborted, and not all could be put back: worker ";
     assert!(aborted.stderr.contains(head), "{aborted:#?}");
-    assert!(aborted.stderr.contains("generation 1 is not put back everywhere"), "{aborted:#?}");
+    let told = "generation 1 is not put back everywhere";
+    daemon.wait_line(|line| line.contains(told), told);
     let status = shepherd(&daemon, "status", 0);
     assert!(status.stdout.contains("3/3") || status.stdout.contains("3 of 3"), "{status:#?}");
     // Another version is the remedy.

@@ -369,8 +369,11 @@ fn a_worker_that_reads_late_gets_what_waited_and_it_is_told_what_it_missed() {
 fn floods_from_all_sides_leave_the_daemon_able_to_act() {
     let daemon = web(python(4));
     let text = format!("{}\n", json!({"to": "all", "data": "quiet"}));
-    for worker in 1..=4 {
-        send(&daemon, worker, &json!({"raw": text, "times": 20_000}));
+    let flood = json!({"raw": text, "times": 20_000}).to_string();
+    for worker in ["1", "2", "3", "4"] {
+        // The last ones have much to read by then, from those that began.
+        let told = || daemon.client(["send", worker, &flood, "--name", "web"]).status.success();
+        daemon.eventually("it is told", || told().then_some(()));
     }
     // Signals and clients have their turn in between.
     shepherd(&daemon, "kill 3 KILL", 0);
@@ -385,14 +388,15 @@ fn floods_from_all_sides_leave_the_daemon_able_to_act() {
 
 #[test]
 fn a_channel_ends_with_its_worker_and_not_with_whoever_holds_it_besides() {
-    // The main process leaves a child behind that has the channel and goes on writing to it.
+    // The main process leaves a child behind that has the channel and goes on writing to it, to
+    // nobody: who is to hear of its end must not have too much to read.
     let program = format!(
         "import os, signal, socket, sys, time\n\
          if os.environ['SHEPHERD_WORKER'] == '2' and os.fork() == 0:\n\
          \x20   signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
          \x20   channel = socket.socket(fileno=int(os.environ['SHEPHERD_CHANNEL_FD']))\n\
          \x20   while True:\n\
-         \x20       channel.sendall(b'{{\"to\": \"slot:0\", \"data\": \"quiet\"}}\\n')\n\
+         \x20       channel.sendall(b'{{\"to\": \"worker:99\", \"data\": \"quiet\"}}\\n')\n\
          {PYTHON}"
     );
     let daemon = web(Daemon::run()

@@ -129,6 +129,7 @@ fn fits(expected: &[String], printed: &[String]) -> bool {
 
 fn line_fits(expected: &str, printed: &str) -> bool {
     let (expected, printed) = (leave_out_what_varies(expected), leave_out_what_varies(printed));
+    let printed = as_short_numbers_are(&expected, &printed);
     let mut pieces = expected.split("...");
     let Some(mut rest) = pieces.next().and_then(|first| printed.strip_prefix(first)) else {
         return false;
@@ -166,6 +167,18 @@ fn leave_out_what_varies(line: &str) -> String {
         .map(|(index, word)| if varies(index, word) { "#" } else { word })
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// A process may have a number that is short: it is one where such a number is expected, before
+/// anything that may be longer.
+fn as_short_numbers_are(expected: &str, printed: &str) -> String {
+    let mut expected = expected.split(' ').map_while(|word| (word != "...").then_some(word));
+    let words = printed.split(' ').map(|word| {
+        let number = word.trim_end_matches([',', ';', ':']);
+        let is_number = !number.is_empty() && number.chars().all(|c| c.is_ascii_digit());
+        if expected.next() == Some("#") && is_number { "#" } else { word }
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// A shell that is told one command after the other.
