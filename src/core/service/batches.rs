@@ -198,7 +198,9 @@ impl Service {
         if left.is_empty() {
             return Some(reload);
         }
-        let serving = over.iter().filter_map(|&slot| Some((slot, fleet.worker(slot)?)));
+        // Those in slots that there were not before serve in nobody's place.
+        let serving =
+            over.intersection(&left).filter_map(|&slot| Some((slot, fleet.worker(slot)?)));
         let serving = serving.filter(|&(_, id)| self.is_ready(id)).collect();
         let (surge, end) = (*surge, end.clone());
         let back = PutBack { surge, left, serving, end, backs: Vec::new(), stuck: false };

@@ -338,6 +338,24 @@ fn an_abort_puts_back_what_was_changed_over_before_the_new_ones_go() {
 }
 
 #[test]
+fn what_serves_in_slots_that_there_were_not_before_goes_with_an_abort() {
+    for surge in [0, 1] {
+        let mut world = World::new(2, Surge::Count(surge), false);
+        world.policy.workers = 4;
+        let reload = world.reload();
+        for _ in 0..3 {
+            world.pass(Duration::from_secs(2));
+            assert_eq!(world.batch().len(), 1);
+        }
+        world.pass(Duration::from_secs(2));
+        world.fail();
+        world.come_up();
+        assert_eq!(world.end(reload), Some(Err(true)));
+        assert_eq!((world.generations(), world.serving()), (vec![1; 2], 2), "surge {surge}");
+    }
+}
+
+#[test]
 fn a_new_worker_that_serves_already_aborts_when_it_exits_and_an_old_one_does_not() {
     let mut world = World::new(3, Surge::Count(1), false);
     let reload = world.reload();
