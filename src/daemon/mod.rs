@@ -73,8 +73,9 @@ use services::{Services, Sockets};
 /// channel.
 const DESCRIPTORS_PER_WORKER: u64 = 7;
 
-/// Sockets, definitions, clients, monitoring and what else there is a fixed number of.
-const DESCRIPTORS_OURS: u64 = 550;
+/// Sockets, definitions, clients, monitoring, connections of workers that are held on to
+/// ([`crate::os::left::HELD_MAX`]) and what else there is a fixed number of.
+const DESCRIPTORS_OURS: u64 = 800;
 
 /// Why the daemon did not start. Nothing is left of the attempt.
 #[derive(Debug, Error)]

@@ -24,16 +24,22 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Of those of these descriptors that have such ends. A connection that several processes have is
-    /// closed by nobody knows whom.
-    pub(super) fn of(descriptors: &[Descriptor], ends: &BTreeMap<u64, Ends>) -> Watch {
+    /// Of those of these descriptors that have such ends, so many at most. A connection that several
+    /// processes have is closed by nobody knows whom.
+    pub(super) fn of(descriptors: &[Descriptor], ends: &BTreeMap<u64, Ends>, most: usize) -> Watch {
         let mut holders: BTreeMap<u64, Vec<Descriptor>> = BTreeMap::new();
         for descriptor in descriptors.iter().filter(|it| ends.contains_key(&it.inode)) {
             holders.entry(descriptor.inode).or_default().push(*descriptor);
         }
         let alone = holders.into_values().filter(|holders| holders.len() == 1).flatten();
-        let copies = alone.take(CONNECTIONS_MAX).filter_map(|it| Copy::of(it).ok()).collect();
+        let most = most.min(CONNECTIONS_MAX);
+        let copies = alone.take(most).filter_map(|it| Copy::of(it).ok()).collect();
         Watch { copies, closing: Closing::default() }
+    }
+
+    /// How many it is.
+    pub(super) fn count(&self) -> usize {
+        self.copies.len()
     }
 
     /// What has become of them, of a worker that was asked to stop so long ago.

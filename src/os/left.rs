@@ -48,6 +48,14 @@ const PAUSE_FOR_ONE: Duration = Duration::from_micros(100);
 /// ... and at most, so that the end of the last connection is not noticed late.
 const PAUSE_MOST: Duration = Duration::from_secs(1);
 
+/// How many connections are held on to at a time, of all workers: each is a descriptor of ours, and the
+/// daemon counts with them.
+pub const HELD_MAX: usize = 256;
+
+/// For how long they are without a look that asks for them: their clients are not told that they were
+/// closed meanwhile. It is much longer than from one such look to the next.
+pub(super) const HELD_FOR: Duration = Duration::from_secs(1);
+
 /// How much later it is looked once more whether nothing is left: longer than a thread that is ready to
 /// run waits for a processor on a machine that is not overloaded.
 const CONFIRM_AFTER: Duration = Duration::from_millis(3);
@@ -135,7 +143,15 @@ impl Answer {
 pub struct Looker {
     last: BTreeMap<ServiceId, BTreeMap<WorkerId, Last>>,
     /// What is held on to.
-    watches: BTreeMap<ServiceId, BTreeMap<WorkerId, Watch>>,
+    watches: BTreeMap<ServiceId, Watches>,
+}
+
+/// What is held on to for a service.
+#[derive(Debug)]
+struct Watches {
+    of: BTreeMap<WorkerId, Watch>,
+    /// When it was last asked for.
+    asked: Time,
 }
 
 impl Looker {
@@ -160,12 +176,34 @@ impl Looker {
         Answer { number: request.number, members, workers, asked, idle }
     }
 
+    /// How many connections are held on to.
+    pub(super) fn held(&self) -> usize {
+        self.watches.values().flat_map(|watches| watches.of.values()).map(Watch::count).sum()
+    }
+
+    /// Lets those go that nobody has asked for in the last [`HELD_FOR`].
+    pub(super) fn let_old_go(&mut self, now: Time) {
+        self.watches.retain(|_, watches| now.since(watches.asked) < HELD_FOR);
+    }
+
+    /// Lets those of these workers go, which are held on to anew.
+    fn let_go(&mut self, service: ServiceId, workers: &[WorkerId]) {
+        if let Some(watches) = self.watches.get_mut(&service) {
+            watches.of.retain(|worker, _| !workers.contains(worker));
+        }
+    }
+
     fn asked(&mut self, now: Time, request: &Request) -> Vec<(WorkerId, Closing)> {
-        let watches = self.watches.entry(request.service).or_default();
+        // Who has gone with all that drained does not come back for what was held on to.
+        self.let_old_go(now);
+        let Some(watches) = self.watches.get_mut(&request.service) else {
+            return request.asked.iter().map(|&(id, _)| (id, Closing::default())).collect();
+        };
+        watches.asked = now;
         let is_asked = |id: &WorkerId| request.asked.iter().any(|(asked, _)| asked == id);
-        watches.retain(|id, _| request.hold.contains(id) || is_asked(id));
+        watches.of.retain(|id, _| request.hold.contains(id) || is_asked(id));
         let closing = |&(id, asked): &(WorkerId, Time)| {
-            let watch = watches.get_mut(&id);
+            let watch = watches.of.get_mut(&id);
             (id, watch.map(|watch| watch.look(now.since(asked))).unwrap_or_default())
         };
         request.asked.iter().map(closing).collect()
@@ -205,12 +243,17 @@ impl Looker {
                 wait(CONFIRM_AFTER);
                 seen = look_at(&places, &full);
             }
-            let watches = self.watches.entry(request.service).or_default();
+            self.let_go(request.service, &request.hold);
+            let mut room = HELD_MAX.saturating_sub(self.held());
+            let each = (room / request.hold.len().max(1)).max(1);
             for Seen { worker, open, held, ends } in seen {
                 counts.insert(worker, open);
                 if request.hold.contains(&worker) {
-                    // What was held on to before is let go.
-                    watches.insert(worker, Watch::of(&held.of, &ends));
+                    let watch = Watch::of(&held.of, &ends, each.min(room));
+                    room -= watch.count();
+                    let watches = self.watches.entry(request.service);
+                    let watches = watches.or_insert(Watches { of: BTreeMap::new(), asked: now });
+                    watches.of.insert(worker, watch);
                 }
                 if request.close_idle.contains(&worker) {
                     idle.push((worker, close_idle(request, &held, &ends)));
@@ -221,7 +264,7 @@ impl Looker {
         }
         self.last.insert(request.service, after);
         self.last.retain(|_, workers| !workers.is_empty());
-        self.watches.retain(|_, workers| !workers.is_empty());
+        self.watches.retain(|_, watches| !watches.of.is_empty());
         let count = |worker: &WorkerId| counts.get(worker).copied().flatten();
         request.workers.iter().map(|(worker, _)| (*worker, count(worker))).collect()
     }

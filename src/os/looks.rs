@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::clock;
-use super::left::{Answer, Looker, Request};
+use super::left::{Answer, HELD_FOR, Looker, Request};
 use super::memory::Account;
 use super::room;
 use super::socket_table::Place;
@@ -120,6 +120,8 @@ enum Task {
     Look(Request),
     Weigh(Weighing),
     Count(Counting),
+    /// Nobody has asked for what is held on to for a while.
+    LetGo,
 }
 
 impl Looks {
@@ -230,20 +232,23 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next request; `None` when the thread is to end, and then nobody counts on it any more.
-    fn next(&self) -> Option<Task> {
+    /// What is to be done next; `None` when the thread is to end, and then nobody counts on it any more.
+    /// One that holds on to something waits less long.
+    fn next(&self, holds: bool) -> Option<Task> {
         let is_idle = |state: &mut State| {
             let is_idle = state.requests.is_empty() && state.weighings.is_empty();
             is_idle && state.countings.is_empty() && !state.is_over
         };
-        let waited = self.changed.wait_timeout_while(self.lock(), IDLE, is_idle);
+        let patience = if holds { HELD_FOR } else { IDLE };
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, is_idle);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let task = if state.is_over {
             None
         } else {
             let look = state.requests.pop_front().map(Task::Look);
-            let look = look.or_else(|| state.weighings.pop_front().map(Task::Weigh));
-            look.or_else(|| state.countings.pop_front().map(Task::Count))
+            let task = look.or_else(|| state.weighings.pop_front().map(Task::Weigh));
+            let task = task.or_else(|| state.countings.pop_front().map(Task::Count));
+            task.or_else(|| holds.then_some(Task::LetGo))
         };
         state.is_served = task.is_some();
         task
@@ -252,9 +257,11 @@ impl Shared {
 
 fn serve(shared: &Shared, bell: &Wake, look: Look) {
     let mut looker = Looker::default();
-    while let Some(task) = shared.next() {
+    while let Some(task) = shared.next(looker.held() > 0) {
+        looker.let_old_go(clock::now());
         let request = match task {
             Task::Look(request) => request,
+            Task::LetGo => continue,
             Task::Weigh(Weighing { service, generation, workers }) => {
                 let room = catch_unwind(|| room::room(&workers)).unwrap_or_default();
                 shared.lock().weighed.push(Weighed { service, generation, room });
@@ -281,7 +288,16 @@ fn serve(shared: &Shared, bell: &Wake, look: Look) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use nix::sys::stat::fstat;
+
     use super::*;
+    use crate::config::socket::Transport;
+    use crate::core::ids::MemberId;
+    use crate::os::left::Draining;
+    use crate::os::local_address::LocalAddress;
 
     fn request(service: u32, number: u64) -> Request {
         Request {
@@ -344,6 +360,31 @@ mod tests {
         assert_eq!(answers, [(ServiceId(1), Answer::unknown(&request(1, 1)))]);
         assert!(looks.start_with(request(1, 2), panics));
         assert_eq!(wait_for(&mut looks, 1)[0].1.workers, [(WorkerId(2), Some(0))]);
+    }
+
+    #[test]
+    fn what_is_held_on_to_is_let_go_soon_after_the_last_look() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let mut client = TcpStream::connect(address).expect("it listens");
+        let (taken, _) = listener.accept().expect("one waits");
+        let us = i32::try_from(std::process::id()).expect("a pid");
+        let place = Place {
+            inode: fstat(&listener).expect("an inode").st_ino,
+            transport: Transport::Stream,
+            address: LocalAddress::Ip(address),
+        };
+        // Of the client's end the address is another.
+        let draining = Draining { member: MemberId(1), place, parted: None };
+        let workers = vec![(WorkerId(1), Account::of(Some(us)))];
+        let (members, hold) = (vec![draining], vec![WorkerId(1)]);
+        let mut looks = Looks::new().expect("a descriptor");
+        assert!(looks.start(Request { members, workers, hold, ..request(1, 1) }));
+        let answers = wait_for(&mut looks, 1);
+        assert_eq!(answers[0].1.workers, [(WorkerId(1), Some(1))]);
+        drop(taken);
+        client.set_read_timeout(Some(IDLE / 2)).expect("it is a time");
+        assert_eq!(client.read(&mut [0]).expect("not after so long"), 0);
     }
 
     #[test]

@@ -183,7 +183,7 @@ fn it_is_seen_what_becomes_of_connections() {
     let mut looker = Looker::default();
     let look = request(&[&program.place], vec![(1, program.account())]);
     let hold = Request { hold: vec![WorkerId(1)], ..look.clone() };
-    assert_eq!(looker.look(at(0), &hold).workers, [(WorkerId(1), Some(6))]);
+    assert_eq!(looker.look(at(59_900), &hold).workers, [(WorkerId(1), Some(6))]);
     // They have been silent for longer than the kernel's clock ticks.
     wait(Duration::from_millis(40));
     let asked = Request { workers: Vec::new(), asked: vec![(WorkerId(1), at(0))], ..look };
@@ -204,6 +204,31 @@ fn it_is_seen_what_becomes_of_connections() {
     assert_eq!(watch(), [2, 1, 1, 0], "it was idle all the time");
     drop(program);
     assert_eq!(watch(), [0, 1, 1, 0], "their clients ended with it");
+}
+
+#[test]
+fn what_is_held_on_to_is_bounded_and_let_go_when_nobody_asks_for_it_any_more() {
+    let mut program = Program::start("alone");
+    program.tell("open 40");
+    let workers: Vec<_> = (1..=50).map(|id| (id, program.account())).collect();
+    let look = request(&[&program.place], workers);
+    let all: Vec<WorkerId> = look.workers.iter().map(|(id, _)| *id).collect();
+    let hold = Request { hold: all.clone(), ..look.clone() };
+    let mut looker = Looker::default();
+    for millis in [0, 50] {
+        let _ = looker.look(at(millis), &hold);
+        // Five of each.
+        assert_eq!(looker.held(), 250);
+    }
+    let one = Request { hold: all[..1].to_vec(), ..look.clone() };
+    let _ = looker.look(at(100), &one);
+    assert_eq!(looker.held(), 32, "of one are enough");
+    // Whoever asks is of another service.
+    let other = Request { service: ServiceId(2), ..look };
+    let _ = looker.look(at(1000), &other);
+    assert_eq!(looker.held(), 32);
+    let _ = looker.look(at(1100), &other);
+    assert_eq!(looker.held(), 0, "or their clients would not hear that they were closed");
 }
 
 #[test]
