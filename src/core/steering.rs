@@ -136,9 +136,9 @@ impl Steering {
         self.of.contains_key(&member)
     }
 
-    /// A member that was asked for is there.
+    /// A member that was asked for is there. That may be heard when it is being closed already.
     pub fn arrived(&mut self, member: MemberId) {
-        if let Some(group) = self.group(member) {
+        if let Some(group) = self.group_with(member, Change::Joined(member)) {
             group.answered(Change::Joined(member));
         }
     }
@@ -160,12 +160,7 @@ impl Steering {
     /// A member was shut down: the last one has its place. That may be heard when it is being closed
     /// already.
     pub fn leave(&mut self, member: MemberId) {
-        let closing = |group: &&mut Group| group.has_step(Change::Left(member));
-        let group = match self.of.get(&member) {
-            Some(id) => self.groups.get_mut(id),
-            None => self.groups.values_mut().find(closing),
-        };
-        if let Some(group) = group {
+        if let Some(group) = self.group_with(member, Change::Left(member)) {
             group.happened(Change::Left(member));
             group.attached = None;
         }
@@ -191,9 +186,9 @@ impl Steering {
         }
     }
 
-    /// A member that was told to listen does not.
+    /// A member that was told to listen does not. That may be heard when it is being closed already.
     pub fn not_rejoined(&mut self, member: MemberId) {
-        if let Some(group) = self.group(member) {
+        if let Some(group) = self.group_with(member, Change::Joined(member)) {
             group.take_back(Change::Joined(member));
             group.happened(Change::Left(member));
             group.attached = None;
@@ -338,6 +333,14 @@ impl Steering {
         self.groups.get_mut(self.of.get(&member)?)
     }
 
+    /// The same, or of one that is being closed the group that has this step before it.
+    fn group_with(&mut self, member: MemberId, step: Change) -> Option<&mut Group> {
+        match self.of.get(&member) {
+            Some(id) => self.groups.get_mut(id),
+            None => self.groups.values_mut().find(|group| group.has_step(step)),
+        }
+    }
+
     fn drop_if_empty(&mut self, member: MemberId) {
         let Some(id) = self.of.remove(&member) else { return };
         if !self.of.values().any(|&of| of == id) {
@@ -405,6 +408,7 @@ impl Group {
         let mut steps = self.since.iter();
         if let Some(index) = steps.position(|step| step.awaited && step.change == change) {
             self.since.remove(index);
+            self.fold();
         }
     }
 
@@ -707,6 +711,28 @@ mod tests {
         steering.arrived(MemberId(5));
         steering.leave(MemberId(3));
         assert_eq!(steering.steer(only(4)), [shares(&[(5, 0), (2, 0), (4, 1)])]);
+    }
+
+    #[test]
+    fn one_that_is_closed_before_it_is_known_to_listen_leaves_nothing_open() {
+        for listens in [true, false] {
+            let mut steering = steering(&[1, 2, 3]);
+            steering.leave(MemberId(2));
+            steering.rejoin(MemberId(2));
+            steering.steer(only(3));
+            steering.close(vec![MemberId(2)]);
+            if listens {
+                steering.arrived(MemberId(2));
+            } else {
+                steering.not_rejoined(MemberId(2));
+            }
+            steering.closed(&[MemberId(2)]);
+            steering.ask(GROUP, MemberId(4));
+            steering.arrived(MemberId(4));
+            // It left when the fourth was the last one.
+            steering.leave(MemberId(1));
+            assert_eq!(steering.steer(only(3)), [shares(&[(4, 0), (3, 1)])], "{listens}");
+        }
     }
 
     #[test]

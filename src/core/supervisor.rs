@@ -147,8 +147,8 @@ impl Supervisor {
                 } else if let SocketEvent::Renewed { to } = event {
                     // Everything was closed while it was bound.
                     self.actions.push_back(Action::Close(to));
-                } else if let SocketEvent::ShutDown(_) = event {
-                    self.with_services(|service, _| service.handle_late_shutdown(member));
+                } else {
+                    self.with_services(|service, _| service.handle_late(member, &event));
                 }
             }
             Event::Closed(members) => {

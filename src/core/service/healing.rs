@@ -121,9 +121,22 @@ impl Service {
         self.sockets.closed(members);
     }
 
-    /// One that is being closed was shut down before, if it is one of ours.
-    pub fn handle_late_shutdown(&mut self, member: MemberId) {
-        self.sockets.left(member);
+    /// What happened to one that is being closed, if it is one of ours: the order of its group is known
+    /// by it.
+    pub fn handle_late(&mut self, member: MemberId, event: &SocketEvent) {
+        match event {
+            SocketEvent::ShutDown(_) => self.sockets.left(member),
+            SocketEvent::Listens => self.sockets.listens(member),
+            SocketEvent::RepairFailed { repair: Repair::Listen, .. } => {
+                self.sockets.does_not_listen(member);
+            }
+            SocketEvent::RepairFailed { repair: Repair::Bind, .. }
+            | SocketEvent::Inspected { .. }
+            | SocketEvent::PathGone
+            | SocketEvent::Renewed { .. }
+            | SocketEvent::Back
+            | SocketEvent::Held(_) => {}
+        }
     }
 
     /// Whether a socket is a generation's alone that neither serves nor is to.

@@ -17,7 +17,7 @@ use crate::core::policy::{
     BeforeStop, BoundMember, CheckPace, KeepAlive, Members, OnFailing, Policy, ReadyWhen, Signal,
     Socket, StopLadder, StopStep, Surge,
 };
-use crate::core::request::{Behind, Request, Scope};
+use crate::core::request::{Behind, Request, Scale, Scope};
 use crate::core::restart::FAILING_AFTER;
 use crate::core::status::MemberState;
 use crate::core::time::Time;
@@ -218,4 +218,47 @@ fn what_a_worker_had_shut_down_listens_again_with_the_next_attempt_too() {
     let actions = world.failing();
     assert!(deeds(&actions).ends_with(&["stop 10".to_owned(), "stop 11".to_owned()]));
     assert_eq!(deeds(&world.again())[0], "listen 10");
+}
+
+#[test]
+fn a_slot_that_is_given_up_before_its_socket_is_known_to_listen_leaves_the_order_known() {
+    let mut world = World::new(OnFailing::Refuse, true);
+    world.failing();
+    let reload = Request::Reload { scope: Scope::All, behind: Behind::Refuse };
+    let request = RequestId(1);
+    world.happens(Event::Requested(request, reload));
+    let services = vec![world.policy.clone()];
+    let configuration = Configuration { services, removed: Vec::new() };
+    let actions = world.happens(Event::ConfigurationRead { request, configuration });
+    assert!(actions.contains(&Action::Listen(MemberId(11))), "{actions:?}");
+    // Both were asked for at the same moment.
+    let scale = Request::Scale { services: Scope::All, to: Scale::To(1) };
+    let actions = world.happens(Event::Requested(RequestId(2), scale));
+    assert!(actions.contains(&Action::Close(MemberId(11))), "{actions:?}");
+    world.socket(10, SocketEvent::Listens);
+    world.socket(11, SocketEvent::Listens);
+    world.happens(Event::Closed(vec![MemberId(11)]));
+    let scale = Request::Scale { services: Scope::All, to: Scale::To(3) };
+    let mut actions = world.happens(Event::Requested(RequestId(3), scale));
+    for _ in 0..2 {
+        let mut binds = actions.iter().filter_map(|action| match action {
+            Action::BindSlot { generation, slot, members, .. } => {
+                Some((*generation, *slot, members.clone()))
+            }
+            _ => None,
+        });
+        let (generation, slot, members) = binds.next_back().expect("two slots lack a socket");
+        let bound = |(socket, member)| (socket, BoundMember { member, name: "http".to_owned() });
+        let members = members.into_iter().map(bound).collect();
+        let service = ServiceId(0);
+        world.happens(Event::SlotBound { service, generation, slot, members });
+        actions.retain(|it| !matches!(it, Action::BindSlot { slot: it, .. } if *it == slot));
+    }
+    // The first leaves after the last two came.
+    let actions = world.socket(10, SocketEvent::ShutDown(Repair::Listen));
+    let order = actions.iter().find_map(|action| match action {
+        Action::Steer { shares, .. } => Some(shares.iter().map(|it| it.member.0).collect()),
+        _ => None,
+    });
+    assert_eq!(order, Some(vec![13, 12]), "{actions:?}");
 }
