@@ -628,7 +628,7 @@ impl Ledger {
             matches!(self.announced, Some(Announcement::Stopping(_)))
         } else if self.come_up.len() < self.books.len() {
             self.announced.is_none()
-        } else if self.books.values().any(|book| book.new_one().is_some()) {
+        } else if self.books.values().any(|it| it.rolling.is_some() || it.batches.is_in_the_way()) {
             self.announced == Some(Announcement::Reloading)
         } else {
             self.announced == Some(Announcement::Ready)

@@ -354,10 +354,10 @@ impl Service {
         self.stopping && self.workers.is_empty()
     }
 
-    /// Whether a reload is under way.
+    /// Whether a reload is under way that somebody may wait for.
     #[must_use]
     pub fn is_reloading(&self) -> bool {
-        self.reload.is_some()
+        self.reload.as_ref().is_some_and(|reload| !reload.is_stuck())
     }
 
     /// How many workers it has, whatever their state.

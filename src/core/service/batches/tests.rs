@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::core::Supervisor;
-use crate::core::action::Action;
+use crate::core::action::{Action, Announcement};
 use crate::core::configuration::Configuration;
 use crate::core::event::{Closing, DrainSeen, Event, Exit, Left, WorkerEvent};
 use crate::core::ids::{
@@ -45,6 +45,8 @@ struct World {
     room: Option<u32>,
     told: Vec<String>,
     responses: Vec<(u64, Response)>,
+    /// What the service manager was told last.
+    announced: Option<Announcement>,
 }
 
 impl World {
@@ -90,6 +92,7 @@ impl World {
             room: None,
             told: Vec::new(),
             responses: Vec::new(),
+            announced: None,
         };
         world.perform();
         world.come_up();
@@ -134,6 +137,11 @@ impl World {
                 }
             } else if let Action::Notice(notice @ Notice::Batch { .. }) = action {
                 self.told.push(notice.to_string());
+            } else if let Action::Announce(
+                announcement @ (Announcement::Ready | Announcement::Reloading),
+            ) = action
+            {
+                self.announced = Some(announcement);
             } else if let Action::Respond(id, response) = action {
                 self.responses.push((id.0, response));
             }
@@ -379,8 +387,10 @@ fn what_cannot_be_put_back_is_said_and_another_reload_is_the_remedy() {
     world.fail();
     // An old one for the first slot is started.
     assert_eq!(world.starting.iter().map(|it| (it.1, it.2)).collect::<Vec<_>>(), [(0, 1)]);
+    assert_eq!(world.announced, Some(Announcement::Reloading));
     world.fail();
     assert_eq!(world.end(reload), Some(Err(false)));
+    assert_eq!(world.announced, Some(Announcement::Ready), "nobody waits for it any more");
     assert_eq!(world.serving(), 3, "the new one serves on in its slot");
     let next = world.reload();
     world.come_up();
