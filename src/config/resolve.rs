@@ -444,9 +444,8 @@ fn place(service: &ServiceConfig, places: &ServicePlaces, mistake: &ServiceMista
         ServiceMistake::NothingSteeredAway { waits: Waits::BeforeStop, .. } => {
             places.of("drain.before_stop")
         }
-        ServiceMistake::NothingSteeredAway { waits: Waits::KeepAlive, .. } => {
-            places.of("drain.keepalive")
-        }
+        ServiceMistake::NothingSteeredAway { waits: Waits::KeepAlive, .. }
+        | ServiceMistake::NoTimeForKeepAlive => places.of("drain.keepalive"),
         ServiceMistake::NoPartForCanary { .. } => places.of("reload.canary"),
         ServiceMistake::NoSocketForUpstreams => places.of("upstreams"),
         ServiceMistake::NoPortForSlot { socket, .. }

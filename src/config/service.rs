@@ -152,6 +152,8 @@ pub enum ServiceMistake {
         /// How connections are to find a worker.
         balance: Balance,
     },
+    /// Idle connections are closed before the stop signal, which comes at once.
+    NoTimeForKeepAlive,
     /// A new generation would get its share of new connections by chance.
     NoPartForCanary {
         /// How connections are to find a worker.
@@ -305,6 +307,7 @@ impl ServiceMistake {
                     ),
                 }
             }
+            ServiceMistake::NoTimeForKeepAlive => no_time_for_keepalive(spelling),
             ServiceMistake::NoPartForCanary { balance } => {
                 let canary = match spelling {
                     Spelling::Options => "`--canary`",
@@ -347,6 +350,17 @@ impl ServiceMistake {
             }
         }
     }
+}
+
+fn no_time_for_keepalive(spelling: Spelling) -> String {
+    let (closes, time) = match spelling {
+        Spelling::Options => ("`--keepalive close-idle`", "`--before-stop 0s`"),
+        Spelling::Keys => ("`keepalive: close-idle`", "`before_stop: 0s`"),
+    };
+    format!(
+        "{closes} closes idle connections before the stop signal, and with {time} that comes at once; \
+         take one of these away"
+    )
 }
 
 impl ServiceConfig {
@@ -398,6 +412,10 @@ impl ServiceConfig {
         }
         if let Balance::Dispatch(_) = self.balance {
             mistakes.extend(self.check_dispatch());
+        }
+        let at_once = self.before_stop == BeforeStop::For(Duration::ZERO);
+        if self.keepalive == KeepAlive::CloseIdle && at_once {
+            mistakes.push(ServiceMistake::NoTimeForKeepAlive);
         }
         if self.upstreams.is_some() {
             match upstreams::socket(&self.sockets) {

@@ -126,6 +126,10 @@ fn mistakes() -> Vec<(&'static str, String)> {
             "kept-alive connections where all is shared",
             "listen: 8000\nbalance: shared\ndrain: {keepalive: close-idle}",
         ),
+        service(
+            "no time for kept-alive connections",
+            "listen: 8000\ndrain: {before_stop: 0s, keepalive: close-idle}",
+        ),
         service("a time before the stop without a socket", "drain: {before_stop: 10s}"),
         service("no part for a canary", "listen: 8000\nreload: {canary: 5}"),
         service("all of it for a canary", "listen: 8000\nreload: {canary: 100%, canary_for: 0s}"),
