@@ -88,7 +88,7 @@ fn a_daemon_with_too_few_descriptors_for_its_workers_serves_with_those_it_can_st
         .command([odd().into_os_string(), "poll".into()])
         .start();
     daemon.wait_line(
-        |line| line.contains("30 workers may need 1160 open files, and 40 is our limit"),
+        |line| line.contains("30 workers may need 1220 open files, and 40 is our limit"),
         "that they may be too few",
     );
     daemon.wait_line(

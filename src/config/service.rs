@@ -282,16 +282,7 @@ impl ServiceMistake {
                 "`{key}balance{mark}slots` needs a TCP or UDP socket, since a unix socket is one for \
                  all workers; {socket}, or take `{key}balance{mark}slots` away"
             ),
-            ServiceMistake::NobodyToRefuse => {
-                let (refuse, socket) = match spelling {
-                    Spelling::Options => ("`--on-failing refuse`", "add one with `-p`"),
-                    Spelling::Keys => ("`on_failing: refuse`", "add one to `listen`"),
-                };
-                format!(
-                    "{refuse} needs a TCP socket: a unix socket that was shut down never listens \
-                     again, and datagrams are not refused; {socket}, or take {refuse} away"
-                )
-            }
+            ServiceMistake::NobodyToRefuse => nobody_to_refuse(spelling),
             ServiceMistake::NothingSteeredAway { waits, balance } => {
                 let time = waits.told(spelling);
                 let needs =
@@ -350,6 +341,17 @@ impl ServiceMistake {
             }
         }
     }
+}
+
+fn nobody_to_refuse(spelling: Spelling) -> String {
+    let (refuse, socket) = match spelling {
+        Spelling::Options => ("`--on-failing refuse`", "add one with `-p`"),
+        Spelling::Keys => ("`on_failing: refuse`", "add one to `listen`"),
+    };
+    format!(
+        "{refuse} needs a TCP socket: a unix socket that was shut down never listens again, and \
+         datagrams are not refused; {socket}, or take {refuse} away"
+    )
 }
 
 fn no_time_for_keepalive(spelling: Spelling) -> String {

@@ -244,7 +244,6 @@ fn idle_connections_are_ended_and_no_others() {
     // Of what happens within a tick of the kernel's clock nobody knows which came first.
     wait(Duration::from_millis(30));
     program.tell("ask 1");
-    assert_eq!(close().closed, 0, "too early");
     wait(Duration::from_millis(150));
     // One was asked after its answer and one is new.
     assert_eq!(close(), IdleClosed { closed: 2, refused: None });
