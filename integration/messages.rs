@@ -15,6 +15,7 @@ use crate::{
     control::{client, status},
     given::kill,
     harness::{Builder, Daemon, Port, environment, free_port, get, http_rust},
+    node::has_node,
 };
 
 /// A worker in Python. It prints each line that it hears, and does what the data of one says: `say` is
@@ -159,9 +160,14 @@ fn the_channel_is_behind_the_sockets_and_none_of_them() {
 
 /// A daemon that runs this file.
 fn file(text: &str) -> Daemon {
+    file_with(text, &[])
+}
+
+/// The same with more programs beside it.
+fn file_with(text: &str, programs: &[(&str, &str)]) -> Daemon {
     let builder = Daemon::run();
     let directory = builder.home_directory().to_owned();
-    for (name, program) in [("py", PYTHON), ("sh", SHELL)] {
+    for (name, program) in [("py", PYTHON), ("sh", SHELL)].iter().chain(programs) {
         fs::write(directory.join(name), program).expect("written");
     }
     let path = directory.join("shepherd.yaml");
@@ -231,6 +237,86 @@ fn workers_of_any_language_and_service_send_each_other_messages() {
     }
     wait_counted(&daemon, one, "what nobody gets", |of| of.undeliverable == 3 && of.sent == 7);
     assert!(daemon.stop().success());
+}
+
+/// One in Node, which does what `say` asks for.
+const NODE: &str = r"
+process.on('message', (message) => {
+  console.log(`node ${process.env.SHEPHERD_WORKER} heard ${JSON.stringify(message)}`);
+  if (message.data && message.data.say) process.send(message.data.say);
+  if (message.data && message.data.flood) {
+    for (let i = 0; i < message.data.flood; i++) process.send({to: 'service:py', data: 'quiet'});
+  }
+});
+console.log(`node ${process.env.SHEPHERD_WORKER} has ${process.env.SHEPHERD_CHANNEL_FD}`);
+";
+
+#[test]
+fn programs_of_node_have_messages_by_process_send() {
+    if !has_node() {
+        return;
+    }
+    for handoff in ["node", "auto"] {
+        let port = free_port();
+        let program = format!(
+            "require('node:http').createServer(() => {{}}).listen({});{NODE}",
+            if handoff == "node" { port.to_string() } else { "{fd: 3}".to_owned() }
+        );
+        let daemon = file_with(
+            &format!(
+                "services:\n\
+                 \x20 py: {{command: python3 py, messages: true, ready: alive:10ms}}\n\
+                 \x20 web: {{command: node app.js, workers: 2, messages: true, depends_on: py, \
+                 handoff: {handoff}, listen: {port}}}\n"
+            ),
+            &[("app.js", &program)],
+        );
+        daemon.wait_line(|line| line == "node 2 has undefined", "no other channel");
+        let heard = |worker: u64, message: &Value| {
+            let begin = format!("node {worker} heard ");
+            let is_it = |line: &str| {
+                let text = line.strip_prefix(&begin);
+                text.and_then(|text| serde_json::from_str::<Value>(text).ok()).as_ref()
+                    == Some(message)
+            };
+            daemon.wait_line(is_it, &format!("node {worker} hears {message}"));
+        };
+        // From shepherd, from Node to Python and to Node, and from Python to all of Node.
+        send(&daemon, 2, &json!({"say": {"to": "service:py", "data": "\u{4f60}\u{597d}"}}));
+        let from_node = json!({
+            "from": "worker:2", "service": "web", "slot": 0, "data": "\u{4f60}\u{597d}",
+        });
+        wait_heard(&daemon, 1, &from_node);
+        send(&daemon, 3, &json!({"say": {"to": "slot:0", "data": [1]}}));
+        heard(2, &json!({"from": "worker:3", "service": "web", "slot": 1, "data": [1]}));
+        send(&daemon, 1, &json!({"say": {"to": "service:web", "data": "both"}}));
+        for worker in [2, 3] {
+            heard(worker, &json!({"from": "worker:1", "service": "py", "slot": 0, "data": "both"}));
+        }
+        // It subscribes, and hears of its own kind.
+        send(&daemon, 2, &json!({"say": {"to": "supervisor", "data": {"subscribe": "workers"}}}));
+        heard(
+            2,
+            &json!({"from": "supervisor", "data": {
+                "event": "ready", "worker": "worker:3", "service": "web", "slot": 1, "generation": 1,
+            }}),
+        );
+        send(&daemon, 3, &json!({"flood": 20_000}));
+        let of_three = || {
+            let services = status(&client(&daemon, "web")).services;
+            let workers = services.into_iter().flat_map(|service| service.workers);
+            workers.into_iter().find(|worker| worker.id == 3)?.messages
+        };
+        daemon.eventually("all are heard", || of_three().filter(|of| of.sent == 20_001));
+        // What is none is counted, and harms nobody.
+        send(&daemon, 3, &json!({"say": {"type": "something of its own"}}));
+        daemon.eventually("a mistake", || of_three().filter(|of| of.not_understood == 1));
+        shepherd(&daemon, "reload web", 0);
+        send(&daemon, 4, &json!("on"));
+        heard(4, &json!({"from": "supervisor", "data": "on"}));
+        assert!(daemon.stop().success());
+        daemon.assert_nothing_left();
+    }
 }
 
 #[test]

@@ -490,6 +490,8 @@ Messages (--messages), one line of JSON each:
       {\"event\": \"ready\", \"worker\": \"worker:17\", \"service\": \"web\", \"slot\": 2, \"generation\": 1}.
       Events are ready, stopping and ended; the last comes after all messages of that worker.
       With `unsubscribe` it ends.
+  A program of Node that has a channel of Node's (--handoff) has messages there, by `process.send`
+  and `process.on('message')`, and no SHEPHERD_CHANNEL_FD.
   Nothing is answered. What is not understood, and what is for nobody, is counted in
   `shepherd status --json`. A message has 256 KiB and 128 levels at most. What a worker does not
   read waits, 1 MiB for one worker and 64 MiB for all; what comes then is dropped, counted and told.

@@ -108,7 +108,8 @@ keys! {
     limits: Table<Amount>,
 
     /// Each worker gets a channel for messages, whose descriptor SHEPHERD_CHANNEL_FD names: lines of
-    /// JSON to other workers, to all of them and to shepherd. shepherd-run(1) describes them.
+    /// JSON to other workers, to all of them and to shepherd. Programs of Node that have a channel of
+    /// Node's have them there, by `process.send`. shepherd-run(1) describes them.
     messages: Flag,
 
     /// How workers get their sockets. `fds`: as descriptors from 3 on, with LISTEN_FDS. `node`: over the

@@ -1,5 +1,6 @@
-//! What a worker gets beside its sockets: a channel for connections, which is the last of them, Node's, and
-//! one for messages. Which descriptors they are and by what its program knows them.
+//! What a worker gets beside its sockets: a channel for connections, which is the last of them, and Node's,
+//! which carries messages too, or one for messages. Which descriptors they are and by what its program knows
+//! them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,7 +37,7 @@ impl Channels {
             Ok::<_, io::Error>((handoff, ours, workers))
         });
         let dispatch = is_given.then(Ends::new);
-        let messages = definition.messages.then(Channel::pair);
+        let messages = (definition.messages && node.is_none()).then(Channel::pair);
         let (node, dispatch) = (node.transpose()?, dispatch.transpose()?);
         Ok(Channels { node, dispatch, messages: messages.transpose()? })
     }
@@ -51,7 +52,7 @@ impl Channels {
         self.dispatch.as_ref().map(|ends| ends.theirs.as_fd())
     }
 
-    /// The worker's other ends, in order. Node's is the first, since its number has a bound.
+    /// The worker's other end.
     pub(super) fn ends(&self) -> Vec<BorrowedFd<'_>> {
         let node = self.node.iter().map(|(_, _, workers)| workers.as_fd());
         node.chain(self.messages.iter().map(|(_, workers)| workers.as_fd())).collect()
@@ -76,8 +77,7 @@ impl Channels {
             }
         }
         if self.messages.is_some() {
-            let number = spawn::number_beside(sockets, usize::from(self.node.is_some()));
-            let number = number.to_string().into_bytes();
+            let number = spawn::number_beside(sockets, 0).to_string().into_bytes();
             environment.insert(messages::VARIABLE.as_bytes(), number.into());
         }
         environment

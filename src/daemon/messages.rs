@@ -5,12 +5,15 @@
 //! each, and does so much with it ([`STEPS_MAX`]): signals and exits come between two handfuls of
 //! messages, however many there are. A worker that does not read is written to again when there is room.
 //!
+//! Programs of Node have a channel of Node's, which `node` reads and writes, and their messages go that way.
+//!
 //! A channel ends with its worker's main process, not with an end of file: what was sent before is heard
 //! first, and what others who hold the other end send after it is not. One that is closed while the worker
 //! lives is no reason to do anything about the worker.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::event_loop::{Daemon, Token};
@@ -21,6 +24,7 @@ use crate::core::ids::WorkerId;
 use crate::core::notice::{MessagesNotice, Notice, WorkerName};
 use crate::core::worker::Cause;
 use crate::os::channel::{Channel, Sent, WRITE_MAX};
+use crate::os::definition::Definition;
 use crate::os::output::{Heard, READ_MAX};
 use crate::os::reactor::{Interest, Reactor};
 use crate::protocol::messages::{
@@ -35,7 +39,7 @@ const CHANNELS_MAX: usize = 16;
 
 /// How many workers are looked at for the messages of one in a turn, which is one for each message at
 /// least: a millisecond or two. A message to all of more workers than that is one turn's work.
-const STEPS_MAX: usize = 1024;
+pub(super) const STEPS_MAX: usize = 1024;
 
 /// How many workers are written to in a turn, beside those that have room again.
 const WRITTEN_MAX: usize = 256;
@@ -92,11 +96,17 @@ impl Messages {
         })
     }
 
-    /// A worker was started; it takes messages if it has a channel.
-    pub(super) fn begin(&mut self, order: &Spawn, service: &str, channel: Option<Channel>) {
+    /// A worker was started. Where it takes messages and has no channel for them, another carries them.
+    pub(super) fn begin(
+        &mut self,
+        order: &Spawn,
+        service: &str,
+        definition: &Definition,
+        channel: Option<Channel>,
+    ) {
+        let takes = if definition.messages { Takes::Messages } else { Takes::Nothing };
         let who =
             Who { service: service.to_owned(), slot: order.slot, generation: order.generation };
-        let takes = if channel.is_some() { Takes::Messages } else { Takes::Nothing };
         self.router.enter(order.worker, who, takes);
         if let Some(channel) = channel {
             let way = Way {
@@ -143,6 +153,11 @@ impl Messages {
     pub(super) fn all_counted(&self) -> Vec<(String, wire::Messages)> {
         let all = self.router.tallies();
         all.map(|(service, tally)| (service.to_owned(), counted(tally))).collect()
+    }
+
+    /// The next message for a worker that another channel than ours carries.
+    pub(super) fn take(&mut self, worker: WorkerId) -> Option<Rc<str>> {
+        self.router.take(worker)
     }
 
     /// Watches a channel for what there is to wait for.
@@ -311,8 +326,10 @@ impl Daemon {
         }
         for _ in 0..WRITTEN_MAX {
             let Some(worker) = self.messages.router.poll_due() else { break };
-            if self.messages.ways.get(&worker).is_some_and(|way| !way.is_full) {
-                self.messages.write(worker);
+            match self.messages.ways.get(&worker) {
+                Some(way) if way.is_full => {}
+                Some(_) => self.messages.write(worker),
+                None => self.write_channel(worker),
             }
         }
         while let Some((worker, news)) = self.messages.router.poll_news() {
@@ -324,6 +341,14 @@ impl Daemon {
             };
             self.tell(&Notice::Messages { worker: name, what });
         }
+    }
+
+    /// What a worker said over another channel than ours. Gives how much work it was, 1 at least.
+    pub(super) fn hear_message(&mut self, worker: WorkerId, text: &[u8]) -> usize {
+        self.messages.router.hear(worker, text).unwrap_or_else(|misread| {
+            self.complain(worker, &format!("sent {misread}; ignoring it"));
+            1
+        })
     }
 
     /// A worker's main process has ended: what it said before is heard, and then it is gone.

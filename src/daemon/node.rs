@@ -31,6 +31,7 @@ use crate::protocol::node_ipc::{
 };
 
 use super::event_loop::{Daemon, Token};
+use super::messages::STEPS_MAX;
 use wanted::Has;
 
 /// How often one worker is read in a turn, [`READ_BYTES`] each: a flood cannot starve the others.
@@ -77,7 +78,7 @@ struct Node {
 enum Said {
     Heard(Heard<OwnedFd>),
     Ready,
-    Message,
+    Message(String),
     Handle(HandleKind),
     Delivered,
     Undelivered(Undelivered<OwnedFd>),
@@ -142,7 +143,7 @@ impl Node {
                     Said::Heard(heard)
                 }
                 Received::Message(READY) => Said::Ready,
-                Received::Message(_) => Said::Message,
+                Received::Message(text) => Said::Message(text.to_owned()),
                 // It is closed here: nobody takes it.
                 Received::Handle { kind, .. } => Said::Handle(kind),
                 Received::Delivered(_) => Said::Delivered,
@@ -247,6 +248,7 @@ impl Daemon {
 
     fn read_channel(&mut self, worker: WorkerId, times: usize) {
         let mut bytes = vec![0; READ_BYTES];
+        let mut steps = 0;
         for _ in 0..times {
             let Some(node) = self.nodes.workers.get_mut(&worker) else { return };
             if node.is_over {
@@ -256,7 +258,11 @@ impl Daemon {
                 Ok(Some(said)) if said.is_empty() && !node.channel.is_over() => return,
                 Ok(Some(said)) => {
                     for said in said {
-                        self.heard(worker, said);
+                        steps += self.heard(worker, said);
+                    }
+                    // What is left is there in the next turn too, unless there is none.
+                    if steps >= STEPS_MAX && times <= READS_MAX {
+                        return;
                     }
                 }
                 Ok(None) => return self.channel_ended(worker),
@@ -268,11 +274,23 @@ impl Daemon {
         }
     }
 
-    fn write_channel(&mut self, worker: WorkerId) {
+    /// Writes what waits, and messages of others when nothing else does.
+    pub(super) fn write_channel(&mut self, worker: WorkerId) {
         let Some(node) = self.nodes.workers.get_mut(&worker).filter(|node| !node.is_over) else {
             return;
         };
-        let written = node.write();
+        let written = loop {
+            let written = node.write();
+            if written != Written::All {
+                break written;
+            }
+            let Some(text) = self.messages.take(worker) else { break written };
+            // The router bounds how long each is, and none is for Node itself. There is room, as nothing
+            // waits, but where nobody reads any more.
+            if let Ok(line) = Line::message(&text, usize::MAX) {
+                let _ = node.channel.send_message(line);
+            }
+        };
         let is_full = written == Written::Full;
         if written == Written::Later {
             self.nodes.again = Some(clock::now() + LATER);
@@ -287,11 +305,15 @@ impl Daemon {
         }
     }
 
-    fn heard(&mut self, worker: WorkerId, said: Said) {
+    /// Gives how much work it was, 1 at least.
+    fn heard(&mut self, worker: WorkerId, said: Said) -> usize {
         match said {
             Said::Heard(heard) => self.heard_cluster(worker, heard),
             Said::Ready => self.happened(worker, WorkerEvent::SentReady),
-            Said::Message => self.drop_message(worker),
+            Said::Message(text) if self.messages.counted(worker).is_some() => {
+                return self.hear_message(worker, text.as_bytes());
+            }
+            Said::Message(_) => self.drop_message(worker),
             Said::Handle(kind) => {
                 self.drop_message(worker);
                 let name = kind.name();
@@ -309,6 +331,7 @@ impl Daemon {
                 self.complain(worker, &format!("speaks strangely over its channel: {problem}"));
             }
         }
+        1
     }
 
     fn heard_cluster(&mut self, worker: WorkerId, heard: Heard<OwnedFd>) {

@@ -240,7 +240,7 @@ impl Daemon {
         }
         // Its ends of its channels close here, too.
         let Channels { node, dispatch, messages } = channels;
-        self.messages.begin(order, &service_name, messages.map(|(ours, _)| ours));
+        self.messages.begin(order, &service_name, definition, messages.map(|(ours, _)| ours));
         // What it tells is read at the end: each stage that woke us would cost more than it takes.
         let reactor = &self.parts.reactor;
         let outcome = reactor.add_for_end(&spawned.outcome, Token::Outcome(worker).encode());
