@@ -400,8 +400,9 @@ fn a_worker_is_seen_waiting_however_it_waits() {
 fn a_worker_is_seen_waiting_whatever_it_is_written_in() {
     for command in [http_node(), http_python(), http_rust()].into_iter().chain(strict_readers()) {
         let port = free_port();
-        let daemon =
-            Daemon::run().listen(&port).args(["--ready", "listen"]).command(command).start();
+        // Over Node's channel it would say that it listens.
+        let options = ["--ready", "listen", "--handoff", "fds"];
+        let daemon = Daemon::run().listen(&port).args(options).command(command).start();
         wait_ready(&daemon, "seen waiting on its socket");
         assert_eq!(get(&port, "/").expect("an answer").status, 200);
     }

@@ -93,6 +93,7 @@ const EXCEPTIONS: &[(&str, &[&str])] = &[
 
 /// Everything that may be at the top.
 const TOP: &[&str] = &[
+    ".cargo",
     ".ci",
     ".git",
     ".gitignore",
