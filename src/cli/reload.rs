@@ -107,7 +107,6 @@ fn carry_out(order: &Order<'_>) -> Result<(), Failure> {
 fn until_it_ends(order: &Order<'_>, began: Time) -> Result<(Done, Option<Status>), Failure> {
     let client = find(order.target)?;
     let waiting = Waiting::new()?;
-    let deadline = order.timeout.map(|timeout| began + timeout);
     if !order.json {
         waiting.hear_events(&client)?;
         // Nothing that the reload does may be missed, so it is asked for after that.
@@ -121,6 +120,8 @@ fn until_it_ends(order: &Order<'_>, began: Time) -> Result<(Done, Option<Status>
     let status = client.get("/v1/status", Some(ANSWER_WITHIN))?;
     let mut show = Show::new(order, began, &status);
     waiting.post(&client, order.path.to_owned(), order.body.clone())?;
+    // What comes before has its own limits; what was not asked for would not go on.
+    let deadline = order.timeout.map(|timeout| clock::now() + timeout);
     let file = status.daemon.file.as_deref();
     let done = wait(&waiting, &mut show, deadline, order.words);
     let done = done.map_err(|failure| advised(failure, order, file));
