@@ -428,8 +428,14 @@ impl Worker {
                 self.handle_asked();
                 Change::default()
             }
-            WorkerEvent::Listens => self.handle_listens(now, scene),
-            WorkerEvent::SentReady => self.handle_sent_ready(now, scene),
+            WorkerEvent::Listens => {
+                let is_taken = scene.policy.ready.takes_sight();
+                self.handle_evidence(now, Evidence::Listens, is_taken, scene)
+            }
+            WorkerEvent::SentReady => {
+                let is_taken = scene.policy.ready.takes_message();
+                self.handle_evidence(now, Evidence::SentReady, is_taken, scene)
+            }
             WorkerEvent::ChannelEnded => {
                 self.handle_channel_ended(now);
                 Change::default()
@@ -750,26 +756,16 @@ impl Worker {
         }
     }
 
-    fn handle_listens(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
+    /// A worker that starts is ready by evidence that its service takes.
+    fn handle_evidence(
+        &mut self,
+        now: Time,
+        evidence: Evidence,
+        is_taken: bool,
+        scene: &mut Scene<'_>,
+    ) -> Change {
         match self.state {
-            WorkerState::Starting { .. } if scene.policy.ready.takes_sight() => {
-                self.become_ready(now, Evidence::Listens, scene)
-            }
-            WorkerState::Starting { .. }
-            | WorkerState::Ready { .. }
-            | WorkerState::Withdrawing { .. }
-            | WorkerState::Emptying { .. }
-            | WorkerState::Draining { .. }
-            | WorkerState::Orphaned { .. }
-            | WorkerState::Killed { .. } => Change::default(),
-        }
-    }
-
-    fn handle_sent_ready(&mut self, now: Time, scene: &mut Scene<'_>) -> Change {
-        match self.state {
-            WorkerState::Starting { .. } if scene.policy.ready.takes_message() => {
-                self.become_ready(now, Evidence::SentReady, scene)
-            }
+            WorkerState::Starting { .. } if is_taken => self.become_ready(now, evidence, scene),
             WorkerState::Starting { .. }
             | WorkerState::Ready { .. }
             | WorkerState::Withdrawing { .. }
